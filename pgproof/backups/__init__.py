@@ -1,0 +1,1 @@
+"""Base backups: taken straight from the replication protocol, and the catalog of their records."""

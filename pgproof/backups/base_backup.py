@@ -1,0 +1,360 @@
+"""A base backup: BASE_BACKUP read from the replication protocol straight into the repository.
+
+Order of the writes, each durable before the next: volumes, backup manifest, then (when the archive holds every
+WAL segment from start to stop) the backup record. A crash before the record leaves a torn backup that no
+listing shows and the next expire removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+
+from pgproof import __version__
+from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.backups.record import BackupRecord, Tablespace, Volume
+from pgproof.backups.volumes import VolumeWriter
+from pgproof.config import ClusterConfig
+from pgproof.errors import (
+    BackupFailed,
+    NoBackup,
+    ObjectMissing,
+    PgproofError,
+    PrivilegeMissing,
+    ServerNotReady,
+    WalNotArchived,
+)
+from pgproof.postgres.connection import connect
+from pgproof.postgres.facts import ServerFacts, read_archiver, read_facts
+from pgproof.postgres.replication import (
+    ArchiveStart,
+    ManifestStart,
+    Progress,
+    ReplicationConnection,
+)
+from pgproof.postgres.versions import INCREMENTAL_BACKUP
+from pgproof.repository.lease import Lease, hold_lease
+from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
+from pgproof.wal.archive import find_key
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """What one BASE_BACKUP left behind, before its record."""
+
+    start_lsn: LSN
+    stop_lsn: LSN
+    timeline: int
+    tablespaces: tuple[Tablespace, ...]
+    volumes: tuple[Volume, ...]
+    manifest: StoredObject
+    raw_size: int
+
+
+def take_backup(
+    cluster: ClusterConfig,
+    repository: Repository,
+    clock: Clock,
+    *,
+    incremental: bool = False,
+    progress: Callable[[int], None] = lambda size: None,
+) -> BackupRecord:
+    """Take a base backup; when this returns it can be restored.
+
+    Args:
+        cluster: to back up.
+        repository: to store it in.
+        clock: the time, aware, for the label and the record.
+        incremental: build on the newest backup (PostgreSQL 17 with ``summarize_wal = on``).
+        progress: told the raw bytes as they come.
+
+    Raises:
+        ServerNotReady, PrivilegeMissing, WrongSystem: found before the first byte.
+        LeaseHeld: another writer works on this cluster.
+        BackupFailed, ServerUnreachable, NoRoom, StoreUnavailable: on the way; what was stored is removed.
+        WalNotArchived: the backup's WAL did not reach the archive in time (invariant 2).
+    """
+    with connect(cluster) as connection:
+        facts = read_facts(connection)
+        check_system(
+            cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
+        )
+        archive = repository.archive(cluster.name, facts.system_identifier)
+        check_ready(cluster, facts)
+        parent = choose_parent(cluster, facts, read_catalog(archive)) if incremental else None
+        if not facts.in_recovery:
+            check_archiving(connection, archive, facts)
+    purpose = f'a base backup of cluster "{cluster.name}"'
+    with hold_lease(archive.store, archive.layout.lease, purpose) as lease:
+        return _take(cluster, archive, facts, parent, lease, clock, progress)
+
+
+def _take(
+    cluster: ClusterConfig,
+    archive: Archive,
+    facts: ServerFacts,
+    parent: BackupRecord | None,
+    lease: Lease,
+    clock: Clock,
+    progress: Callable[[int], None],
+) -> BackupRecord:
+    started = clock().astimezone(UTC).replace(microsecond=0)
+    label = f"{started:%Y%m%dT%H%M%SZ}-{'incremental' if parent else 'full'}"
+    prefix = archive.layout.backup(label)
+    if any(True for _ in archive.store.list(prefix)):
+        raise BackupFailed(
+            f'backup "{label}" exists already', "Two backups started in one second.", "try again"
+        )
+    try:
+        stream = _read_stream(cluster, archive, prefix, label, parent, progress)
+        record = BackupRecord(
+            label=label,
+            cluster=cluster.name,
+            system_identifier=facts.system_identifier,
+            server_version=facts.version,
+            timeline=stream.timeline,
+            start_lsn=stream.start_lsn,
+            stop_lsn=stream.stop_lsn,
+            started_at=started,
+            stopped_at=clock().astimezone(UTC),
+            segment_size=facts.segment_size,
+            volumes=stream.volumes,
+            manifest=stream.manifest,
+            tablespaces=stream.tablespaces,
+            parent=parent.label if parent else None,
+            from_standby=facts.in_recovery,
+            data_checksums=facts.settings.get("data_checksums") == "on",
+            raw_size=stream.raw_size,
+            software={"pgproof": __version__, "postgresql": facts.version_text},
+        )
+        wait_for_wal(cluster, archive, record)
+        lease.check()
+        archive.write_json(archive.layout.backup_record(label), record.as_dict())
+    except BaseException:
+        _remove_torn(archive, prefix)
+        raise
+    _check_written(archive, record)
+    return record
+
+
+def _read_stream(
+    cluster: ClusterConfig,
+    archive: Archive,
+    prefix: str,
+    label: str,
+    parent: BackupRecord | None,
+    progress: Callable[[int], None],
+) -> _Stream:
+    writer = VolumeWriter(archive, prefix, cluster.backup.volume_size, cluster.backup.workers, progress)
+    with ReplicationConnection(cluster) as replication:
+        try:
+            identity = replication.identify_system()
+            check_system(archive.system_identifier, identity.system_identifier, "the replication connection")
+            if parent is not None:
+                replication.upload_manifest(archive.open_checked(parent.manifest))
+            start, _, rows = replication.start_base_backup(_options(cluster, label, parent))
+            manifest: list[bytes] = []
+            for message in replication.messages():
+                if isinstance(message, bytes):
+                    (manifest.append if manifest else writer.feed)(message)
+                elif isinstance(message, ArchiveStart):
+                    writer.start_tar(message.tablespace)
+                elif isinstance(message, ManifestStart):
+                    manifest.append(b"")
+                else:
+                    assert isinstance(message, Progress)
+            volumes = writer.finish()
+            stored = archive.write(f"{prefix}backup_manifest", manifest)
+            stop, timeline = replication.finish_base_backup()
+        except BaseException:
+            writer.abandon()
+            raise
+    tablespaces = tuple(Tablespace(int(row[0]), row[1]) for row in rows if row[0])
+    return _Stream(start, stop, timeline, tablespaces, volumes, stored, writer.raw_size)
+
+
+def _options(cluster: ClusterConfig, label: str, parent: BackupRecord | None) -> str:
+    options = [
+        f"LABEL 'pgproof {label}'",
+        "PROGRESS true",
+        f"CHECKPOINT '{cluster.backup.checkpoint}'",
+        "WAIT false",  # we wait ourselves, with a limit, and see the archive rather than the archiver
+        "MANIFEST 'yes'",
+        "TABLESPACE_MAP true",
+    ]
+    if cluster.backup.max_rate:
+        options.append(f"MAX_RATE {cluster.backup.max_rate}")
+    if parent is not None:
+        options.append("INCREMENTAL")
+    return ", ".join(options)
+
+
+def check_ready(cluster: ClusterConfig, facts: ServerFacts) -> None:
+    """Refuse before the first byte what cannot become a backup.
+
+    Raises:
+        PrivilegeMissing: the role may not replicate.
+        ServerNotReady: wal_level or archiving stand in the way.
+    """
+    if not (facts.role.replication or facts.role.superuser):
+        raise PrivilegeMissing(
+            f'role "{facts.role.name}" of cluster "{cluster.name}" cannot take base backups',
+            "It lacks the REPLICATION attribute.",
+            f"psql -c 'ALTER ROLE \"{facts.role.name}\" REPLICATION'",
+        )
+    if facts.settings["wal_level"] == "minimal":
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" has wal_level = minimal',
+            "Such WAL cannot be archived or recovered from.",
+            "psql -c \"ALTER SYSTEM SET wal_level = 'replica'\" and restart the server",
+        )
+    if not facts.archiving:
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" does not archive WAL',
+            f"archive_mode is {facts.settings['archive_mode']}, "
+            f'archive_command is "{facts.settings.get("archive_command", "")}".',
+            f"pgproof init {cluster.name} shows the settings; without WAL no backup can be restored",
+        )
+
+
+def check_archiving(
+    connection: psycopg.Connection, archive: Archive, facts: ServerFacts, timeout: float = 30
+) -> None:
+    """Refuse a server whose WAL does not arrive in **this** archive.
+
+    The last segment that the archiver reports must be here. When it reports none yet, or one that is not
+    here, a segment is switched and must arrive.
+
+    Args:
+        connection: to the source.
+        archive: that must receive.
+        facts: of the source.
+        timeout: seconds to wait for a switched segment.
+
+    Raises:
+        ServerNotReady: with what the archiver says.
+    """
+    last = facts.archiver.last_archived
+    if not facts.archiver.failing and last is not None and _archived(archive, last):
+        return
+    if "pg_switch_wal()" in facts.role.missing_functions:
+        if last is None and not facts.archiver.failing:
+            return  # nothing was archived ever; the backup's own WAL will tell
+        raise _not_here(connection, archive, facts)
+    name = switch_segment(connection, facts)
+    end = time.monotonic() + timeout
+    while not _archived(archive, name):
+        if time.monotonic() > end:
+            raise _not_here(connection, archive, facts)
+        time.sleep(0.1)
+
+
+def switch_segment(connection: psycopg.Connection, facts: ServerFacts) -> str:
+    """Finish the current segment, which is then archived; its name."""
+    connection.execute("SELECT pg_current_xact_id()")  # an idle server would switch nothing
+    row = connection.execute("SELECT pg_switch_wal()::text").fetchone()
+    assert row is not None
+    return WalSegment.ending_at(facts.timeline, LSN.parse(row[0]), facts.segment_size).name
+
+
+def _not_here(connection: psycopg.Connection, archive: Archive, facts: ServerFacts) -> ServerNotReady:
+    archiver = read_archiver(connection)
+    failed = (
+        f"{archiver.last_failed} failed at {archiver.last_failed_at:%F %T}" if archiver.last_failed_at else ""
+    )
+    said = failed if archiver.failing else f"it last archived {archiver.last_archived or 'nothing'}"
+    return ServerNotReady(
+        f'WAL of cluster "{archive.layout.cluster}" does not arrive in the repository "{archive.store.url}"',
+        f'The archiver says: {said}. archive_command is "{facts.settings.get("archive_command", "")}".',
+        "run the archive_command by hand as the server's account, and look in the server's log; "
+        "it must be: pgproof --config /path/pgproof.toml wal push %p",
+    )
+
+
+def _archived(archive: Archive, name: str) -> bool:
+    try:
+        find_key(archive, name)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord) -> None:
+    """Wait until every segment from start to stop is archived (invariant 2).
+
+    Raises:
+        WalNotArchived: the time is over; the first missing segment is named.
+    """
+    end = time.monotonic() + cluster.backup.archive_timeout
+    segment, last = record.first_segment, record.last_segment
+    while segment <= last:
+        if _archived(archive, segment.name):
+            segment = segment.next()
+        elif time.monotonic() > end:
+            raise WalNotArchived(
+                f'WAL segment "{segment}" of backup "{record.label}" did not reach the archive',
+                f"Waited {cluster.backup.archive_timeout} s for segments {record.first_segment} to {last}. "
+                + ("A standby waits for its primary to switch the segment." if record.from_standby else ""),
+                f"pgproof doctor {cluster.name}; SELECT * FROM pg_stat_archiver shows the archiver's last error",
+            )
+        else:
+            time.sleep(0.1)
+
+
+def choose_parent(cluster: ClusterConfig, facts: ServerFacts, catalog: Catalog) -> BackupRecord:
+    """The backup that an incremental one builds on: the newest of this timeline and version.
+
+    Raises:
+        ServerNotReady: the server cannot make incremental backups.
+        NoBackup: there is nothing to build on.
+    """
+    if facts.major < INCREMENTAL_BACKUP:
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" cannot make incremental backups',
+            f"It is PostgreSQL {facts.major}; they need {INCREMENTAL_BACKUP}.",
+            f"pgproof backup {cluster.name}",
+        )
+    if facts.settings.get("summarize_wal") != "on":
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" does not summarize WAL',
+            "Incremental backups are made from WAL summaries.",
+            "psql -c 'ALTER SYSTEM SET summarize_wal = on' -c 'SELECT pg_reload_conf()'",
+        )
+    for entry in reversed(catalog.entries):
+        if entry.record.timeline == facts.timeline and entry.record.major == facts.major and not entry.failed:
+            return entry.record
+    raise NoBackup(
+        f'cluster "{cluster.name}" has no backup to build an incremental one on',
+        f"None is on timeline {facts.timeline} of PostgreSQL {facts.major}.",
+        f"pgproof backup {cluster.name}",
+    )
+
+
+def _remove_torn(archive: Archive, prefix: str) -> None:
+    with contextlib.suppress(PgproofError):
+        archive.store.delete(f"{prefix}backup.json")  # first: a record must never outlive its data
+        for info in list(archive.store.list(prefix)):
+            archive.store.delete(info.key)
+
+
+def _check_written(archive: Archive, record: BackupRecord) -> None:
+    """Read the record back: success is said only of what the repository shows (pgBackRest #2622)."""
+    written = BackupRecord.from_dict(archive.read_json(archive.layout.backup_record(record.label)))
+    if written != record:
+        raise BackupFailed(f'backup record "{record.label}" reads back differently')
+    for volume in record.volumes:
+        info = archive.store.head(volume.object.key)
+        if info.size != volume.object.size:
+            raise BackupFailed(
+                f'volume "{info.key}" has the wrong size',
+                f"It has {info.size} bytes; {volume.object.size} were stored.",
+            )

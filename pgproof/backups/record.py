@@ -1,0 +1,109 @@
+"""A backup record makes a backup exist: it is written last and names every object of it (invariant 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pgproof.errors import ObjectDamaged
+from pgproof.repository.repository import StoredObject
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Tablespace:
+    """A tablespace besides the data directory: its OID and where the source had it."""
+
+    oid: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One tar volume: a valid tar of whole files, and the tablespace they belong to (None: the data directory)."""
+
+    object: StoredObject
+    tablespace: int | None
+    raw_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRecord:
+    """Everything that a restore must know of a backup.
+
+    Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010.
+    """
+
+    label: str
+    cluster: str
+    system_identifier: int
+    server_version: int
+    timeline: int
+    start_lsn: LSN
+    stop_lsn: LSN
+    started_at: datetime
+    stopped_at: datetime
+    segment_size: int
+    volumes: tuple[Volume, ...]
+    manifest: StoredObject
+    tablespaces: tuple[Tablespace, ...] = ()
+    parent: str | None = None
+    from_standby: bool = False
+    data_checksums: bool = False
+    raw_size: int = 0
+    software: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return "incremental" if self.parent else "full"
+
+    @property
+    def stored_size(self) -> int:
+        return self.manifest.size + sum(volume.object.size for volume in self.volumes)
+
+    @property
+    def major(self) -> int:
+        return self.server_version // 10000
+
+    @property
+    def first_segment(self) -> WalSegment:
+        return WalSegment.containing(self.timeline, self.start_lsn, self.segment_size)
+
+    @property
+    def last_segment(self) -> WalSegment:
+        return WalSegment.ending_at(self.timeline, self.stop_lsn, self.segment_size)
+
+    def as_dict(self) -> dict[str, Any]:
+        tree = asdict(self)
+        for name in ("start_lsn", "stop_lsn"):
+            tree[name] = str(getattr(self, name))
+        for name in ("started_at", "stopped_at"):
+            tree[name] = getattr(self, name).isoformat()
+        tree["kind"] = self.kind
+        return tree
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> BackupRecord:
+        """Read a record as ``backup.json`` holds it.
+
+        Raises:
+            ObjectDamaged: a value is missing or cannot be read.
+        """
+        try:
+            values = {**tree}
+            values.pop("kind", None)
+            for name in ("start_lsn", "stop_lsn"):
+                values[name] = LSN.parse(tree[name])
+            for name in ("started_at", "stopped_at"):
+                values[name] = datetime.fromisoformat(tree[name])
+            values["manifest"] = StoredObject(**tree["manifest"])
+            values["tablespaces"] = tuple(Tablespace(**item) for item in tree["tablespaces"])
+            values["volumes"] = tuple(
+                Volume(**{**item, "object": StoredObject(**item["object"])}) for item in tree["volumes"]
+            )
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            label = tree.get("label", "?") if isinstance(tree, dict) else "?"
+            raise ObjectDamaged(f'backup record "{label}" cannot be read', f"{error!r}.") from error

@@ -1,0 +1,1 @@
+"""The commands behind ``pgproof``: each reads the configuration, calls the engine and shows the result."""

@@ -1,0 +1,267 @@
+"""The configuration: pgproof.toml read once into a frozen tree; secrets are references, never values."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from pgproof.errors import ConfigError
+
+DEFAULT_PATH = "pgproof.toml"
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def _quantity(text: object, units: dict[str, int], example: str) -> int:
+    if isinstance(text, int) and not isinstance(text, bool):
+        if text < 0:
+            raise ValueError(f'"{text}" is negative')
+        return text
+    match = re.fullmatch(r"([0-9]+)\s*([A-Za-z]+)", str(text).strip())
+    if match is None or match[2] not in units:
+        raise ValueError(f'"{text}" needs a number and a unit of {", ".join(units)}, such as "{example}"')
+    return int(match[1]) * units[match[2]]
+
+
+def _duration(text: object) -> int:
+    return _quantity(text, _UNITS, "5min")
+
+
+def _size(text: object) -> int:
+    return _quantity(text, _SIZES, "64MB")
+
+
+def _reference(text: object) -> object:
+    if isinstance(text, str) and not text.startswith(("env:", "file:", "block:")):
+        raise ValueError('a secret is given by reference: "env:NAME", "file:/path" or "block:type/name"')
+    return text
+
+
+Seconds = Annotated[int, BeforeValidator(_duration)]
+Bytes = Annotated[int, BeforeValidator(_size)]
+SecretReference = Annotated[str, BeforeValidator(_reference)]
+
+
+def resolve_secret(reference: str) -> SecretStr:
+    """Read the secret that a reference names.
+
+    Raises:
+        ConfigError: the variable is not set, the file cannot be read, or the reference is a Prefect
+            block, which only a flow can read.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        value = os.environ.get(name)
+        if value is None:
+            raise ConfigError(f'environment variable "{name}" is not set', hint=f"export {name}=...")
+        return SecretStr(value)
+    if kind == "file":
+        try:
+            return SecretStr(Path(name).read_text("utf-8").strip())
+        except OSError as error:
+            raise ConfigError(f'cannot read secret file "{name}"', f"{error.strerror}.") from error
+        except ValueError:  # without a cause: a UnicodeDecodeError holds the secret
+            raise ConfigError(f'cannot read secret file "{name}"', "It is not UTF-8 text.") from None
+    raise ConfigError(
+        f'secret "{reference}" is a Prefect block',
+        "Only a flow run can read blocks; this command runs without Prefect.",
+        'use "env:NAME" or "file:/path", or run the flow',
+    )
+
+
+class _Model(BaseModel):
+    # hide_input: a value put where a reference belongs must not show up in a traceback
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class RepositoryConfig(_Model):
+    """Where backups and WAL are stored."""
+
+    url: str = Field(description="file:///path, s3://bucket/prefix, gs://, az:// or memory://")
+    endpoint: str | None = Field(None, description="of an S3 store that is not AWS")
+    region: str | None = None
+    access_key_id: SecretReference | None = None
+    secret_access_key: SecretReference | None = None
+    credentials: SecretReference | None = Field(None, description='"block:aws-credentials/NAME"')
+    compression_level: int = Field(3, ge=1, le=19)
+    age_recipients: tuple[str, ...] = Field((), description="X25519 recipients; encrypt when given")
+    age_identity: SecretReference | None = Field(None, description="needed to restore what is encrypted")
+
+    def model_post_init(self, _: object) -> None:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key are given together, or neither")
+
+
+class RetentionConfig(_Model):
+    """How many backups are kept, and how far back WAL allows any point in time."""
+
+    daily: int = Field(7, ge=0)
+    weekly: int = Field(4, ge=0)
+    monthly: int = Field(12, ge=0)
+    wal_window: Seconds = Field(7 * 86400, description="any point in time as far back as this")
+
+
+class TargetsConfig(_Model):
+    """What recovery is allowed to cost."""
+
+    rpo: Seconds = Field(300, description="newest commit not yet in the repository, seconds")
+    rto: Seconds = Field(3600, description="from the decision to restore to a server that answers, seconds")
+
+
+class BackupConfig(_Model):
+    """How base backups are taken."""
+
+    volume_size: Bytes = Field(128 << 20, description="raw bytes of a tar volume; files are never split")
+    workers: int = Field(2, ge=1, le=32)
+    checkpoint: Literal["fast", "spread"] = "fast"
+    max_rate: int = Field(0, ge=0, description="kB/s the server may send; 0 is no limit")
+    archive_timeout: Seconds = Field(300, description="how long to wait for the backup's last WAL segment")
+
+
+class DrillConfig(_Model):
+    """How restores are tested."""
+
+    scratch_directory: Path = Field(Path("/var/tmp/pgproof-scratch"))
+    run_as: str | None = Field(None, description="account of the scratch server when we are root")
+    candidates: int = Field(6, ge=1, le=50, description="fences tried at once for one exact cut")
+    workers: int = Field(2, ge=1, le=32, description="connections that count and fingerprint")
+    archive_timeout: Seconds = Field(120, description="how long to wait for the fence's WAL segment")
+    replay_timeout: Seconds = Field(6 * 3600)
+    statement_timeout: Seconds = Field(3600, description="of one table's fingerprint")
+    sample_above: Bytes = Field(0, description="sample larger tables by block; 0 reads every table whole")
+    sample_percent: float = Field(10.0, gt=0, le=100)
+    exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
+
+
+class ExpectationConfig(_Model):
+    """One Great Expectations expectation, run on the restored database."""
+
+    database: str
+    type: str = Field(description="such as expect_column_values_to_not_be_null")
+    table: str | None = None
+    query: str | None = None
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    def model_post_init(self, _: object) -> None:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("an expectation names either a table or a query")
+
+
+class ClusterConfig(_Model):
+    """One PostgreSQL cluster to protect."""
+
+    name: str = ""
+    dsn: str = Field(repr=False)
+    password: SecretReference | None = None
+    repository: str = "main"
+    system_identifier: int | None = None
+    bin_directory: Path | None = None
+    backup: BackupConfig = BackupConfig()
+    retention: RetentionConfig = RetentionConfig()
+    targets: TargetsConfig = TargetsConfig()
+    drill: DrillConfig = DrillConfig()
+    expectations: tuple[ExpectationConfig, ...] = ()
+
+
+class Config(_Model):
+    """All of pgproof.toml."""
+
+    path: Path = Path(DEFAULT_PATH)
+    state_directory: Path = Field(Path("~/.local/state/pgproof"))
+    repositories: dict[str, RepositoryConfig] = Field(default_factory=dict)
+    clusters: dict[str, ClusterConfig] = Field(default_factory=dict)
+
+    def cluster(self, name: str | None = None) -> ClusterConfig:
+        """The cluster of this name, or the only one.
+
+        Raises:
+            ConfigError: there is none, with the nearest name as the hint.
+        """
+        if name is None and len(self.clusters) == 1:
+            return next(iter(self.clusters.values()))
+        if name in self.clusters:
+            return self.clusters[name]
+        known = ", ".join(f'"{known}"' for known in self.clusters) or "none"
+        if name is None:
+            raise ConfigError("no cluster was named", f"{self.path} has: {known}.", "name one with --cluster")
+        near = difflib.get_close_matches(name, self.clusters, n=1, cutoff=0.4)
+        hint = f'did you mean "{near[0]}"?' if near else f"pgproof init {name} --dsn ... --repository ..."
+        raise ConfigError(f'cluster "{name}" is not configured', f"{self.path} has: {known}.", hint)
+
+    def repository_of(self, cluster: ClusterConfig) -> RepositoryConfig:
+        return self.repositories[cluster.repository]
+
+    @property
+    def state(self) -> Path:
+        return self.state_directory.expanduser()
+
+
+def find_path(given: str | Path | None = None) -> Path:
+    """The path of the configuration: ``--config``, else PGPROOF_CONFIG, else ./pgproof.toml."""
+    return Path(given or os.environ.get("PGPROOF_CONFIG") or DEFAULT_PATH).absolute()
+
+
+def load(given: str | Path | None = None) -> Config:
+    """Read and check the configuration.
+
+    Args:
+        given: the path, when ``--config`` named one.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or a value is wrong; every wrong value is named.
+    """
+    path = find_path(given)
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'configuration "{path}" is not valid TOML', "It is not UTF-8 text.") from error
+    except OSError as error:
+        raise ConfigError(
+            f'cannot read configuration "{path}"',
+            f"{error.strerror}.",
+            "pgproof init NAME --dsn ... --repository file:///... writes one",
+        ) from error
+    try:
+        return parse(tomllib.loads(text), path)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f'configuration "{path}" is not valid TOML', f"{error}.") from error
+
+
+def parse(tree: dict[str, Any], path: Path) -> Config:
+    """Check a tree as tomllib reads it.
+
+    Raises:
+        ConfigError: with one line for every wrong value.
+    """
+    try:
+        clusters = {name: {**cluster, "name": name} for name, cluster in tree.get("clusters", {}).items()}
+        config = Config.model_validate({**tree, "clusters": clusters, "path": path})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
+        )
+        raise ConfigError(f'configuration "{path}" has wrong values', f"{faults}.") from error
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(
+            f'configuration "{path}" has wrong values', "clusters and repositories are tables of tables."
+        ) from error
+    for name, cluster in config.clusters.items():
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f'cluster name "{name}" is not usable',
+                "A name has lower-case letters, digits, _ and -, and starts with a letter or digit.",
+            )
+        if cluster.repository not in config.repositories:
+            raise ConfigError(
+                f'cluster "{name}" names repository "{cluster.repository}", which is not configured',
+                f"{path} has: {', '.join(config.repositories) or 'none'}.",
+                f'add a section [repositories.{cluster.repository}] with url = "file:///..."',
+            )
+    return config

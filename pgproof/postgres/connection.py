@@ -1,0 +1,108 @@
+"""A connection to the source, with libpq's faults turned into ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgproof.config import ClusterConfig, resolve_secret
+from pgproof.errors import (
+    AuthenticationFailed,
+    ConfigError,
+    PgproofError,
+    PrivilegeMissing,
+    ServerUnreachable,
+)
+
+# libpq gives no SQLSTATE for a refused connection, only text
+_AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
+_PRIVILEGE = ("must be superuser or replication role", "permission denied", "REPLICATION attribute")
+_FULL = ("too many clients", "number of requested standby connections", "remaining connection slots")
+
+
+def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
+    """The connection string of a cluster, password included; never log it.
+
+    Raises:
+        ConfigError: the DSN cannot be parsed, or the password's reference cannot be resolved.
+    """
+    settings: dict[str, Any] = {"connect_timeout": 10, "application_name": "pgproof"}
+    settings |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    try:
+        settings |= dict(conninfo_to_dict(cluster.dsn))
+    except psycopg.Error as error:
+        raise ConfigError(f'the DSN of cluster "{cluster.name}" cannot be read', f"{error}.") from error
+    if cluster.password is not None:
+        settings["password"] = resolve_secret(cluster.password).get_secret_value()
+    return make_conninfo(**{**settings, **overrides})
+
+
+def display_dsn(dsn: str) -> str:
+    """A DSN without its password."""
+    try:
+        settings: dict[str, Any] = dict(conninfo_to_dict(dsn))
+    except psycopg.Error:
+        return "(unreadable)"
+    settings.pop("password", None)
+    return make_conninfo(**settings)
+
+
+@contextlib.contextmanager
+def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psycopg.Connection]:
+    """An autocommit connection to a cluster's source.
+
+    Args:
+        cluster: to connect to.
+        database: another one than the DSN's.
+
+    Raises:
+        ServerUnreachable: nobody answers, or the connection broke on the way.
+        AuthenticationFailed: role or password were refused.
+    """
+    overrides = {} if database is None else {"dbname": database}
+    with mapped(cluster), psycopg.connect(conninfo(cluster, **overrides), autocommit=True) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def mapped(cluster: ClusterConfig) -> Iterator[None]:
+    """Turn what psycopg raises about a connection or a privilege into our errors."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PrivilegeMissing(
+            f'the role of cluster "{cluster.name}" lacks a privilege', f"{error}".strip(), _doctor(cluster)
+        ) from error
+    except psycopg.OperationalError as error:
+        raise connection_error(cluster, str(error)) from error
+
+
+def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:
+    """The error for a connection that did not come about or broke, from libpq's text."""
+    reason = " ".join(text.split())
+    if any(sign in reason for sign in _FULL):
+        return ServerUnreachable(f'could not connect to cluster "{cluster.name}"', reason)
+    if any(sign in reason for sign in _PRIVILEGE):
+        return PrivilegeMissing(
+            f'the role of cluster "{cluster.name}" lacks a privilege', reason, _doctor(cluster)
+        )
+    if any(sign in reason for sign in _AUTHENTICATION):
+        return AuthenticationFailed(
+            f'cannot log in to cluster "{cluster.name}"',
+            reason,
+            f'psql "{display_dsn(cluster.dsn)}" must work; the password comes from '
+            f"{cluster.password or 'the DSN or ~/.pgpass'}",
+        )
+    return ServerUnreachable(
+        f'could not connect to cluster "{cluster.name}"',
+        reason,
+        f'psql "{display_dsn(cluster.dsn)}" must work',
+    )
+
+
+def _doctor(cluster: ClusterConfig) -> str:
+    return f"pgproof doctor {cluster.name} shows the GRANT that is missing"

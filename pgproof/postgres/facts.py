@@ -1,0 +1,167 @@
+"""Server facts: everything that backup, archive and proof must know of a source, read in one look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psycopg
+
+from pgproof.postgres.versions import check_supported
+from pgproof.wal.lsn import LSN
+
+# What a role without superuser must be granted; the SQL is made from this table (init, doctor).
+FUNCTIONS = ("pg_switch_wal()", "pg_create_restore_point(text)")
+ROLES = ("pg_read_all_data", "pg_monitor")
+
+_SETTINGS = (
+    "wal_level",
+    "archive_mode",
+    "archive_command",
+    "archive_library",
+    "archive_timeout",
+    "max_wal_senders",
+    "summarize_wal",
+    "data_checksums",
+    "synchronous_commit",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiverFacts:
+    """``pg_stat_archiver``: what the server's archiver last did."""
+
+    last_archived: str | None
+    last_archived_at: datetime | None
+    last_failed: str | None
+    last_failed_at: datetime | None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the newest attempt failed."""
+        if self.last_failed_at is None:
+            return False
+        return self.last_archived_at is None or self.last_failed_at > self.last_archived_at
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """What the connected role may do."""
+
+    name: str
+    superuser: bool
+    replication: bool
+    missing_roles: tuple[str, ...]
+    missing_functions: tuple[str, ...]
+    reads_large_objects: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """A source as it was found. Sizes in bytes."""
+
+    version: int
+    version_text: str
+    system_identifier: int
+    timeline: int
+    in_recovery: bool
+    segment_size: int
+    insert_lsn: LSN
+    database_size: int
+    databases: tuple[str, ...]
+    archiver: ArchiverFacts
+    role: RoleFacts
+    clock: datetime
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def major(self) -> int:
+        return self.version // 10000
+
+    @property
+    def archiving(self) -> bool:
+        """Whether the server is set to archive at all."""
+        command = self.settings.get("archive_command", "")
+        named = command not in ("", "(disabled)") or bool(self.settings.get("archive_library"))
+        return self.settings.get("archive_mode") in ("on", "always") and named
+
+
+def read_facts(connection: psycopg.Connection) -> ServerFacts:
+    """Look at a server.
+
+    Raises:
+        UnsupportedVersion: it is older than pgproof supports.
+    """
+    version = connection.info.server_version
+    check_supported(version)
+    row = connection.execute(
+        """SELECT version(), (SELECT system_identifier FROM pg_control_system()),
+                  (SELECT timeline_id FROM pg_control_checkpoint()), pg_is_in_recovery(),
+                  (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),
+                  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                       ELSE pg_current_wal_insert_lsn() END::text,
+                  clock_timestamp()"""
+    ).fetchone()
+    assert row is not None
+    sizes = connection.execute(
+        """SELECT datname, CASE WHEN has_database_privilege(oid, 'connect')
+                                  OR pg_has_role('pg_read_all_stats', 'usage')
+                                THEN pg_database_size(oid) ELSE 0 END
+             FROM pg_database WHERE datallowconn ORDER BY datname"""
+    ).fetchall()
+    settings = connection.execute(
+        "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (list(_SETTINGS),)
+    ).fetchall()
+    return ServerFacts(
+        version=version,
+        version_text=row[0].split(" on ")[0],
+        system_identifier=row[1] % (1 << 64),  # SQL shows a signed number, files and protocol an unsigned one
+        timeline=row[2],
+        in_recovery=row[3],
+        segment_size=row[4],
+        insert_lsn=LSN.parse(row[5]),
+        clock=row[6],
+        database_size=sum(size for _, size in sizes),
+        databases=tuple(name for name, _ in sizes if name not in ("template0", "template1")),
+        archiver=read_archiver(connection),
+        role=_read_role(connection),
+        settings=dict(settings),
+    )
+
+
+def read_archiver(connection: psycopg.Connection) -> ArchiverFacts:
+    """Look at ``pg_stat_archiver``."""
+    row = connection.execute(
+        """SELECT last_archived_wal, last_archived_time, last_failed_wal, last_failed_time
+             FROM pg_stat_archiver"""
+    ).fetchone()
+    assert row is not None
+    return ArchiverFacts(*row)
+
+
+def _read_role(connection: psycopg.Connection) -> RoleFacts:
+    row = connection.execute(
+        "SELECT rolname, rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    roles = connection.execute(
+        "SELECT r FROM unnest(%s::text[]) r WHERE NOT pg_has_role(current_user, r, 'usage')", (list(ROLES),)
+    ).fetchall()
+    functions = connection.execute(
+        """SELECT f FROM unnest(%s::text[]) f
+            WHERE NOT has_function_privilege(current_user, 'pg_catalog.' || f, 'execute')""",
+        (list(FUNCTIONS),),
+    ).fetchall()
+    objects = connection.execute(
+        """SELECT NOT EXISTS (SELECT FROM pg_largeobject_metadata)
+                  OR has_parameter_privilege(current_user, 'lo_compat_privileges', 'set')"""
+    ).fetchone()
+    assert objects is not None
+    return RoleFacts(
+        name=row[0],
+        superuser=row[1],
+        replication=row[2],
+        missing_roles=() if row[1] else tuple(role for (role,) in roles),
+        missing_functions=tuple(function for (function,) in functions),
+        reads_large_objects=row[1] or objects[0],
+    )

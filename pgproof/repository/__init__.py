@@ -1,0 +1,1 @@
+"""The repository: plain objects under written keys, on any store, restorable without us."""

@@ -1,0 +1,64 @@
+"""The layout: every key of the repository, in this one place. The format is docs/repository-format.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgproof.wal.segment import HISTORY_NAME
+
+FORMAT_VERSION = 1
+ROOT_KEY = "pgproof.json"
+SUFFIXES = (".zst", ".zst.age")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The keys of one cluster's objects: nothing of another system identifier ever shares a prefix."""
+
+    cluster: str
+    system_identifier: int
+
+    @property
+    def root(self) -> str:
+        return f"{self.cluster}/{self.system_identifier}"
+
+    @property
+    def lease(self) -> str:
+        return f"{self.root}/lease.json"
+
+    @property
+    def backups(self) -> str:
+        return f"{self.root}/backups/"
+
+    def backup(self, label: str) -> str:
+        return f"{self.backups}{label}/"
+
+    def backup_record(self, label: str) -> str:
+        return f"{self.backup(label)}backup.json"
+
+    @property
+    def wal(self) -> str:
+        return f"{self.root}/wal/"
+
+    def wal_file(self, name: str) -> str:
+        """The key of a WAL file without its codec suffix: ``wal/<timeline>/<log>/<name>``."""
+        if HISTORY_NAME.fullmatch(name):
+            return f"{self.wal}{name[:8]}/{name}"
+        return f"{self.wal}{name[:8]}/{name[8:16]}/{name}"
+
+    @property
+    def fences(self) -> str:
+        return f"{self.root}/fences/"
+
+    @property
+    def proofs(self) -> str:
+        return f"{self.root}/proofs/"
+
+    @property
+    def holds(self) -> str:
+        return f"{self.root}/holds/"
+
+
+def without_suffix(key: str) -> str:
+    """A key as it was before the codec's suffix."""
+    return key.removesuffix(".age").removesuffix(".zst")

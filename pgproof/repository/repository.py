@@ -1,0 +1,313 @@
+"""A repository: a store with a format, opened for one cluster as an archive of one system identifier."""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pgproof.config import RepositoryConfig, resolve_secret
+from pgproof.errors import (
+    ConfigError,
+    ObjectDamaged,
+    ObjectExists,
+    ObjectMissing,
+    RepositoryFormat,
+    RepositoryMissing,
+    WrongSystem,
+)
+from pgproof.repository.codec import Codec, Measured
+from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
+from pgproof.repository.objects import ObjectStore, retry_settings
+from pgproof.repository.posix import PosixStore
+from pgproof.repository.store import Store, read
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key of an S3 store, for where it does not come from the configuration."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.access_key_id!r}, '***')"
+
+
+def open_store(config: RepositoryConfig, credentials: Credentials | None = None) -> Store:
+    """The store that a repository's URL names; nothing is read or written yet.
+
+    Args:
+        config: of the repository.
+        credentials: from a prefect-aws block; otherwise those of the configuration, otherwise the
+            standard AWS chain (environment, container and instance roles).
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+    parts = urlsplit(config.url)
+    if parts.scheme == "file":
+        path = Path(unquote(parts.path))
+        if parts.netloc or not path.is_absolute():
+            raise ConfigError(
+                f'repository URL "{config.url}" is not absolute', hint="file:///var/lib/pgproof has three slashes"
+            )
+        return PosixStore(path)
+    if parts.scheme == "memory":
+        return _memory_store(config.url)
+    if parts.scheme == "s3" and parts.netloc:
+        return _s3_store(config, parts.netloc, unquote(parts.path).strip("/"), credentials)
+    if parts.scheme in ("gs", "az", "azure") and parts.netloc:
+        return ObjectStore(_from_url(config.url), config.url)
+    raise ConfigError(
+        f'repository URL "{config.url}" cannot be used',
+        "pgproof knows file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix and memory://.",
+    )
+
+
+def _from_url(url: str) -> Any:
+    from obstore.store import from_url
+
+    settings: Any = retry_settings()
+    return from_url(url, retry_config=settings)
+
+
+@functools.cache
+def _memory_store(url: str) -> Store:
+    """One memory store an URL, for as long as the process lives."""
+    from obstore.store import MemoryStore
+
+    return ObjectStore(MemoryStore(), url)
+
+
+def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: Credentials | None) -> Store:
+    from obstore.store import S3Store
+
+    settings: dict[str, Any] = {}
+    if credentials is None and config.credentials is not None:
+        resolve_secret(config.credentials)  # says that a block needs a flow
+    if credentials is None and config.access_key_id and config.secret_access_key:
+        credentials = Credentials(
+            resolve_secret(config.access_key_id).get_secret_value(),
+            resolve_secret(config.secret_access_key).get_secret_value(),
+        )
+    if credentials is not None:
+        settings["access_key_id"] = credentials.access_key_id
+        settings["secret_access_key"] = credentials.secret_access_key
+        if credentials.session_token:
+            settings["session_token"] = credentials.session_token
+    if config.endpoint:
+        settings["endpoint"] = config.endpoint
+    settings["region"] = config.region or "us-east-1"
+    client: dict[str, Any] = {
+        "timeout": timedelta(minutes=5),
+        "connect_timeout": timedelta(seconds=5),
+        "allow_http": bool(config.endpoint and config.endpoint.startswith("http://")),
+    }
+    inner = S3Store(
+        bucket,
+        prefix=prefix or None,
+        client_options=client,  # type: ignore[arg-type]
+        retry_config=retry_settings(),  # type: ignore[arg-type]
+        **settings,
+    )
+    return ObjectStore(inner, config.url)
+
+
+def _codec(config: RepositoryConfig) -> Codec:
+    identity = resolve_secret(config.age_identity).get_secret_value() if config.age_identity else None
+    return Codec(config.compression_level, config.age_recipients, identity)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as a backup record names it: key, stored size in bytes, SHA-256 of the stored bytes."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An opened repository.
+
+    Args:
+        store: where the objects are.
+        codec: how they are written.
+        identifier: the repository's own id, written when it was made.
+    """
+
+    store: Store
+    codec: Codec
+    identifier: str
+
+    def archive(self, cluster: str, system_identifier: int) -> Archive:
+        """The part that belongs to one system identifier of one cluster."""
+        return Archive(self, Layout(cluster, system_identifier))
+
+    def system_identifiers(self, cluster: str) -> list[int]:
+        """Every system identifier that has objects under a cluster's name."""
+        found = {info.key.split("/")[1] for info in self.store.list(f"{cluster}/")}
+        return sorted(int(text) for text in found if text.isdigit())
+
+
+def create_repository(config: RepositoryConfig, credentials: Credentials | None = None) -> Repository:
+    """Make a repository where there is none, or open the one that is there.
+
+    Raises:
+        RepositoryFormat: what is there has a newer format.
+    """
+    store = open_store(config, credentials)
+    content = {"format": FORMAT_VERSION, "repository": str(uuid.uuid4())}
+    try:
+        store.put(ROOT_KEY, json.dumps(content, indent=2).encode() + b"\n", create=True)
+    except ObjectExists:
+        pass
+    return open_repository(config, credentials)
+
+
+def open_repository(config: RepositoryConfig, credentials: Credentials | None = None) -> Repository:
+    """Open a repository.
+
+    Raises:
+        RepositoryMissing: there is none at the URL; it is never made by mistake, so that an unmounted
+            disk is not taken for an empty repository.
+        RepositoryFormat: it was written by a newer pgproof, or is no repository.
+    """
+    store = open_store(config, credentials)
+    try:
+        content = json.loads(read(store, ROOT_KEY))
+        version, identifier = int(content["format"]), str(content["repository"])
+    except ObjectMissing as error:
+        raise RepositoryMissing(
+            f'there is no repository at "{config.url}"',
+            f'"{ROOT_KEY}" is missing there. Is its file system mounted, its bucket the right one?',
+            "pgproof init makes a new repository",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RepositoryFormat(
+            f'"{ROOT_KEY}" in the repository "{config.url}" cannot be read', f"{error!r}."
+        ) from error
+    if version > FORMAT_VERSION:
+        raise RepositoryFormat(
+            f'repository "{config.url}" has format {version}',
+            f"This pgproof knows formats up to {FORMAT_VERSION}.",
+            "pip install --upgrade pgproof",
+        )
+    return Repository(store, _codec(config), identifier)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A repository as seen by one cluster: its backups, its WAL, its proofs.
+
+    Args:
+        repository: the whole.
+        layout: the keys of this cluster and system identifier.
+    """
+
+    repository: Repository
+    layout: Layout
+
+    @property
+    def store(self) -> Store:
+        return self.repository.store
+
+    @property
+    def system_identifier(self) -> int:
+        return self.layout.system_identifier
+
+    def write(self, key: str, chunks: Iterable[bytes], *, create: bool = False) -> StoredObject:
+        """Store content through the codec.
+
+        Args:
+            key: without the codec's suffix.
+            chunks: the content.
+            create: refuse to replace.
+        """
+        stored = Measured(self.repository.codec.encode(chunks))
+        full_key = key + self.repository.codec.suffix
+        self.store.put(full_key, stored, create=create)
+        return StoredObject(full_key, stored.size, stored.sha256)
+
+    def open(self, key: str) -> Iterator[bytes]:
+        """The content of a stored object; the key has its suffix."""
+        return self.repository.codec.decode(key, self.store.get(key))
+
+    def open_checked(self, stored: StoredObject) -> Iterator[bytes]:
+        """The content of an object that a record names, with its size and SHA-256 checked at the end.
+
+        Raises:
+            ObjectDamaged: the stored bytes are not those that the record names.
+        """
+        measured = Measured(self.store.get(stored.key))
+        damage: ObjectDamaged | None = None
+        try:
+            yield from self.repository.codec.decode(stored.key, measured)
+        except ObjectDamaged as error:
+            damage = error
+            for _ in measured:  # read on, to name the difference below
+                pass
+        check_bytes(stored, measured)
+        if damage is not None:
+            raise damage
+
+    def write_json(self, key: str, content: Any, *, create: bool = True) -> None:
+        """Store a record as plain JSON, readable without any program of ours."""
+        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+        self.store.put(key, text.encode(), create=create)
+
+    def read_json(self, key: str) -> Any:
+        """A record.
+
+        Raises:
+            ObjectMissing: it is not there.
+            ObjectDamaged: it is not JSON.
+        """
+        try:
+            return json.loads(read(self.store, key))
+        except ValueError as error:
+            raise ObjectDamaged(f'record "{key}" is damaged', f"{error}.") from error
+
+
+def check_bytes(stored: StoredObject, measured: Measured) -> None:
+    """Compare what was read with what the record names.
+
+    Raises:
+        ObjectDamaged: with both values.
+    """
+    if (measured.size, measured.sha256) != (stored.size, stored.sha256):
+        raise ObjectDamaged(
+            f'object "{stored.key}" is damaged',
+            f"It has {measured.size} bytes with SHA-256 {measured.sha256}; "
+            f"the record says {stored.size} bytes with {stored.sha256}.",
+            "this backup cannot be restored whole; choose another with pgproof list",
+        )
+
+
+def check_system(expected: int | None, found: int, what: str) -> None:
+    """Refuse what belongs to another cluster (invariant 6).
+
+    Args:
+        expected: the configured system identifier, or None when none is configured.
+        found: the one that was met.
+        what: what was met, such as ``server "shop"``.
+
+    Raises:
+        WrongSystem: they differ.
+    """
+    if expected is not None and expected != found:
+        raise WrongSystem(
+            f"{what} belongs to another cluster",
+            f"Its system identifier is {found}; configured is {expected}.",
+            "after pg_upgrade or initdb, set system_identifier to the new one in pgproof.toml; "
+            "the old backups stay beside the new",
+        )

@@ -1,0 +1,195 @@
+"""Execute a restore plan: a numbered procedure whose last step makes the directory startable.
+
+1. Make the directories, and look again that they are empty.
+2. Extract every backup of the chain (pg_control aside); combine them when there are several.
+3. Write the recovery settings and the signal file.
+4. Sync the file systems.
+5. Move pg_control into place, and sync its directory.
+
+A restore that dies before step 5 leaves a directory that PostgreSQL refuses to start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pgproof.errors import DestinationRefused, RecoveryFailed
+from pgproof.postgres.programs import run
+from pgproof.repository.repository import Archive
+from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup
+from pgproof.restore.plan import RestorePlan
+from pgproof.restore.settings import recovery_settings, write_settings
+
+Progress = Callable[[int], None]
+
+
+def execute(
+    plan: RestorePlan,
+    archive: Archive,
+    bin_directory: Path | None,
+    restore_command: str,
+    *,
+    owner: pwd.struct_passwd | None = None,
+    workers: int = 2,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Restore as planned; the server is then started by whoever asked.
+
+    Args:
+        plan: from plan_restore.
+        archive: to read from.
+        bin_directory: with pg_combinebackup; needed for an incremental backup only.
+        restore_command: for postgresql.auto.conf.
+        owner: account that shall own the files when we are root.
+        workers: volumes at a time.
+        progress: told the raw bytes that are done.
+    """
+    data = plan.request.destination
+    place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
+    settings = recovery_settings(
+        plan.request.target,
+        plan.history.timeline,
+        restore_command,
+        plan.request.target_action,
+        standby=plan.request.standby,
+    )
+    if not plan.request.take_over:
+        settings["archive_mode"] = "off"
+    write_settings(data, settings)
+    signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
+    signal.touch(mode=0o600)
+    for path in (data / "postgresql.auto.conf", signal):
+        _own(path, owner)
+    for directory in (data, *plan.tablespaces.values()):
+        _sync_file_system(directory)
+    make_startable(data)
+
+
+def place_files(
+    plan: RestorePlan,
+    archive: Archive,
+    bin_directory: Path | None,
+    *,
+    owner: pwd.struct_passwd | None = None,
+    workers: int = 2,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Steps 1 and 2: the files of the backup, with pg_control still aside."""
+    data = plan.request.destination
+    for directory in (data, *plan.tablespaces.values()):
+        _make_empty(directory, owner)
+    if len(plan.chain) == 1:
+        extract_backup(
+            archive, plan.record, data, plan.tablespaces, owner=owner, workers=workers, progress=progress
+        )
+    else:
+        _combine(plan, archive, bin_directory, owner, workers, progress)
+
+
+def make_startable(data: Path, *, sync: bool = True) -> None:
+    """Step 5: pg_control goes into place last."""
+    os.rename(data / CONTROL_ASIDE, data / CONTROL)
+    if sync:
+        for directory in (data / "global", data, data.parent):
+            _sync_directory(directory)
+
+
+def _combine(
+    plan: RestorePlan,
+    archive: Archive,
+    bin_directory: Path | None,
+    owner: pwd.struct_passwd | None,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Extract each backup of a chain beside the destination, and combine them into it."""
+    assert bin_directory is not None
+    data = plan.request.destination
+    staging = data.with_name(f".{data.name}.pgproof-chain")
+    _make_empty(staging, owner)
+    try:
+        parts, mappings = [], []
+        for record in plan.chain:
+            part = staging / record.label / "data"
+            spaces = {t.oid: staging / record.label / str(t.oid) for t in record.tablespaces}
+            for directory in (part, *spaces.values()):
+                _make_empty(directory, owner)
+            extract_backup(archive, record, part, spaces, owner=owner, workers=workers, progress=progress)
+            os.rename(part / CONTROL_ASIDE, part / CONTROL)
+            parts.append(part)
+        # the last backup's links say where a tablespace lies now; the mapping says where it goes
+        last = plan.chain[-1]
+        for oid, path in plan.tablespaces.items():
+            mappings.append(f"--tablespace-mapping={staging / last.label / str(oid)}={path}")
+        command: list[str | Path] = [
+            bin_directory / "pg_combinebackup",
+            *parts,
+            "-o",
+            data,
+            "--no-sync",
+            *mappings,
+        ]
+        done = run(command, timeout=24 * 3600, owner=owner)
+        if done.returncode != 0:
+            raise RecoveryFailed("pg_combinebackup failed", (done.stderr or done.stdout).strip()[-600:])
+        os.rename(data / CONTROL, data / CONTROL_ASIDE)
+        _rewrite_links(data, plan.tablespaces, owner)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
+    """The combined backup keeps the last tablespace_map, which still names the staging directories."""
+    if not tablespaces:
+        return
+    (data / "tablespace_map").write_text("".join(f"{oid} {path}\n" for oid, path in tablespaces.items()))
+    for oid, path in tablespaces.items():
+        link = data / "pg_tblspc" / str(oid)
+        if not link.is_symlink() or Path(os.readlink(link)) != path:
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+    _own(data / "tablespace_map", owner)
+
+
+def _make_empty(directory: Path, owner: pwd.struct_passwd | None) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise DestinationRefused(
+                f'cannot restore into "{directory}"', "It is not empty any more.", "name a new directory"
+            )
+        directory.chmod(0o700)
+    except OSError as error:
+        raise DestinationRefused(f'cannot make "{directory}"', f"{error.strerror}.") from error
+    _own(directory, owner)
+
+
+def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
+    if owner is not None:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def _sync_directory(directory: Path) -> None:
+    with contextlib.suppress(PermissionError):  # the parent may be somebody else's
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_file_system(directory: Path) -> None:
+    """Everything of the file system reaches the disk (syncfs(2), as ``initdb --sync-method=syncfs``)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            raise DestinationRefused(f'cannot sync "{directory}"', f"{os.strerror(ctypes.get_errno())}.")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Extract volumes into a directory: each checked by SHA-256 while it is read, several at a time."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from pgproof.backups.record import BackupRecord, Volume
+from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged
+from pgproof.repository.repository import Archive
+
+CONTROL = "global/pg_control"
+CONTROL_ASIDE = "global/pg_control.pgproof"  # until the restore is whole, so that nothing can start
+_COPY = 1 << 20
+
+
+class _Stream:
+    """A file to read from, made of chunks."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+            part, self._rest = self._rest[:size], self._rest[size:]
+            parts.append(bytes(part))
+            size -= len(part)
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Read to the end, where size and SHA-256 are compared."""
+        for _ in self._chunks:
+            pass
+
+
+def extract_backup(
+    archive: Archive,
+    record: BackupRecord,
+    data: Path,
+    tablespaces: Mapping[int, Path],
+    *,
+    owner: pwd.struct_passwd | None = None,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Put one backup's files into directories that exist and are empty.
+
+    pg_control is written aside (CONTROL_ASIDE); tablespace links and tablespace_map are written anew for
+    where the tablespaces are now.
+
+    Args:
+        archive: to read from.
+        record: of the backup.
+        data: data directory.
+        tablespaces: OID to directory.
+        owner: account that shall own the files when we are root.
+        workers: volumes at a time.
+        progress: told the raw bytes of each finished volume.
+
+    Raises:
+        ObjectDamaged, ObjectMissing: a volume is not what the record names; the directory cannot start.
+        NoRoom: the file system is full.
+    """
+
+    def one(volume: Volume) -> None:
+        root = data if volume.tablespace is None else tablespaces[volume.tablespace]
+        _extract_volume(archive, volume, root, owner)
+        progress(volume.raw_size)
+
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="extract") as pool:
+        futures = [pool.submit(one, volume) for volume in record.volumes]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    _link_tablespaces(data, tablespaces, owner)
+    manifest = b"".join(archive.open_checked(record.manifest))
+    _write(data / "backup_manifest", manifest, 0o600, owner)
+
+
+def _extract_volume(archive: Archive, volume: Volume, root: Path, owner: pwd.struct_passwd | None) -> None:
+    stream = _Stream(archive.open_checked(volume.object))
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_COPY) as tar:
+            for member in tar:
+                _extract_member(tar, member, root, volume.tablespace is None, owner)
+        stream.drain()
+    except tarfile.TarError as error:
+        raise ObjectDamaged(f'volume "{volume.object.key}" is not a tar', f"{error}.") from error
+    except OSError as error:
+        if error.errno in (28, 122):
+            raise NoRoom(f'no room left in "{root}"', f"{error.strerror}.") from error
+        raise DestinationRefused(f'cannot write in "{root}"', f"{error}.") from error
+
+
+def _extract_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, is_data: bool, owner: pwd.struct_passwd | None
+) -> None:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise ObjectDamaged(f'volume member "{member.name}" leads out of the data directory')
+    path = root / name
+    if member.isdir():
+        _make_directory(path, root, owner)
+    elif member.isreg():
+        if is_data and str(name) == "tablespace_map":
+            return
+        _make_directory(path.parent, root, owner)
+        target = root / CONTROL_ASIDE if is_data and str(name) == CONTROL else path
+        source = tar.extractfile(member)
+        assert source is not None
+        with open(target, "xb", buffering=0) as file:
+            os.fchmod(file.fileno(), member.mode & 0o777)
+            while chunk := source.read(_COPY):
+                file.write(chunk)
+        _own(target, owner)
+
+
+def _make_directory(path: Path, root: Path, owner: pwd.struct_passwd | None) -> None:
+    if path == root or path.is_dir():
+        return
+    _make_directory(path.parent, root, owner)
+    path.mkdir(mode=0o700, exist_ok=True)
+    _own(path, owner)
+
+
+def _link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
+    if not tablespaces:
+        return
+    links = data / "pg_tblspc"
+    _make_directory(links, data, owner)
+    for oid, path in tablespaces.items():
+        (links / str(oid)).symlink_to(path)
+        if owner is not None:
+            os.lchown(links / str(oid), owner.pw_uid, owner.pw_gid)
+    lines = [f"{oid} {_escaped(path)}\n" for oid, path in tablespaces.items()]
+    _write(data / "tablespace_map", "".join(lines).encode(), 0o600, owner)
+
+
+def _escaped(path: Path) -> str:
+    """A path as tablespace_map wants it: backslash, newline and return are escaped (``do_pg_backup_start``)."""
+    text = str(path)
+    return "".join("\\" + char if char in "\\\n\r" else char for char in text)
+
+
+def _write(path: Path, content: bytes, mode: int, owner: pwd.struct_passwd | None) -> None:
+    path.write_bytes(content)
+    path.chmod(mode)
+    _own(path, owner)
+
+
+def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
+    if owner is not None:
+        os.chown(path, owner.pw_uid, owner.pw_gid)

@@ -1,0 +1,360 @@
+"""A restore plan is made before anything is written, from facts alone; dry run and restore share it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgproof.backups.catalog import BackupEntry, Catalog
+from pgproof.backups.record import BackupRecord
+from pgproof.errors import (
+    DestinationRefused,
+    InvalidTarget,
+    NoBackup,
+    NoRoom,
+    TargetOutsideWindow,
+    WalGap,
+)
+from pgproof.restore.locate import Located, WalReader
+from pgproof.restore.target import RecoveryTarget
+from pgproof.timelines.history import TimelineHistory, history_of
+from pgproof.wal.archive import WalListing, require, segments_between
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """What is asked for.
+
+    Args:
+        destination: data directory to make.
+        target: where recovery shall stop.
+        label: of the backup; None lets the plan choose.
+        tablespaces: old path to new path.
+        standby: start as a standby and keep following.
+        target_action: what the server does at the target: pause, promote or shutdown.
+        take_over: the restored cluster becomes the one that archives.
+    """
+
+    destination: Path
+    target: RecoveryTarget = RecoveryTarget()
+    label: str | None = None
+    tablespaces: Mapping[str, str] = field(default_factory=dict)
+    standby: bool = False
+    target_action: str = "pause"
+    take_over: bool = False
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What is at the destination: of each directory, whether it is empty or absent, and bytes free there."""
+
+    usable: Mapping[Path, str | None]
+    free: Mapping[Path, int]
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What a restore will do.
+
+    Args:
+        request: what was asked.
+        chain: the backup and those it builds on, the full one first.
+        reason: why this backup.
+        history: the timeline that recovery follows.
+        segments: WAL that recovery reads at least.
+        reach: where it stops at the latest known LSN.
+        tablespaces: OID to directory.
+        room: bytes needed at the destination.
+        warnings: to be read before it is run.
+    """
+
+    request: RestoreRequest
+    chain: tuple[BackupRecord, ...]
+    reason: str
+    history: TimelineHistory
+    segments: tuple[WalSegment, ...]
+    reach: LSN
+    tablespaces: Mapping[int, Path]
+    room: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> BackupRecord:
+        return self.chain[-1]
+
+    def steps(self) -> list[str]:
+        """The steps, as they are shown by a dry run and then done."""
+        target = self.request.target
+        steps = [
+            f"backup {self.record.label} ({self.record.kind}, {self.reason})",
+            f"make {self.request.destination} with mode 0700",
+        ]
+        steps += [f"put tablespace {oid} into {path}" for oid, path in self.tablespaces.items()]
+        for record in self.chain:
+            steps.append(f"extract {len(record.volumes)} volumes of {record.label}, each checked by SHA-256")
+        if len(self.chain) > 1:
+            steps.append(f"combine {len(self.chain)} backups with pg_combinebackup")
+        if self.request.standby:
+            steps.append("write standby.signal and restore_command")
+        else:
+            steps.append(
+                f"recover along timeline {self.history.timeline} to {target}, then {self.request.target_action}"
+            )
+        archiving = "stays as configured" if self.request.take_over else "is switched off in the copy"
+        steps.append(f"archiving {archiving}")
+        steps.append("move pg_control into place, which makes the directory startable")
+        return steps
+
+
+def look_at_destination(request: RestoreRequest, tablespaces: Sequence[Path]) -> Destination:
+    """Look at the directories that a restore would fill; nothing is written."""
+    usable: dict[Path, str | None] = {}
+    free: dict[Path, int] = {}
+    for path in (request.destination, *tablespaces):
+        usable[path] = _fault(path)
+        parent = path
+        while not parent.exists():
+            parent = parent.parent
+        state = os.statvfs(parent)
+        free[path] = state.f_bavail * state.f_frsize
+    return Destination(usable, free)
+
+
+def _fault(path: Path) -> str | None:
+    if not path.is_absolute():
+        return "it is not an absolute path"
+    if path.exists() and not path.is_dir():
+        return "it is not a directory"
+    if path.is_dir():
+        try:
+            names = sorted(os.listdir(path))
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        return f"it is not empty: it has {len(names)} entries, such as {names[0]}" if names else None
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    return None if os.access(parent, os.W_OK) else f"{parent} is not writable"
+
+
+def plan_restore(
+    request: RestoreRequest,
+    catalog: Catalog,
+    listing_of: Callable[[int], WalListing],
+    reader_of: Callable[[int], WalReader],
+    look: Callable[[RestoreRequest, Sequence[Path]], Destination] = look_at_destination,
+) -> RestorePlan:
+    """Decide everything about a restore, and refuse what cannot end well.
+
+    Args:
+        request: what is asked for.
+        catalog: the backups.
+        listing_of: the archive's listing for a segment size.
+        reader_of: a WAL reader for a major version; used for time, xid and name targets.
+        look: at the destination.
+
+    Raises:
+        NoBackup: there is none, or none of this label.
+        TargetOutsideWindow: the target is before the first backup or after the newest WAL.
+        InvalidTarget: its timeline is not in the archive.
+        WalGap: WAL on the way is missing.
+        DestinationRefused: a directory is not empty or cannot be used.
+        NoRoom: too little room at the destination.
+    """
+    newest = catalog.newest.record
+    listing = listing_of(newest.segment_size)
+    history = _history(request.target, catalog, listing, request.label)
+    on_path = [e for e in catalog.entries if history.contains(e.record.timeline, e.record.stop_lsn)]
+    if not on_path:
+        raise NoBackup(
+            f"no backup lies on timeline {history.timeline}",
+            f"The backups are on timelines {sorted({e.record.timeline for e in catalog.entries})}.",
+            "choose another --target-timeline; pgproof list NAME",
+        )
+    located = _locate(request.target, history, on_path, listing, reader_of)
+    entry, segments, reason = _choose(request, catalog, history, on_path, listing, located)
+    chain = catalog.chain(entry.label)
+    tablespaces = _tablespaces(request, entry.record)
+    raw = sum(record.raw_size for record in chain)
+    room = raw + (raw if len(chain) > 1 else 0)
+    _check_destination(look(request, list(tablespaces.values())), room)
+    return RestorePlan(
+        request,
+        chain,
+        reason,
+        history,
+        tuple(segments),
+        max(located.lsn, entry.record.stop_lsn),
+        tablespaces,
+        room,
+        _warnings(request, entry),
+    )
+
+
+def _history(
+    target: RecoveryTarget, catalog: Catalog, listing: WalListing, label: str | None
+) -> TimelineHistory:
+    known = listing.timelines | {entry.record.timeline for entry in catalog.entries}
+    if target.timeline is not None:
+        if target.timeline not in known:
+            raise InvalidTarget(
+                f"timeline {target.timeline} is not in the archive",
+                f"Archived are timelines {sorted(known)}.",
+            )
+        return history_of(target.timeline, listing.histories)
+    entries = [catalog.entry(label)] if label else list(catalog.entries)
+    for timeline in sorted(known, reverse=True):  # as recovery_target_timeline = latest
+        history = history_of(timeline, listing.histories)
+        if any(history.contains(e.record.timeline, e.record.stop_lsn) for e in entries):
+            return history
+    raise NoBackup("no backup lies on an archived timeline", hint="pgproof wal check NAME")
+
+
+def _locate(
+    target: RecoveryTarget,
+    history: TimelineHistory,
+    on_path: Sequence[BackupEntry],
+    listing: WalListing,
+    reader_of: Callable[[int], WalReader],
+) -> Located:
+    oldest, newest = on_path[0].record, on_path[-1].record
+    end = max([newest.stop_lsn, *(s.end for t in history.path if (s := listing.newest(t)) is not None)])
+    if target.kind in ("end", "immediate"):
+        return Located(end if target.kind == "end" else LSN(0), None)
+    if target.kind == "lsn":
+        if not oldest.stop_lsn <= target.lsn <= end:
+            raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.")
+        return Located(target.lsn, None)
+    if target.kind == "time" and target.time < oldest.stopped_at:
+        raise _outside(target, oldest, f"The first backup ended at {oldest.stopped_at:%F %T%z}.")
+    reader = reader_of(newest.major)
+    if target.kind == "time":
+        return _locate_time(target, history, on_path, listing, reader, end)
+    for index in range(len(on_path) - 1, -1, -1):  # the newest occurrence, window by window
+        start = WalSegment.containing(
+            on_path[index].record.timeline, on_path[index].record.stop_lsn, listing.segment_size
+        )
+        until = on_path[index + 1].record.stop_lsn if index + 1 < len(on_path) else end
+        present = [s for s in segments_between(history, start, until) if s in listing]
+        located = reader.locate_record(present, target.kind, target.value)
+        if located is not None and located.lsn >= on_path[index].record.stop_lsn:
+            return located
+    raise _outside(target, oldest, f"It is in no archived WAL from {oldest.stop_lsn} to {end}.")
+
+
+def _locate_time(
+    target: RecoveryTarget,
+    history: TimelineHistory,
+    on_path: Sequence[BackupEntry],
+    listing: WalListing,
+    reader: WalReader,
+    end: LSN,
+) -> Located:
+    before = [entry.record for entry in on_path if entry.record.stopped_at <= target.time]
+    present = [s for s in segments_between(history, before[-1].last_segment, end) if s in listing]
+    located = reader.locate_time(present, target.time)
+    if located is None:
+        newest = reader.newest_commit(listing, present[-1]) if present else None
+        raise _outside(
+            target,
+            on_path[0].record,
+            f"The newest commit in the archive is of {newest.time:%F %T%z}."
+            if newest and newest.time
+            else "The archive holds no commit after the backup.",
+            "leave out the target to recover everything that is archived",
+        )
+    return Located(max(located.lsn, before[-1].stop_lsn), located.time)
+
+
+def _outside(
+    target: RecoveryTarget, oldest: BackupRecord, detail: str, hint: str = ""
+) -> TargetOutsideWindow:
+    return TargetOutsideWindow(
+        f"recovery target {target} is outside the recovery window",
+        f"{detail} The window begins at {oldest.stopped_at:%F %T%z}, LSN {oldest.stop_lsn}.",
+        hint or "pgproof wal check NAME shows the recovery windows",
+    )
+
+
+def _choose(
+    request: RestoreRequest,
+    catalog: Catalog,
+    history: TimelineHistory,
+    on_path: Sequence[BackupEntry],
+    listing: WalListing,
+    located: Located,
+) -> tuple[BackupEntry, list[WalSegment], str]:
+    """The backup: one that was named, else the newest proven one before the target, else the newest."""
+    target = request.target
+    if request.label is not None:
+        candidates = [(catalog.entry(request.label), "named by --backup")]
+    else:
+        before = [e for e in reversed(on_path) if target.kind == "immediate" or _precedes(e, target, located)]
+        candidates = [(e, "the newest proven one before the target") for e in before if e.state == "proven"]
+        candidates += [(e, "the newest one before the target") for e in before if e.state == "complete"]
+        candidates += [
+            (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
+        ]
+    gap: WalGap | None = None
+    for entry, reason in candidates:
+        record = entry.record
+        if not history.contains(record.timeline, record.stop_lsn) or not (
+            target.kind == "immediate" or _precedes(entry, target, located)
+        ):
+            raise _outside(target, record, f"Backup {record.label} ended at LSN {record.stop_lsn}.")
+        reach = record.stop_lsn if target.kind == "immediate" else max(located.lsn, record.stop_lsn)
+        try:
+            wanted = segments_between(history, record.first_segment, reach)
+            return entry, require(listing, wanted, f"from backup {record.label} to {target}"), reason
+        except WalGap as error:
+            gap = gap or error
+    if gap is not None:
+        raise gap
+    raise _outside(target, on_path[0].record, f"The first backup ended at LSN {on_path[0].record.stop_lsn}.")
+
+
+def _precedes(entry: BackupEntry, target: RecoveryTarget, located: Located) -> bool:
+    if target.kind == "time" and entry.record.stopped_at > target.time:
+        return False
+    return entry.record.stop_lsn <= located.lsn
+
+
+def _tablespaces(request: RestoreRequest, record: BackupRecord) -> dict[int, Path]:
+    unknown = set(request.tablespaces) - {tablespace.path for tablespace in record.tablespaces}
+    if unknown:
+        known = ", ".join(tablespace.path for tablespace in record.tablespaces) or "none"
+        raise DestinationRefused(
+            f'tablespace "{sorted(unknown)[0]}" is not in backup "{record.label}"', f"It has: {known}."
+        )
+    return {t.oid: Path(request.tablespaces.get(t.path, t.path)) for t in record.tablespaces}
+
+
+def _check_destination(found: Destination, room: int) -> None:
+    for path, fault in found.usable.items():
+        if fault is not None:
+            raise DestinationRefused(
+                f'cannot restore into "{path}"',
+                f"Reason: {fault}. Nothing was written.",
+                "name a new directory; a tablespace's with --tablespace OLD=NEW",
+            )
+    for path, free in found.free.items():
+        if free < room:
+            raise NoRoom(
+                f'too little room at "{path}"',
+                f"The restore needs {room:,} bytes; {free:,} are free. Nothing was written.",
+            )
+
+
+def _warnings(request: RestoreRequest, entry: BackupEntry) -> tuple[str, ...]:
+    warnings = []
+    if entry.state == "complete":
+        warnings.append(f"backup {entry.label} is not proven by a restore drill yet")
+    if entry.state == "failed":
+        warnings.append(f"the last restore drill of backup {entry.label} failed: {entry.failed}")
+    if not request.take_over:
+        warnings.append("the restored cluster will not archive; --take-over keeps archiving as configured")
+    return tuple(warnings)

@@ -1,0 +1,79 @@
+"""Recovery settings: what is written into postgresql.auto.conf, with those of an earlier restore taken out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pgproof.restore.target import RecoveryTarget
+
+# Every setting of an earlier recovery that could leak into this one (manual, 19.5.5, 19.5.6, 19.6.3)
+LEAKING = (
+    "restore_command",
+    "archive_cleanup_command",
+    "recovery_end_command",
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_target_inclusive",
+    "recovery_target_timeline",
+    "recovery_target_action",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+)
+_TARGETS = {"time": "recovery_target_time", "xid": "recovery_target_xid"}
+_TARGETS |= {"lsn": "recovery_target_lsn", "name": "recovery_target_name"}
+_SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=?")
+
+
+def recovery_settings(
+    target: RecoveryTarget, timeline: int, restore_command: str, action: str, *, standby: bool = False
+) -> dict[str, str]:
+    """The settings of one recovery; every target that is not meant is set empty, as the source's
+    postgresql.conf may hold one and PostgreSQL refuses two.
+
+    Args:
+        target: where to stop.
+        timeline: to follow.
+        restore_command: as PostgreSQL shall call it.
+        action: pause, promote or shutdown.
+        standby: follow for ever; there is no target then.
+    """
+    settings = {name: "" for name in ("recovery_target", *_TARGETS.values())}
+    settings["restore_command"] = restore_command
+    settings["recovery_target_timeline"] = "latest" if standby else str(timeline)
+    if standby:
+        return settings
+    settings["recovery_target_inclusive"] = "off" if target.exclusive else "on"
+    # without a target the end of WAL is the target, and the server promotes by itself
+    settings["recovery_target_action"] = action
+    if target.kind == "immediate":
+        settings["recovery_target"] = "immediate"
+    elif target.kind in _TARGETS:
+        settings[_TARGETS[target.kind]] = target.value
+    return settings
+
+
+def write_settings(data: Path, settings: dict[str, str]) -> None:
+    """Rewrite postgresql.auto.conf: the source's own settings stay, those that leak are replaced."""
+    path = data / "postgresql.auto.conf"
+    lines = path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
+    replaced = set(LEAKING) | set(settings)
+    kept = [line for line in lines if _name(line) not in replaced]
+    kept.append("# written by pgproof restore")
+    kept += [f"{name} = {quote(value)}" for name, value in settings.items()]
+    path.write_text("\n".join(kept) + "\n", errors="surrogateescape")
+    path.chmod(0o600)
+
+
+def _name(line: str) -> str | None:
+    match = _SETTING.match(line)
+    return match[1].lower() if match else None
+
+
+def quote(value: str) -> str:
+    """A value as a configuration file takes it."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

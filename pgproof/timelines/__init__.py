@@ -1,0 +1,1 @@
+"""Timelines: which part of which timeline leads to a point."""

@@ -1,0 +1,1 @@
+"""Validation: the exact cut, fingerprints, restore drills and the proofs they leave."""

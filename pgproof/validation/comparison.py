@@ -1,0 +1,112 @@
+"""A comparison sets what the restored cluster holds beside what the source held at the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pgproof.validation.fence import DatabaseFence, TableContent
+from pgproof.validation.fingerprint import Fingerprint
+
+MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
+
+
+@dataclass(frozen=True, slots=True)
+class TableComparison:
+    """One table on both sides; rows are MISSING and the hash is empty where it does not exist.
+
+    Args:
+        note: what is different besides, such as columns; empty when nothing is.
+    """
+
+    database: str
+    table: str
+    source_rows: int
+    restored_rows: int
+    source_hash: str
+    restored_hash: str
+    sampled: bool = False
+    note: str = ""
+
+    @property
+    def equal(self) -> bool:
+        same = (self.source_rows, self.source_hash) == (self.restored_rows, self.restored_hash)
+        return same and self.source_rows != MISSING and not self.note
+
+    def difference(self) -> str:
+        """What is different, in words; empty when equal."""
+        if self.equal:
+            return ""
+        if self.restored_rows == MISSING:
+            return f"missing from the restored cluster; the source has {self.source_rows} rows"
+        if self.source_rows == MISSING:
+            return f"not in the source; the restored cluster has {self.restored_rows} rows"
+        parts = [self.note] if self.note else []
+        if self.source_rows != self.restored_rows:
+            parts.append(f"source has {self.source_rows} rows, restored has {self.restored_rows}")
+        elif self.source_hash != self.restored_hash:
+            parts.append(
+                f"{self.source_rows} rows each, but hash {self.source_hash} became {self.restored_hash}"
+            )
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All tables of all databases, compared."""
+
+    tables: tuple[TableComparison, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything is equal; comparing nothing proves nothing."""
+        return bool(self.tables) and all(table.equal for table in self.tables)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.source_rows for table in self.tables if table.source_rows != MISSING)
+
+    @property
+    def different(self) -> tuple[TableComparison, ...]:
+        return tuple(table for table in self.tables if not table.equal)
+
+    def summary(self) -> str:
+        """One line."""
+        if not self.tables:
+            return "nothing was compared"
+        if self.equal:
+            return f"{len(self.tables)} tables with {self.rows} rows are equal"
+        first = self.different[0]
+        more = f" (and {len(self.different) - 1} more tables)" if len(self.different) > 1 else ""
+        return f"{first.database}: {first.table}: {first.difference()}{more}"
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """Rows for a data frame or JSON, with the verdict of each."""
+        return [{**asdict(table), "equal": table.equal} for table in self.tables]
+
+
+def compare_database(source: DatabaseFence, restored: Iterable[TableContent]) -> list[TableComparison]:
+    """Compare one database: every table of either side is a row.
+
+    Args:
+        source: what the fence holds.
+        restored: what the restored database holds.
+    """
+    theirs = {content.title: content for content in restored}
+    ours = {content.title: content for content in source.tables}
+    nothing = Fingerprint(MISSING, "")
+    rows = []
+    for title in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(title), theirs.get(title)
+        a = left.fingerprint if left else nothing
+        b = right.fingerprint if right else nothing
+        note = ""
+        if left and right and left.columns != right.columns:
+            note = f"columns {', '.join(left.columns)} became {', '.join(right.columns)}"
+        rows.append(
+            TableComparison(
+                source.database, title, a.rows, b.rows, a.hash, b.hash, a.sampled or b.sampled, note
+            )
+        )
+    return rows

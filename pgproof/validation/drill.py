@@ -1,0 +1,298 @@
+"""A restore drill: fence the source, restore a backup, recover it to the exact cut, compare, write the proof.
+
+Each step is one function that can be run again by itself: a comparison that could not be made does not restore
+again. The steps hand each other plain identifiers and paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pgproof import __version__
+from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.config import ClusterConfig
+from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
+from pgproof.postgres.programs import account, find_bin_directory
+from pgproof.repository.repository import Archive
+from pgproof.restore.locate import WalReader
+from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
+from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.comparison import Comparison, TableComparison, compare_database
+from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, Fence, TableContent
+from pgproof.validation.fingerprint import (
+    Table,
+    fingerprint,
+    fingerprint_large_objects,
+    list_tables,
+    pin_settings,
+)
+from pgproof.validation.proof import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Proof
+from pgproof.validation.scratch import Scratch, prepare, recovered
+from pgproof.wal.archive import list_wal
+
+OnDatabase = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A scratch cluster that is ready to be recovered.
+
+    Args:
+        scratch: where.
+        label: the backup.
+        timeline: to follow.
+        wal: first and last segment, and how many.
+        size: raw bytes of the backup's files.
+        phases: seconds so far.
+    """
+
+    scratch: Scratch
+    label: str
+    timeline: int
+    wal: tuple[str, str, int]
+    size: int
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+def restore_scratch(
+    cluster: ClusterConfig, archive: Archive, fence: Fence, label: str | None = None
+) -> Restored:
+    """Restore a backup for a drill, with all WAL up to the fence's last cut.
+
+    Args:
+        cluster: its drill settings.
+        archive: to restore from.
+        fence: with an exact cut.
+        label: of the backup; None takes the newest.
+
+    Raises:
+        NotProven: the fence has no exact cut.
+        WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
+    """
+    if fence.cut is None or not fence.exact:
+        reasons = "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
+        raise NotProven(
+            f'fence "{fence.identifier}" has no exact cut',
+            reasons,
+            f"pgproof drill {cluster.name} tries again",
+        )
+    owner = account(cluster.drill.run_as)
+    root = cluster.drill.scratch_directory.absolute() / f"{cluster.name}-{fence.identifier}"
+    scratch = Scratch(root)
+    scratch.remove()  # of an earlier try of the same drill
+    catalog = read_catalog(archive)
+    chosen = catalog.entry(label) if label else catalog.newest
+    bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
+    try:
+        plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
+        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+    except BaseException:
+        scratch.remove()
+        raise
+    wal = (plan.segments[0].name, plan.segments[-1].name, len(plan.segments))
+    return Restored(
+        scratch, chosen.label, plan.history.timeline, wal, sum(r.raw_size for r in plan.chain), phases
+    )
+
+
+def plan_scratch(
+    archive: Archive, catalog: Catalog, fence: Fence, scratch: Scratch, label: str
+) -> RestorePlan:
+    """The plan of a drill: up to the end of the fence, whose commit record the cut points at."""
+    record = catalog.entry(label).record
+    request = RestoreRequest(
+        scratch.data,
+        RecoveryTarget("lsn", str(fence.end_lsn), timeline=fence.timeline),
+        label,
+        tablespaces={t.path: str(scratch.tablespaces / str(t.oid)) for t in record.tablespaces},
+    )
+    return plan_restore(
+        request,
+        catalog,
+        lambda size: list_wal(archive, size),
+        lambda major: WalReader(archive, find_bin_directory(major)),
+    )
+
+
+def compare_restored(
+    cluster: ClusterConfig,
+    fence: Fence,
+    restored: Restored,
+    on_database: OnDatabase = lambda database, dsn: None,
+) -> Comparison:
+    """Recover the scratch cluster to each cut in turn, and compare every database at its own.
+
+    Args:
+        cluster: its drill settings.
+        fence: what the source held.
+        restored: from restore_scratch; ``phases`` gains ``replay`` and ``compare``.
+        on_database: called with a database's name and connection string while the copy is at its cut.
+
+    Raises:
+        RecoveryFailed: a cut was not reached, or a transaction that the fence did not see is committed.
+    """
+    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
+    owner = account(cluster.drill.run_as)
+    rows: list[TableComparison] = []
+    replay = compare = 0.0
+    fenced = sorted((d for d in fence.databases if d.cut is not None), key=lambda d: d.cut or 0)
+    for cut in sorted({d.cut for d in fenced if d.cut is not None}):
+        started = time.monotonic()
+        with recovered(
+            restored.scratch,
+            bin_directory,
+            cut,
+            restored.timeline,
+            fence.bootstrap_role,
+            owner,
+            cluster.drill.replay_timeout,
+        ) as dsn:
+            ready = time.monotonic()
+            replay += ready - started
+            for database in (d for d in fenced if d.cut == cut):
+                name = f"{dsn} dbname={_quoted(database.database)}"
+                left_out = {item.what for item in fence.not_checked if item.database == database.database}
+                rows += _compare_database(cluster, database, name, left_out)
+                on_database(database.database, name)
+            compare += time.monotonic() - ready
+    restored.phases.update(replay=round(replay, 3), compare=round(compare, 3))
+    return Comparison(tuple(rows))
+
+
+def _compare_database(
+    cluster: ClusterConfig, source: DatabaseFence, dsn: str, left_out: set[str]
+) -> list[TableComparison]:
+    samples = {content.title: content.sample for content in source.tables}
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            _check_unseen(connection, source)
+            tables = list_tables(connection)
+    except psycopg.OperationalError as error:
+        if "does not exist" not in str(error):
+            raise
+        return compare_database(source, [])  # the database itself is missing
+    wanted = [t for t in tables if t.title in samples]
+    with contextlib.ExitStack() as stack:
+        workers = min(cluster.drill.workers, max(1, len(wanted)))
+        idle = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for _ in range(workers)]
+        for connection in idle:
+            pin_settings(connection, cluster.drill.statement_timeout)
+
+        def one(table: Table) -> TableContent:
+            connection = idle.pop()
+            try:
+                sample = samples[table.title]
+                found = fingerprint(connection, table, sample)
+                return TableContent(table.schema, table.name, table.columns, found, sample)
+            finally:
+                idle.append(connection)
+
+        with ThreadPoolExecutor(workers, "fingerprint") as pool:
+            contents = list(pool.map(one, wanted))
+        if LARGE_OBJECTS in samples:
+            contents.append(TableContent("", LARGE_OBJECTS, (), fingerprint_large_objects(idle[0])))
+        # a table that only the copy has is a difference, unless it was left out at the fence
+        surplus = [t for t in tables if t.title not in samples and t.title not in left_out]
+        contents += [TableContent(t.schema, t.name, t.columns, fingerprint(idle[0], t)) for t in surplus]
+    return compare_database(source, contents)
+
+
+def _check_unseen(connection: psycopg.Connection, source: DatabaseFence) -> None:
+    """No transaction that was running at the fence may be committed in the copy."""
+    for xid in sorted(source.snapshot.xip):
+        try:
+            row: Any = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (str(xid),)).fetchone()
+        except psycopg.DataError:  # "is in the future": not replayed, so not committed
+            continue
+        if row[0] == "committed":
+            raise RecoveryFailed(
+                f"transaction {xid} is committed in the copy and was not seen at the fence",
+                "It waited between its commit record and its visibility, such as for a synchronous standby.",
+                "run the drill again",
+            )
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def make_proof(
+    archive: Archive,
+    fence: Fence,
+    label: str,
+    clock: Callable[[], datetime],
+    *,
+    restored: Restored | None = None,
+    comparison: Comparison | None = None,
+    failure: Exception | None = None,
+    expectations: dict[str, Any] | None = None,
+) -> Proof:
+    """The proof record of a drill, whatever came of it.
+
+    Args:
+        archive: of the backup.
+        fence: of the source.
+        label: of the backup.
+        clock: the time, aware.
+        restored, comparison: as far as the drill came.
+        failure: what ended it early.
+        expectations: ``success`` and a summary of the Great Expectations suites.
+    """
+    verdict, summary = _verdict(fence, comparison, failure, expectations or {})
+    phases = restored.phases if restored else {}
+    at = clock().astimezone(UTC)
+    return Proof(
+        identifier=f"{at:%Y%m%dT%H%M%S%fZ}-{label}",
+        at=at,
+        cluster=fence.cluster,
+        system_identifier=archive.system_identifier,
+        backup=label,
+        verdict=verdict,
+        summary=summary,
+        fence=fence.identifier,
+        timeline=fence.timeline,
+        wal=restored.wal if restored else ("", "", 0),
+        cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
+        tables=tuple(comparison.as_records()) if comparison else (),
+        not_checked=fence.not_checked,
+        phases=dict(phases),
+        rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
+        restored_bytes=restored.size if restored else 0,
+        software={"pgproof": __version__, **fence.software},
+        expectations=expectations or {},
+    )
+
+
+def _verdict(
+    fence: Fence, comparison: Comparison | None, failure: Exception | None, expectations: dict[str, Any]
+) -> tuple[str, str]:
+    if not fence.exact:
+        return NOT_EXACT, "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
+    if failure is not None:
+        return NOT_RECOVERED, str(failure).replace("\n", " ")
+    if comparison is None:
+        return NOT_RECOVERED, "nothing was compared"
+    if not comparison.equal:
+        return NOT_EQUAL, comparison.summary()
+    if expectations and not expectations.get("success"):
+        return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
+    return PROVEN, comparison.summary()
+
+
+def is_verdict(error: Exception) -> bool:
+    """Whether an error says something of the backup, rather than of the drill's surroundings."""
+    return isinstance(error, (RecoveryFailed, ObjectDamaged))
+
+
+def scratch_of(path: str | Path) -> Scratch:
+    """The scratch of a path that a step handed on."""
+    return Scratch(Path(path))

@@ -1,0 +1,159 @@
+"""A fence is a moment of the source, written down: a snapshot, its exact cut, and what every table held.
+
+One REPEATABLE READ transaction a candidate, no locks but those of reading, no superuser. A burst of candidates
+makes it practically sure that one of them has an exact cut, which is known from the archived WAL before
+anything is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.repository.repository import Archive
+from pgproof.validation.cut import Snapshot
+from pgproof.validation.fingerprint import Fingerprint
+from pgproof.wal.lsn import LSN
+
+LARGE_OBJECTS = "(large objects)"
+
+
+@dataclass(frozen=True, slots=True)
+class TableContent:
+    """One table at the fence: its columns, and its fingerprint."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    fingerprint: Fingerprint
+    sample: float | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class NotChecked:
+    """Something that a proof does not cover, and why (invariant 7)."""
+
+    database: str
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFence:
+    """One database at its own cut.
+
+    Args:
+        database: its name.
+        snapshot: of the fence.
+        cut: the exact cut, or None.
+        reason: why there is none.
+        tables: what was counted.
+    """
+
+    database: str
+    snapshot: Snapshot
+    cut: LSN | None
+    reason: str
+    tables: tuple[TableContent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """All databases of a cluster, each fenced.
+
+    Args:
+        identifier: its key in the repository.
+        at: when, by the source's clock.
+        timeline: of the source.
+        end_lsn: WAL up to here is archived and holds a commit after every cut.
+        bootstrap_role: name of the role with OID 10, which can read everything in a restored copy.
+        candidates: fences tried.
+        exact_candidates: how many of them had an exact cut.
+        held_seconds: how long the source's snapshots were held.
+    """
+
+    identifier: str
+    cluster: str
+    system_identifier: int
+    at: datetime
+    timeline: int
+    server_version: int
+    segment_size: int
+    end_lsn: LSN
+    bootstrap_role: str
+    databases: tuple[DatabaseFence, ...]
+    not_checked: tuple[NotChecked, ...] = ()
+    candidates: int = 0
+    exact_candidates: int = 0
+    held_seconds: float = 0.0
+    software: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        return all(database.cut is not None for database in self.databases)
+
+    @property
+    def cut(self) -> LSN | None:
+        """The last cut: where a drill's recovery ends."""
+        return max((d.cut for d in self.databases if d.cut is not None), default=None)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.fingerprint.rows for d in self.databases for table in d.tables)
+
+    def as_dict(self) -> dict[str, Any]:
+        tree = asdict(self)
+        tree["at"], tree["end_lsn"] = self.at.isoformat(), str(self.end_lsn)
+        for database, values in zip(self.databases, tree["databases"], strict=True):
+            values["snapshot"] = str(database.snapshot)
+            values["cut"] = None if database.cut is None else str(database.cut)
+        return tree
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Fence:
+        """Read a fence as the repository holds it.
+
+        Raises:
+            ObjectDamaged: a value is missing or cannot be read.
+        """
+        try:
+            values = {**tree, "at": datetime.fromisoformat(tree["at"]), "end_lsn": LSN.parse(tree["end_lsn"])}
+            values["databases"] = tuple(_database(item) for item in tree["databases"])
+            values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ObjectDamaged(
+                f'fence "{tree.get("identifier", "?")}" cannot be read', f"{error!r}."
+            ) from error
+
+
+def _database(tree: dict[str, Any]) -> DatabaseFence:
+    tables = tuple(
+        TableContent(**{**t, "columns": tuple(t["columns"]), "fingerprint": Fingerprint(**t["fingerprint"])})
+        for t in tree["tables"]
+    )
+    cut = LSN.parse(tree["cut"]) if tree["cut"] else None
+    return DatabaseFence(tree["database"], Snapshot.parse(tree["snapshot"]), cut, tree["reason"], tables)
+
+
+def write_fence(archive: Archive, fence: Fence) -> None:
+    """Store a fence."""
+    archive.write_json(f"{archive.layout.fences}{fence.identifier}.json", fence.as_dict())
+
+
+def read_fence(archive: Archive, identifier: str) -> Fence:
+    """Read a stored fence.
+
+    Raises:
+        ObjectMissing: there is none of this identifier.
+    """
+    try:
+        return Fence.from_dict(archive.read_json(f"{archive.layout.fences}{identifier}.json"))
+    except ObjectMissing as error:
+        raise ObjectMissing(f'fence "{identifier}" does not exist', error.fact) from error

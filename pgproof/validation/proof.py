@@ -1,0 +1,103 @@
+"""A proof: this backup and this WAL, restored then, to this cut, equal to the source; and what was not checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.repository.repository import Archive
+from pgproof.validation.fence import NotChecked
+
+PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The record of one restore drill (invariant 7).
+
+    Args:
+        verdict: proven, not equal, not exact, or not recovered.
+        summary: one line that says why.
+        wal: first and last segment that recovery had.
+        cuts: database to LSN.
+        tables: the comparison, a dict for each table.
+        not_checked: what the proof does not cover.
+        phases: seconds of extract, verify, fetch, replay and compare.
+        rto_seconds: from the first byte fetched to a server that answers at the cut.
+        expectations: summary of the Great Expectations suites, when they ran.
+    """
+
+    identifier: str
+    at: datetime
+    cluster: str
+    system_identifier: int
+    backup: str
+    verdict: str
+    summary: str
+    fence: str
+    timeline: int
+    wal: tuple[str, str, int]
+    cuts: dict[str, str]
+    tables: tuple[dict[str, Any], ...]
+    not_checked: tuple[NotChecked, ...]
+    phases: dict[str, float]
+    rto_seconds: float
+    restored_bytes: int
+    software: dict[str, str] = field(default_factory=dict)
+    expectations: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def proven(self) -> bool:
+        return self.verdict == PROVEN
+
+    @property
+    def rows(self) -> int:
+        return sum(max(0, table["source_rows"]) for table in self.tables)
+
+    def as_dict(self) -> dict[str, Any]:
+        tree = asdict(self)
+        tree["at"] = self.at.isoformat()
+        return tree
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Proof:
+        """Read a proof as the repository holds it.
+
+        Raises:
+            ObjectDamaged: a value is missing or cannot be read.
+        """
+        try:
+            values = {**tree, "at": datetime.fromisoformat(tree["at"]), "tables": tuple(tree["tables"])}
+            values["wal"] = tuple(tree["wal"])
+            values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ObjectDamaged(
+                f'proof "{tree.get("identifier", "?")}" cannot be read', f"{error!r}."
+            ) from error
+
+
+def proof_key(archive: Archive, identifier: str) -> str:
+    """Where a proof lies."""
+    return f"{archive.layout.proofs}{identifier}.json"
+
+
+def write_proof(archive: Archive, proof: Proof) -> str:
+    """Store a proof; its key."""
+    key = proof_key(archive, proof.identifier)
+    archive.write_json(key, proof.as_dict())
+    return key
+
+
+def read_proof(archive: Archive, identifier: str) -> Proof:
+    """Read a stored proof.
+
+    Raises:
+        ObjectMissing: there is none of this identifier.
+    """
+    try:
+        return Proof.from_dict(archive.read_json(proof_key(archive, identifier)))
+    except ObjectMissing as error:
+        raise ObjectMissing(f'proof "{identifier}" does not exist', error.fact) from error

@@ -1,0 +1,1 @@
+"""WAL: positions, segments, and the archive that carries them."""

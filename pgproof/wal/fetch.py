@@ -1,0 +1,107 @@
+"""WAL fetch: one WAL file out of the archive, in place only when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pgproof.errors import NoRoom, ObjectDamaged, PermanentError, WrongSystem
+from pgproof.repository.repository import Archive
+from pgproof.wal.archive import find_key
+from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment
+
+
+def fetch(archive: Archive, name: str, destination: Path) -> int:
+    """Write one archived WAL file to a path.
+
+    A segment is checked before it appears: its codec's checksum, its header, its system identifier and its
+    length. It is written to a temporary name first, because recovery takes whatever it finds.
+
+    Args:
+        archive: of the recovering cluster's system identifier.
+        name: of the file, as PostgreSQL's ``%f``.
+        destination: as PostgreSQL's ``%p``.
+
+    Returns:
+        the size of the file in bytes.
+
+    Raises:
+        ObjectMissing: it is not archived; the only error that PostgreSQL may take for the end of WAL.
+        ObjectDamaged: the archived copy is truncated or altered.
+        WrongSystem: the archived copy belongs to another cluster.
+    """
+    key = find_key(archive, name)
+    temporary = destination.with_name(destination.name + ".pgproof-tmp")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in archive.open(key):
+                file.write(chunk)
+            size = file.tell()
+        if SEGMENT_NAME.fullmatch(name[:24]) and not name.endswith(".backup"):
+            _check(archive, name, temporary, size)
+        os.replace(temporary, destination)
+        return size
+    except OSError as error:
+        kind = NoRoom if error.errno in (28, 122) else PermanentError
+        raise kind(f'cannot write WAL file "{destination}"', f"{error.strerror}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def fetch_all(archive: Archive, segments: Sequence[WalSegment], directory: Path, workers: int = 4) -> int:
+    """Fetch many segments in parallel; files that are there already are left.
+
+    Returns:
+        bytes written.
+
+    Raises:
+        The first error of any segment, in their order.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+
+    def one(segment: WalSegment) -> int:
+        path = directory / segment.name
+        return 0 if path.exists() else fetch(archive, segment.name, path)
+
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="fetch") as pool:
+        return sum(pool.map(one, segments))
+
+
+def fetch_histories(archive: Archive, timelines: Iterable[int], directory: Path) -> None:
+    """Fetch history files of timelines, those that have one."""
+    for timeline in timelines:
+        if timeline > 1:
+            name = f"{timeline:08X}.history"
+            fetch(archive, name, directory / name)
+
+
+def _check(archive: Archive, name: str, path: Path, size: int) -> None:
+    with open(path, "rb") as file:
+        header = SegmentHeader.parse(file.read(64), name)
+    if header.system_identifier != archive.system_identifier:
+        raise WrongSystem(
+            f'archived WAL file "{name}" belongs to another cluster',
+            f"Its system identifier is {header.system_identifier}; "
+            f"the archive's is {archive.system_identifier}.",
+        )
+    check_segment(name[:24], header, size)
+
+
+def check_content(archive: Archive, name: str) -> str | None:
+    """Whether an archived segment can be read whole; the reason when it cannot.
+
+    Reads it through the codec, and checks header, position, length and system identifier.
+    """
+    try:
+        content = b"".join(archive.open(find_key(archive, name)))
+        header = SegmentHeader.parse(content[:64], name)
+        if header.system_identifier != archive.system_identifier:
+            return f"it belongs to system identifier {header.system_identifier}"
+        check_segment(name, header, len(content))
+    except ObjectDamaged as error:
+        return f"{error.fact}. {error.detail}"
+    return None

@@ -1,0 +1,207 @@
+"""A WAL gap is a segment that a recovery would need and the archive does not hold.
+
+Checked by name, along the ancestry of every timeline, from each backup to the newest archived segment. A segment
+that the source has not finished or not yet archived is *in flight*, which is no gap; one that the source's
+archiver reports as archived and that is not there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pgproof.backups.catalog import Catalog
+from pgproof.postgres.facts import ServerFacts
+from pgproof.timelines.history import TimelineHistory, leaves
+from pgproof.wal.archive import WalListing, segments_between
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import SEGMENT_NAME, WalSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Missing segments in a row: both ends are missing, and so is every one between."""
+
+    first: WalSegment
+    last: WalSegment
+
+    @property
+    def count(self) -> int:
+        return self.last.number - self.first.number + 1
+
+    def __str__(self) -> str:
+        return self.first.name if self.count == 1 else f"{self.first} to {self.last} ({self.count} segments)"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryWindow:
+    """From one backup, along one timeline: every LSN from ``start`` to ``end`` can be recovered."""
+
+    backup: str
+    timeline: int
+    start: LSN
+    end: LSN
+    from_time: datetime
+    broken_by: WalSegment | None
+
+
+@dataclass(frozen=True, slots=True)
+class GapReport:
+    """What the archive holds, what is missing, and what can be recovered.
+
+    Args:
+        segments: how many are archived.
+        stored_size: bytes that they take.
+        oldest, newest: of the range that was checked, on the newest timeline.
+        gaps: missing segments.
+        windows: one for each backup and timeline that continues it.
+        in_flight: segments that the source has and the archive does not have yet.
+        lag: bytes between the end of the archive and the source's insert position; None without a source.
+        damaged: segments that cannot be read, with the reason; only after a content check.
+    """
+
+    segments: int
+    stored_size: int
+    oldest: WalSegment | None
+    newest: WalSegment | None
+    gaps: tuple[Gap, ...]
+    windows: tuple[RecoveryWindow, ...]
+    in_flight: int = 0
+    lag: int | None = None
+    damaged: tuple[tuple[str, str], ...] = ()
+    checked: tuple[WalSegment, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.gaps and not self.damaged
+
+    def as_dict(self) -> dict[str, Any]:
+        tree = asdict(self)
+        tree.pop("checked")
+        tree["ok"] = self.ok
+        tree["oldest"], tree["newest"] = (str(s) if s else None for s in (self.oldest, self.newest))
+        tree["gaps"] = [
+            {"first": gap.first.name, "last": gap.last.name, "segments": gap.count} for gap in self.gaps
+        ]
+        for window, values in zip(self.windows, tree["windows"], strict=True):
+            values["start"], values["end"] = str(window.start), str(window.end)
+            values["broken_by"] = window.broken_by.name if window.broken_by else None
+        return tree
+
+
+def check_gaps(catalog: Catalog, listing: WalListing, source: ServerFacts | None) -> GapReport:
+    """Compare what is archived with what every recovery needs.
+
+    Args:
+        catalog: the backups.
+        listing: the archive.
+        source: facts of the running source, when it can be asked; they tell a gap from a segment in flight.
+    """
+    missing: set[WalSegment] = set()
+    needed: set[WalSegment] = set()
+    windows = []
+    for history in leaves(listing.timelines or _timelines(catalog, source), listing.histories):
+        end = _end_of_archive(listing, history, source)
+        for entry in catalog.entries:
+            record = entry.record
+            if not history.contains(record.timeline, record.stop_lsn):
+                continue
+            wanted = list(segments_between(history, record.first_segment, max(end, record.stop_lsn)))
+            absent = [segment for segment in wanted if segment not in listing]
+            needed.update(wanted)
+            missing.update(absent)
+            reach = absent[0].start if absent else wanted[-1].end
+            windows.append(
+                RecoveryWindow(
+                    record.label,
+                    history.timeline,
+                    record.stop_lsn,
+                    reach,
+                    record.stopped_at,
+                    absent[0] if absent else None,
+                )
+            )
+    newest = _newest(listing, source)
+    in_flight, lag = _in_flight(newest, source)
+    checked = tuple(sorted(needed - missing))
+    return GapReport(
+        listing.count(),
+        listing.stored_size,
+        min(needed, key=lambda s: s.number) if needed else None,
+        newest,
+        tuple(group(missing)),
+        tuple(windows),
+        in_flight,
+        lag,
+        checked=checked,
+    )
+
+
+def group(missing: Iterable[WalSegment]) -> list[Gap]:
+    """Missing segments as gaps, in order."""
+    gaps: list[Gap] = []
+    for segment in sorted(missing):
+        if gaps and gaps[-1].last.next() == segment:
+            gaps[-1] = Gap(gaps[-1].first, segment)
+        else:
+            gaps.append(Gap(segment, segment))
+    return gaps
+
+
+def _timelines(catalog: Catalog, source: ServerFacts | None) -> set[int]:
+    found = {entry.record.timeline for entry in catalog.entries}
+    return found | ({source.timeline} if source else set())
+
+
+def _end_of_archive(listing: WalListing, history: TimelineHistory, source: ServerFacts | None) -> LSN:
+    """The end of the newest segment along a path, or of what the source says it archived."""
+    ends = [LSN(0)]
+    for timeline in history.path:
+        newest = listing.newest(timeline)
+        if newest is None:
+            continue
+        left = next((fork.lsn for fork in history.forks if fork.timeline == timeline), None)
+        ends.append(newest.end if left is None else min(newest.end, left))
+    acknowledged = _acknowledged(source)
+    if acknowledged is not None and acknowledged.timeline == history.timeline:
+        ends.append(acknowledged.end)
+    return max(ends)
+
+
+def _acknowledged(source: ServerFacts | None) -> WalSegment | None:
+    """The newest segment that the source's archiver got an OK for."""
+    name = source.archiver.last_archived if source else None
+    if source is None or name is None or not SEGMENT_NAME.fullmatch(name[:24]) or name.endswith(".partial"):
+        return None
+    return WalSegment.parse(name[:24], source.segment_size)
+
+
+def _newest(listing: WalListing, source: ServerFacts | None) -> WalSegment | None:
+    timeline = source.timeline if source and source.timeline in listing.numbers else None
+    if timeline is None:
+        timeline = max(listing.numbers, default=None)
+    return None if timeline is None else listing.newest(timeline)
+
+
+def _in_flight(newest: WalSegment | None, source: ServerFacts | None) -> tuple[int, int | None]:
+    if source is None:
+        return 0, None
+    if newest is None:
+        return 1, None
+    lag = max(0, source.insert_lsn - newest.end)
+    return (-(-lag // newest.size), lag)
+
+
+def describe(report: GapReport) -> Sequence[tuple[str, str, str, str]]:
+    """Rows of the windows table: backup, timeline, reach, and what ends it."""
+    return [
+        (
+            window.backup,
+            str(window.timeline),
+            f"{window.start} to {window.end}",
+            f"broken by {window.broken_by}" if window.broken_by else "complete",
+        )
+        for window in report.windows
+    ]

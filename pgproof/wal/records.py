@@ -1,0 +1,122 @@
+"""WAL records: what pg_waldump says of commits and restore points, as values."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pgproof.errors import ObjectDamaged
+from pgproof.postgres.programs import environment
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
+
+_LINE = re.compile(
+    r"rmgr: (?P<rmgr>\w+)\s+len .*?, tx:\s+(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+), "
+    r"prev [0-9A-F]+/[0-9A-F]+, desc: (?P<kind>\w+) ?(?P<rest>.*)"
+)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
+# zeros after the last record (a switched or unfinished segment), or no record starting in the range
+_END_OF_WAL = re.compile(r"got 0\b|invalid magic number 0000|could not find a valid record")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """A transaction's end in WAL order; ``xid`` is the 32-bit number of the top transaction."""
+
+    lsn: LSN
+    xid: int
+    time: datetime | None
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePoint:
+    """A named point that pg_create_restore_point wrote."""
+
+    lsn: LSN
+    name: str
+    time: datetime | None
+
+
+def parse_line(line: str) -> CommitRecord | RestorePoint | None:
+    """One line of pg_waldump; None for records of no interest here.
+
+    The forms are those of ``xact_desc`` and ``xlog_desc`` in PostgreSQL's rmgrdesc.
+    """
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    kind, rest, lsn = match["kind"], match["rest"], LSN.parse(match["lsn"])
+    time = _time(rest)
+    if kind == "RESTORE_POINT":
+        return RestorePoint(lsn, rest.rsplit("; ", 1)[0] if "; " in rest else rest, time)
+    if kind in ("COMMIT", "ABORT"):
+        return CommitRecord(lsn, int(match["xid"]), time, kind == "COMMIT")
+    if kind in ("COMMIT_PREPARED", "ABORT_PREPARED"):
+        # the record carries the xid of the prepared transaction in its description
+        xid = int(rest.split(":", 1)[0])
+        return CommitRecord(lsn, xid, time, kind == "COMMIT_PREPARED")
+    return None
+
+
+def _time(text: str) -> datetime | None:
+    match = _TIME.search(text)
+    return datetime.fromisoformat(match[1]).replace(tzinfo=UTC) if match else None
+
+
+def read_records(
+    bin_directory: Path,
+    directory: Path,
+    start: LSN,
+    end: LSN,
+    timeline: int,
+    rmgrs: Iterable[str] = ("Transaction",),
+) -> Iterator[CommitRecord | RestorePoint]:
+    """The records of resource managers in a range, in WAL order.
+
+    Args:
+        bin_directory: with a pg_waldump of the cluster's major version.
+        directory: holding the segments of the range under their names.
+        start: first LSN; need not be the start of a record.
+        end: where to stop, exclusive; the end of valid WAL before it is no error.
+        timeline: in whose name the segments are.
+        rmgrs: resource managers, such as ``Transaction`` and ``XLOG``.
+
+    Raises:
+        ObjectDamaged: pg_waldump met a record that is not valid before the end of the range.
+    """
+    command: list[str] = [str(bin_directory / "pg_waldump"), "-p", str(directory), "-t", str(timeline)]
+    command += ["-s", str(start), "-e", str(end), *(f"--rmgr={name}" for name in rmgrs)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for line in process.stdout:
+                if record := parse_line(line):
+                    yield record
+            message = process.stderr.read().strip()
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+    if code != 0 and not _END_OF_WAL.search(message):
+        raise ObjectDamaged(f"WAL from {start} to {end} cannot be read", message[-600:])
+
+
+def newest_commit(bin_directory: Path, directory: Path, segment: WalSegment) -> CommitRecord | None:
+    """The newest commit in one segment that lies in a directory."""
+    newest = None
+    for record in read_records(bin_directory, directory, segment.start, segment.end, segment.timeline):
+        if isinstance(record, CommitRecord) and record.committed and record.time is not None:
+            newest = record
+    return newest
