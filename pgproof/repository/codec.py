@@ -46,7 +46,9 @@ class Codec:
         try:
             recipients = [pyrage.x25519.Recipient.from_str(text) for text in self.recipients]
         except pyrage.RecipientError as error:
-            raise ConfigError("an age recipient cannot be read", f"{error}.", "age-keygen prints one") from error
+            raise ConfigError(
+                "an age recipient cannot be read", f"{error}.", "age-keygen prints one"
+            ) from error
         return _piped(lambda r, w: pyrage.encrypt_io(r, w, recipients), compressed)
 
     def decode(self, key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -79,7 +81,9 @@ class Codec:
         try:
             identities = [pyrage.x25519.Identity.from_str(line) for line in lines]
         except pyrage.IdentityError as error:
-            raise ConfigError("the age identity cannot be read", f"{error}.", "age-keygen prints one") from error
+            raise ConfigError(
+                "the age identity cannot be read", f"{error}.", "age-keygen prints one"
+            ) from error
 
         def decrypt(reader: _Reader, writer: _Writer) -> None:
             try:

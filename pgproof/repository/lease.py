@@ -14,11 +14,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from pgproof.errors import LeaseHeld, ObjectExists, ObjectMissing, PgproofError, TransientError
 from pgproof.repository.store import Store, read
 
 TERM = 60.0  # seconds without renewal after which a lease is dead
+SETTLE = 1.0  # seconds; longer than the moment between another's look at a dead lease and its removal
 
 
 class Lease:
@@ -37,6 +40,8 @@ class Lease:
     ) -> None:
         self._store, self._key, self._purpose, self._clock, self._term = store, key, purpose, clock, term
         self._token = secrets.token_hex(8)
+        self._expires = 0.0
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._lost = threading.Event()
 
@@ -46,53 +51,71 @@ class Lease:
         Raises:
             LeaseHeld: another holder is alive; its process, host and purpose are in the detail.
         """
-        for _ in range(3):
+        for attempt in range(3):
             try:
-                self._store.put(self._key, self._content(), create=True)
-                return
+                self._write(create=True)
             except ObjectExists:
                 self._remove_if_dead()
+                continue
+            if attempt:  # others may have seen the dead lease too, and remove ours for it
+                time.sleep(SETTLE)
+                if self._read_token() != self._token:
+                    break
+            return
         raise LeaseHeld(f'could not take the lease "{self._key}"', "Others take it at the same moment.")
 
     def _remove_if_dead(self) -> None:
         try:
-            held = json.loads(read(self._store, self._key))
+            held = self._read()
         except ObjectMissing:
             return
-        except ValueError:
-            held = {"expires": 0}
-        if held.get("expires", 0) > self._clock() and not _process_is_gone(held):
+        expires = held.get("expires")
+        alive = isinstance(expires, int | float) and expires > self._clock()
+        if alive and not _process_is_gone(held):
             raise LeaseHeld(
                 f'could not take the lease "{self._key}"',
-                f"It is held for {held['purpose']} by process {held['pid']} on {held['host']}.",
-                "wait until that ends; a lease whose holder died ends by itself after "
-                f"{self._term:.0f} s",
+                f"It is held for {held.get('purpose')} by process {held.get('pid')} on {held.get('host')}.",
+                f"wait until that ends; a lease whose holder died ends by itself after {self._term:.0f} s",
             )
         self._store.delete(self._key)
 
     def check(self) -> None:
-        """Refuse to go on when the lease was lost; asked before every step that cannot be taken back."""
+        """Refuse to go on when the lease was lost; asked before every step that cannot be taken back.
+
+        Raises:
+            LeaseHeld: another holds it, or nobody could look and its term is over.
+        """
         if not self._lost.is_set():
-            with contextlib.suppress(TransientError):  # could not look is not lost
-                held = self._read_token()
-                if held == self._token:
+            try:
+                if self._read_token() == self._token:
                     return
                 self._lost.set()
-        if self._lost.is_set():
-            raise LeaseHeld(
-                f'the lease "{self._key}" was lost',
-                "It was not renewed in time and another writer may have taken it.",
-                "run the command again",
-            )
+            except TransientError:
+                if self._clock() < self._expires:  # nobody may take it yet
+                    return
+        raise LeaseHeld(
+            f'the lease "{self._key}" was lost',
+            "It was not renewed in time and another writer may have taken it.",
+            "run the command again",
+        )
+
+    def _read(self) -> dict[str, Any]:
+        """What the lease object says; nothing when it cannot be read as a lease."""
+        try:
+            held = json.loads(read(self._store, self._key))
+        except ValueError:
+            return {}
+        return held if isinstance(held, dict) else {}
 
     def _read_token(self) -> str | None:
         try:
-            return str(json.loads(read(self._store, self._key)).get("token"))
-        except (ObjectMissing, ValueError):
+            return self._read().get("token")
+        except ObjectMissing:
             return None
 
     def renew_in_background(self) -> None:
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
 
     def _renew(self) -> None:
         while not self._stop.wait(self._term / 4):
@@ -100,37 +123,54 @@ class Lease:
                 if self._read_token() != self._token:
                     self._lost.set()
                     return
-                self._store.put(self._key, self._content())
+                self._write()
             except PgproofError:
                 continue  # tried again; if it stays so, the lease dies and check() says so
 
     def release(self) -> None:
         self._stop.set()
+        if self._thread is not None:  # it must not write the lease again after this removed it
+            self._thread.join(self._term)
         with contextlib.suppress(PgproofError):
             if self._read_token() == self._token:
                 self._store.delete(self._key)
 
-    def _content(self) -> bytes:
-        return json.dumps(
-            {
-                "token": self._token,
-                "purpose": self._purpose,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "expires": self._clock() + self._term,
-            }
-        ).encode()
+    def _write(self, *, create: bool = False) -> None:
+        expires = self._clock() + self._term
+        content = {
+            "token": self._token,
+            "purpose": self._purpose,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "processes": _process_space(),
+            "expires": expires,
+        }
+        self._store.put(self._key, json.dumps(content).encode(), create=create)
+        self._expires = expires
 
 
-def _process_is_gone(held: dict[str, object]) -> bool:
-    """Whether the holder ran on this host and its process has ended."""
-    if held.get("host") != socket.gethostname() or not isinstance(held.get("pid"), int):
+def _process_space() -> str | None:
+    """Where a process id means a process: this boot of this kernel, and the container's PID namespace.
+
+    A host name is not enough: containers and cloned machines share them.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _process_is_gone(held: dict[str, Any]) -> bool:
+    """Whether the holder's process could be seen from here and has ended."""
+    space, process = _process_space(), held.get("pid")
+    if space is None or held.get("processes") != space or not isinstance(process, int) or process <= 0:
         return False
     try:
-        os.kill(int(str(held["pid"])), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return False
 

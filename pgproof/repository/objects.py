@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +18,9 @@ from pgproof.errors import (
     RepositoryReadOnly,
     StoreUnavailable,
 )
-from pgproof.repository.store import CHUNK, ObjectInfo
+from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
 
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden")
 _PART = 16 << 20  # times S3's 10,000 parts: objects up to 156 GB
 
 
@@ -24,51 +28,85 @@ class ObjectStore:
     """Objects in a bucket.
 
     Args:
-        inner: a store of the obstore package, already bound to bucket and prefix.
+        inner: a store of the obstore package, already bound to bucket and prefix, that writes.
         url: for messages.
+        reader: makes the store that reads, when that needs other time limits.
     """
 
-    def __init__(self, inner: Any, url: str) -> None:
+    def __init__(self, inner: Any, url: str, reader: Callable[[], Any] | None = None) -> None:
         self.inner = inner
         self.url = url
+        self._make_reader = reader
+
+    @functools.cached_property
+    def _reader(self) -> Any:
+        return self._make_reader() if self._make_reader else self.inner
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         import obstore
 
-        with self._mapped(key):
-            if isinstance(data, bytes) or create:
-                # a conditional write is one request: stores have no conditional multipart upload
-                whole = data if isinstance(data, bytes) else b"".join(data)
-                obstore.put(
-                    self.inner, key, whole, mode="create" if create else "overwrite", use_multipart=False
-                )
-            else:
-                self._put_parts(key, data)
+        check_key(key)
+        source = Source(data)
+        try:
+            with self._mapped(key, writing=True):
+                if isinstance(data, bytes) or create:
+                    # a conditional write is one request: stores have no conditional multipart upload
+                    whole = b"".join(source)
+                    obstore.put(
+                        self.inner, key, whole, mode="create" if create else "overwrite", use_multipart=False
+                    )
+                else:
+                    self._put_parts(key, source)
+            return
+        except BaseException:
+            if source.failure is None:
+                raise
+        raise source.failure  # not the store's; an upload that had begun was aborted
 
-    def _put_parts(self, key: str, chunks: Iterable[bytes]) -> None:
+    def _put_parts(self, key: str, source: Source) -> None:
+        """Upload in a thread of its own, and take the chunks here.
+
+        obstore would take them inside its runtime, where chunks that read from an object store themselves
+        (a copy from one repository to another) end in a panic of Rust.
+        """
         import obstore
 
+        handed: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
+        whole = threading.Event()
         failure: list[BaseException] = []
 
-        def guarded() -> Iterator[bytes]:
+        def chunks() -> Iterator[bytes]:
+            while (chunk := handed.get()) is not None:
+                yield chunk
+            if not whole.is_set():
+                raise InterruptedError("the chunks ended early")  # makes obstore abort the upload
+
+        def upload() -> None:
             try:
-                yield from chunks
+                obstore.put(self.inner, key, chunks(), chunk_size=_PART, max_concurrency=4)
             except BaseException as error:
                 failure.append(error)
-                raise
 
+        thread = threading.Thread(target=upload, name="upload", daemon=True)
+        thread.start()
         try:
-            obstore.put(self.inner, key, guarded(), chunk_size=_PART, max_concurrency=4)
-        except Exception:
-            if failure:  # the reason is ours, not the store's; the upload was aborted
-                raise failure[0] from None
-            raise
+            for chunk in source:
+                if not _handed_over(chunk, handed, thread):
+                    break
+            else:
+                whole.set()
+        finally:
+            _handed_over(None, handed, thread)
+            thread.join()
+        if failure:
+            raise failure[0]
 
     def get(self, key: str) -> Iterator[bytes]:
         import obstore
 
+        check_key(key)
         with self._mapped(key):
-            result = obstore.get(self.inner, key)
+            result = obstore.get(self._reader, key)
         return self._chunks(key, result)
 
     def _chunks(self, key: str, result: Any) -> Iterator[bytes]:
@@ -80,48 +118,82 @@ class ObjectStore:
         import obstore
 
         with self._mapped(prefix):
-            for batch in obstore.list(self.inner, prefix=prefix.rstrip("/") or None):
+            for batch in obstore.list(self._reader, prefix=prefix.rstrip("/") or None):
                 for meta in batch:
                     yield ObjectInfo(meta["path"], meta["size"])
 
     def head(self, key: str) -> ObjectInfo:
         import obstore
 
+        check_key(key)
         with self._mapped(key):
-            return ObjectInfo(key, obstore.head(self.inner, key)["size"])
+            try:
+                return ObjectInfo(key, obstore.head(self._reader, key)["size"])
+            except FileNotFoundError:  # S3 does not say what is missing, object or bucket: HEAD has no body
+                return ObjectInfo(key, obstore.get(self._reader, key).meta["size"])
 
     def delete(self, key: str) -> None:
         import obstore
 
-        with self._mapped(key), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self.inner, key)
+        check_key(key)
+        with self._mapped(key):
+            try:
+                obstore.delete(self.inner, key)
+            except FileNotFoundError as error:
+                if not self._says_missing(str(error)):
+                    raise
 
     @contextlib.contextmanager
-    def _mapped(self, key: str) -> Iterator[None]:
+    def _mapped(self, key: str, *, writing: bool = False) -> Iterator[None]:
         from obstore import exceptions
 
         try:
             yield
-        except exceptions.BaseError as error:
-            raise self._named(error, key) from error
-        except FileNotFoundError as error:
-            raise ObjectMissing(f'object "{key}" is not in the repository "{self.url}"') from error
+        except (exceptions.BaseError, FileNotFoundError) as error:  # obstore raises it for NotFoundError
+            raise self._named(error, key, writing) from error
 
-    def _named(self, error: Exception, key: str) -> PgproofError:
+    def _named(self, error: Exception, key: str, writing: bool) -> PgproofError:
         from obstore import exceptions
 
-        reason = " ".join(str(error).split())[:400]
-        if isinstance(error, exceptions.NotFoundError):
-            if "NoSuchBucket" in reason:
-                return RepositoryMissing(f'the bucket of repository "{self.url}" does not exist', reason)
+        reason = " ".join(str(error).partition("Debug source:")[0].split())[:600]
+        if "NoSuchBucket" in reason:
+            return RepositoryMissing(f'the bucket of repository "{self.url}" does not exist', reason)
+        if isinstance(error, FileNotFoundError) and not writing and self._says_missing(reason):
             return ObjectMissing(f'object "{key}" is not in the repository "{self.url}"')
         if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
             return ObjectExists(f'object "{key}" is already in the repository "{self.url}"')
         denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-        if isinstance(error, denied) or "InvalidAccessKeyId" in reason or "SignatureDoesNotMatch" in reason:
+        if isinstance(error, denied) or any(code in reason for code in _DENIED):
             hint = "check the access key and what its policy allows"
             return RepositoryReadOnly(f'cannot access "{key}" in the repository "{self.url}"', reason, hint)
         return StoreUnavailable(f'could not access "{key}" in the repository "{self.url}"', reason)
+
+    def _says_missing(self, reason: str) -> bool:
+        """Whether it is the store that says so: a 404 may also be of a proxy whose store is away."""
+        return "NoSuchKey" in reason or not self.url.lower().startswith("s3:")
+
+
+def _handed_over(chunk: bytes | None, handed: queue.Queue[bytes | None], taker: threading.Thread) -> bool:
+    """Whether a chunk found its way into the queue: not when its taker has ended."""
+    while taker.is_alive():
+        try:
+            handed.put(chunk, timeout=0.2)
+            return True
+        except queue.Full:
+            continue
+    return False
+
+
+def time_limits(*, reading: bool) -> dict[str, Any]:
+    """Time limits of one request.
+
+    A read may take as long as bytes come, for an object has no largest size; after 30 s without one it ends.
+    A write gives no such sign of life while it sends: it ends after 5 minutes, 16 MB a part.
+    """
+    limits = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(minutes=5)}
+    if reading:
+        limits |= {"timeout": timedelta(days=30), "read_timeout": timedelta(seconds=30)}
+    return limits
 
 
 def retry_settings() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The posix store: a directory whose files and directories are fsynced before a write counts.
 
-Order of a write: temporary file, write, fsync, link or rename to its name, fsync of the directory. A crash
-leaves at most a file whose name starts with ``.tmp-``, which no listing shows.
+Order of a write: temporary file, write, fsync, fsync of the parents of new directories, link or rename to its
+name, fsync of the directory. A crash leaves at most a file whose name starts with ``.tmp-``, which no listing
+shows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from pgproof.errors import (
@@ -21,7 +24,7 @@ from pgproof.errors import (
     RepositoryReadOnly,
     StoreUnavailable,
 )
-from pgproof.repository.store import CHUNK, ObjectInfo
+from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
 
 _TEMPORARY = ".tmp-"
 
@@ -39,24 +42,52 @@ class PosixStore:
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         target = self._path(key)
+        source = Source(data)
+        try:
+            with self._mapped(key, writing=True):
+                try:
+                    if create and target.exists():
+                        raise FileExistsError(errno.EEXIST, "exists", str(target))
+                    self._write(target, source, create)
+                except FileExistsError:
+                    _fsync_directory(target.parent)  # its writer may have died before
+                    raise
+            return
+        except BaseException:
+            if source.failure is None:
+                raise
+        raise source.failure
+
+    def _write(self, target: Path, source: Source, create: bool) -> None:
         temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        with self._mapped(key):
-            self._make_directory(target.parent)
-            if create and target.exists():
-                raise FileExistsError(errno.EEXIST, "exists", str(target))
-            try:
-                with open(temporary, "xb", buffering=0) as file:
-                    for chunk in [data] if isinstance(data, bytes) else data:
-                        _write_all(file.fileno(), chunk)
-                    os.fsync(file.fileno())
-                if create:
-                    os.link(temporary, target)
-                else:
-                    os.replace(temporary, target)
+        try:
+            with self._new_file(temporary) as file:
+                for chunk in source:
+                    _write_all(file.fileno(), chunk)
+                os.fsync(file.fileno())
+            self._fsync_parents(target.parent)
+            if not create:
+                os.replace(temporary, target)
                 _fsync_directory(target.parent)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    temporary.unlink()
+                return
+            os.link(temporary, target)
+            try:
+                _fsync_directory(target.parent)
+            except OSError:  # it must not be met as archived when it may not be durable
+                target.unlink()
+                raise
+        finally:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                temporary.unlink()
+
+    def _new_file(self, path: Path) -> FileIO:
+        for _ in range(100):
+            try:
+                self._make_directory(path.parent)
+                return open(path, "xb", buffering=0)
+            except FileNotFoundError:  # expire has just removed the empty directory
+                continue
+        raise OSError(errno.EAGAIN, "the directory is removed again and again", str(path.parent))
 
     def get(self, key: str) -> Iterator[bytes]:
         with self._mapped(key):
@@ -70,12 +101,13 @@ class PosixStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         with self._mapped(prefix):
-            yield from self._walk(self._path(prefix) if prefix else self.root, prefix.rstrip("/"))
+            prefix = prefix.rstrip("/")
+            yield from self._walk(self._path(prefix) if prefix else self.root, prefix)
 
     def _walk(self, directory: Path, key: str) -> Iterator[ObjectInfo]:
         try:
             entries = list(os.scandir(directory))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for entry in entries:
             child = f"{key}/{entry.name}" if key else entry.name
@@ -87,22 +119,26 @@ class PosixStore:
 
     def head(self, key: str) -> ObjectInfo:
         with self._mapped(key):
-            return ObjectInfo(key, self._path(key).stat().st_size)
+            found = self._path(key).stat()
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "is a directory", key)
+            return ObjectInfo(key, found.st_size)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with self._mapped(key), contextlib.suppress(FileNotFoundError):
+        gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
+        with self._mapped(key, writing=True), gone:
             path.unlink()
             _fsync_directory(path.parent)
 
     def remove_empty_directories(self, prefix: str) -> None:
         """Remove directories below a prefix that hold nothing any more."""
-        for directory, _, _ in os.walk(self._path(prefix), topdown=False):
+        for directory, _, _ in os.walk(self._path(prefix.rstrip("/")), topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
 
     def _path(self, key: str) -> Path:
-        return self.root / key
+        return self.root / check_key(key)
 
     def _make_directory(self, directory: Path) -> None:
         if directory.is_dir():
@@ -110,18 +146,31 @@ class PosixStore:
         self._make_directory(directory.parent)
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o750)
+        if self.root not in directory.parents:
             _fsync_directory(directory.parent)
 
+    def _fsync_parents(self, directory: Path) -> None:
+        """Make the names of a directory and of those above it durable.
+
+        Also when they were there already: another writer may have made them and not yet come to this. It had
+        before it published anything.
+        """
+        if _has_files(directory):
+            return
+        while directory != self.root:
+            directory = directory.parent
+            _fsync_directory(directory)
+
     @contextlib.contextmanager
-    def _mapped(self, key: str) -> Iterator[None]:
+    def _mapped(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise self._named(error, key) from error
+            raise self._named(error, key, writing) from error
 
-    def _named(self, error: OSError, key: str) -> PgproofError:
+    def _named(self, error: OSError, key: str, writing: bool) -> PgproofError:
         reason = f"{os.strerror(error.errno or 0)}."
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if not writing and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
             return ObjectMissing(f'object "{key}" is not in the repository "{self.url}"')
         if error.errno == errno.EEXIST:
             return ObjectExists(f'object "{key}" is already in the repository "{self.url}"')
@@ -138,6 +187,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _has_files(directory: Path) -> bool:
+    with os.scandir(directory) as entries:
+        return any(not entry.name.startswith(_TEMPORARY) and not entry.is_dir() for entry in entries)
 
 
 def _fsync_directory(directory: Path) -> None:

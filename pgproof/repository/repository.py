@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from pgproof.config import RepositoryConfig, resolve_secret
+from pgproof.config import ClusterConfig, RepositoryConfig, resolve_secret
 from pgproof.errors import (
     ConfigError,
+    NoBackup,
     ObjectDamaged,
     ObjectExists,
     ObjectMissing,
+    PgproofError,
     RepositoryFormat,
     RepositoryMissing,
     WrongSystem,
 )
 from pgproof.repository.codec import Codec, Measured
 from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
-from pgproof.repository.objects import ObjectStore, retry_settings
+from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.store import Store, read
 
@@ -52,12 +54,13 @@ def open_store(config: RepositoryConfig, credentials: Credentials | None = None)
     Raises:
         ConfigError: the URL cannot be read.
     """
-    parts = urlsplit(config.url)
+    parts = _split(config.url)
     if parts.scheme == "file":
         path = Path(unquote(parts.path))
         if parts.netloc or not path.is_absolute():
             raise ConfigError(
-                f'repository URL "{config.url}" is not absolute', hint="file:///var/lib/pgproof has three slashes"
+                f'repository URL "{config.url}" is not absolute',
+                hint="file:///var/lib/pgproof has three slashes",
             )
         return PosixStore(path)
     if parts.scheme == "memory":
@@ -65,18 +68,40 @@ def open_store(config: RepositoryConfig, credentials: Credentials | None = None)
     if parts.scheme == "s3" and parts.netloc:
         return _s3_store(config, parts.netloc, unquote(parts.path).strip("/"), credentials)
     if parts.scheme in ("gs", "az", "azure") and parts.netloc:
-        return ObjectStore(_from_url(config.url), config.url)
+        reader = functools.partial(_from_url, config.url, reading=True)
+        return ObjectStore(_from_url(config.url, reading=False), config.url, reader)
     raise ConfigError(
         f'repository URL "{config.url}" cannot be used',
         "pgproof knows file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix and memory://.",
     )
 
 
-def _from_url(url: str) -> Any:
+def _from_url(url: str, *, reading: bool) -> Any:
+    from obstore.exceptions import BaseError
     from obstore.store import from_url
 
-    settings: Any = retry_settings()
-    return from_url(url, retry_config=settings)
+    settings: Any = {"retry_config": retry_settings(), "client_options": time_limits(reading=reading)}
+    try:
+        return from_url(url, **settings)
+    except (BaseError, ValueError) as error:
+        raise ConfigError(f'repository URL "{url}" cannot be used', _first_line(error)) from error
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f'repository URL "{url}" cannot be used', f"{error}.") from error
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ConfigError(
+            f'repository URL "{url}" cannot be used',
+            "? and # in a path are written %3F and %23; nothing follows it.",
+        )
+    return parts
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0].rstrip('.')}."
 
 
 @functools.cache
@@ -88,6 +113,7 @@ def _memory_store(url: str) -> Store:
 
 
 def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: Credentials | None) -> Store:
+    from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
     settings: dict[str, Any] = {}
@@ -104,21 +130,32 @@ def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: C
         if credentials.session_token:
             settings["session_token"] = credentials.session_token
     if config.endpoint:
-        settings["endpoint"] = config.endpoint
-    settings["region"] = config.region or "us-east-1"
-    client: dict[str, Any] = {
-        "timeout": timedelta(minutes=5),
-        "connect_timeout": timedelta(seconds=5),
-        "allow_http": bool(config.endpoint and config.endpoint.startswith("http://")),
-    }
-    inner = S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options=client,  # type: ignore[arg-type]
-        retry_config=retry_settings(),  # type: ignore[arg-type]
-        **settings,
-    )
-    return ObjectStore(inner, config.url)
+        settings["endpoint"] = _checked_endpoint(config)
+    if config.region:  # else AWS_REGION, else us-east-1
+        settings["region"] = config.region
+    plain = bool(config.endpoint and config.endpoint.startswith("http://"))
+
+    def connect(*, reading: bool) -> S3Store:
+        client: Any = {**time_limits(reading=reading), "allow_http": plain}
+        retries: Any = retry_settings()
+        return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=retries, **settings)
+
+    try:
+        writer = connect(reading=False)
+    except (BaseError, ValueError) as error:
+        raise ConfigError(f'repository URL "{config.url}" cannot be used', _first_line(error)) from error
+    return ObjectStore(writer, config.url, functools.partial(connect, reading=True))
+
+
+def _checked_endpoint(config: RepositoryConfig) -> str:
+    """The endpoint of an S3 store; one without a scheme would end the process in obstore."""
+    parts = _split(config.endpoint or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f'endpoint "{config.endpoint}" of repository "{config.url}" is not a URL',
+            hint=f"https://{(config.endpoint or '').lstrip(':/') or 's3.example.com'}",
+        )
+    return config.endpoint or ""
 
 
 def _codec(config: RepositoryConfig) -> Codec:
@@ -165,6 +202,8 @@ def create_repository(config: RepositoryConfig, credentials: Credentials | None 
     Raises:
         RepositoryFormat: what is there has a newer format.
     """
+    with contextlib.suppress(RepositoryMissing):  # looked first: not every store knows a conditional write
+        return open_repository(config, credentials)
     store = open_store(config, credentials)
     content = {"format": FORMAT_VERSION, "repository": str(uuid.uuid4())}
     try:
@@ -249,10 +288,12 @@ class Archive:
             ObjectDamaged: the stored bytes are not those that the record names.
         """
         measured = Measured(self.store.get(stored.key))
-        damage: ObjectDamaged | None = None
+        damage: PgproofError | None = None
         try:
             yield from self.repository.codec.decode(stored.key, measured)
-        except ObjectDamaged as error:
+        except (ObjectDamaged, ConfigError) as error:
+            if self.repository.codec.identity is None and isinstance(error, ConfigError):
+                raise
             damage = error
             for _ in measured:  # read on, to name the difference below
                 pass
@@ -311,3 +352,27 @@ def check_system(expected: int | None, found: int, what: str) -> None:
             "after pg_upgrade or initdb, set system_identifier to the new one in pgproof.toml; "
             "the old backups stay beside the new",
         )
+
+
+def find_archive(repository: Repository, cluster: ClusterConfig) -> Archive:
+    """The archive of a cluster, found without asking its server, which may be lost.
+
+    Raises:
+        NoBackup: the repository has nothing of this cluster.
+        WrongSystem: it holds several system identifiers and none is configured.
+    """
+    if cluster.system_identifier is not None:
+        return repository.archive(cluster.name, cluster.system_identifier)
+    found = repository.system_identifiers(cluster.name)
+    if not found:
+        raise NoBackup(
+            f'repository "{repository.store.url}" has nothing of cluster "{cluster.name}"',
+            hint=f"pgproof backup {cluster.name}",
+        )
+    if len(found) > 1:
+        raise WrongSystem(
+            f'cluster "{cluster.name}" has {len(found)} system identifiers in the repository',
+            f"They are {', '.join(str(system) for system in found)}.",
+            "set system_identifier in the cluster's section to the one that is meant",
+        )
+    return repository.archive(cluster.name, found[0])

@@ -4,8 +4,9 @@ The suite is tests/contracts/test_stores.py. *Must*: breaking it loses data.
 
 - ``put`` returns only after the object is durable, and a reader never sees part of an object: it must be
   there whole or not at all, also after a crash or an exception from the chunks.
-- ``put(create=True)`` must not replace an object: it raises ObjectExists. (A store without conditional
-  writes cannot promise it between two writers at the same moment; docs/repository-format.md names them.)
+- ``put(create=True)`` must not replace an object: it raises ObjectExists, and then the object that is there
+  is durable. (A store without conditional writes cannot promise it between two writers at the same moment;
+  docs/repository-format.md names them.)
 - ``list`` must show an object as soon as ``put`` has returned.
 - "Not there" (ObjectMissing) must never be said for "could not look" (StoreUnavailable).
 """
@@ -70,7 +71,8 @@ def check_key(key: str) -> str:
         if part in ("", ".", "..") or "\\" in part or not part.isprintable():
             raise UsageError(
                 f"object key {key!r} cannot be used",
-                "Its parts between slashes are not empty, not . or .., and have no backslash and no control character.",
+                "Its parts between slashes are not empty, not . or .., and have no backslash "
+                "and no control character.",
             )
     return key
 
@@ -89,6 +91,8 @@ class Source:
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._chunks
+        except GeneratorExit:  # the store gave up, and says why
+            raise
         except BaseException as error:
             self.failure = error
             raise

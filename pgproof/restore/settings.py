@@ -50,10 +50,11 @@ def recovery_settings(
     settings["recovery_target_inclusive"] = "off" if target.exclusive else "on"
     # without a target the end of WAL is the target, and the server promotes by itself
     settings["recovery_target_action"] = action
-    if target.kind == "immediate":
-        settings["recovery_target"] = "immediate"
-    elif target.kind in _TARGETS:
-        settings[_TARGETS[target.kind]] = target.value
+    chosen = "recovery_target" if target.kind == "immediate" else _TARGETS.get(target.kind)
+    if chosen is not None:
+        # last, as 15 and 16 refuse an empty one that follows it (assign_recovery_target and its siblings)
+        del settings[chosen]
+        settings[chosen] = target.value or target.kind
     return settings
 
 

@@ -1,0 +1,81 @@
+# make demo   set up, then run the main job on an embedded PostgreSQL
+# make test   set up, then run the whole suite against real servers
+# make lint   formatting, lint and types
+#
+# As root everything runs as an unprivileged account, because PostgreSQL refuses to run as root. That account must
+# be able to enter the virtual environment: where it could not enter this directory (a clone below /root, say), the
+# environment is made in /opt and .venv is a link to it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
+UV_VERSION := 0.13.9
+HERE := $(CURDIR)
+BIN := .venv/bin
+ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
+ACCOUNT := $(shell getent passwd postgres >/dev/null && echo postgres || echo nobody)
+GROUP := $(shell id -gn $(ACCOUNT) 2>/dev/null)
+AS := $(if $(ROOT),setpriv --reuid=$(ACCOUNT) --regid=$(GROUP) --clear-groups,)
+REACHABLE := $(if $(ROOT),$(shell $(AS) test -x '$(HERE)' -a -r '$(HERE)' && echo yes),yes)
+SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test test-unprivileged test-root lint format lock clean
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+.venv/.locked: requirements.lock
+	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
+	  if [ -n "$(ROOT)" ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo 'python3-venv is missing: sudo apt-get install python3-venv' >&2; exit 1; fi; fi
+	@if [ ! -x $(BIN)/python ]; then \
+	  rm -rf .venv; \
+	  if [ -z "$(REACHABLE)" ]; then place=/opt/pgproof-venv-$$(echo -n '$(HERE)' | sha256sum | cut -c1-12); \
+	    rm -rf $$place; $(PYTHON) -m venv $$place; ln -s $$place .venv; \
+	  else $(PYTHON) -m venv .venv; fi; fi
+	$(BIN)/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	touch $@
+
+.venv/.installed: .venv/.locked $(SOURCES)
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --reinstall-package pgproof $(if $(REACHABLE),-e .,.)
+	touch $@
+
+setup: .venv/.installed
+
+demo: setup
+	@$(BIN)/pgproof demo
+
+# The suite runs from a copy of the tests where the unprivileged account cannot enter this directory.
+test: setup $(if $(ROOT),test-root,) test-unprivileged
+
+test-unprivileged: setup
+	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
+	trap 'rm -rf "$$home"' EXIT; \
+	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md prefect.yaml pyproject.toml Makefile .gitignore $$place/; fi; \
+	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
+	python=$$(readlink -f $(BIN))/python; \
+	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
+	  $$python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not as_root' $(PYTEST_ARGS)
+
+test-root: setup
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m as_root $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+
+clean:
+	rm -rf "$$(readlink -f .venv)" .venv

@@ -1,0 +1,1 @@
+"""Deployments: what brings the flows to a Prefect server, and the demo."""

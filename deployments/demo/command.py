@@ -1,0 +1,201 @@
+"""``pgproof demo``: the main job on a real PostgreSQL, from nothing to a restored table."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from pgproof.commands.init import initialise as initialise_cluster
+from rich.console import Console
+
+from deployments.demo.place import Place, prepare, start_writer
+from pgproof.commands.console import duration, make_console
+from pgproof.commands.restore import make_plan, run_plan
+from pgproof.config import load
+from pgproof.errors import RecoveryFailed
+from pgproof.postgres.programs import find_bin_directory
+from pgproof.postgres.server import LocalServer, initialise
+from pgproof.repository.repository import find_archive, open_repository
+from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.target import RecoveryTarget
+
+MAJOR = 17
+NAME = "demo"
+LOST = "SELECT count(*), sum(hashtextextended(p::text, 0)::numeric)::text, min(title) FROM shop.product p"
+
+
+def demo(
+    directory: Annotated[
+        str | None, typer.Option("--directory", help="Default: /var/tmp/pgproof-demo-UID.")
+    ] = None,
+) -> int:
+    """Protect an embedded PostgreSQL with a writer that never stops, lose a table, and bring it back."""
+    from flows.command import quiet_prefect
+
+    console = make_console()
+    started = time.monotonic()
+    place = prepare(directory)
+    quiet_prefect(place.root / "prefect")
+    with ExitStack() as stack:
+        server = _start(console, place, stack)
+        stack.callback(start_writer(_dsn(server, "shop"), place.root / "writer.log").kill)
+        _step(console, "a writer commits without pause")
+        _protect(console, place)
+        _lose_and_restore(console, place, server, stack)
+        console.rule(f"done in {duration(time.monotonic() - started)}")
+        _say_next(console, place)
+    return 0
+
+
+def _dsn(server: LocalServer, database: str, user: str = "postgres") -> str:
+    return f"{server.dsn} user={user} dbname={database}"
+
+
+def _step(console: Console, text: str) -> None:
+    console.print(f"[bold cyan]>[/bold cyan] {text}")
+
+
+def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
+    """A server with a schema worth protecting, set up by ``pgproof init --apply``."""
+    bin_directory = find_bin_directory(MAJOR)
+    initialise(bin_directory, place.data, options=("--locale-provider=libc",))
+    settings = {"listen_addresses": "", "max_wal_size": "256MB"}
+    server = LocalServer(bin_directory, place.data, place.socket, place.root / "source.log", settings)
+    server.start()
+    stack.callback(lambda: server.stop("fast"))
+    server.wait_ready()
+    here = Path(__file__).parent
+    with psycopg.connect(_dsn(server, "postgres"), autocommit=True) as connection:
+        version: Any = connection.execute("SHOW server_version").fetchone()
+        for name in ("shop", "second"):
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    for name, file in (("shop", "schema.sql"), ("second", "second.sql")):
+        with psycopg.connect(_dsn(server, name), autocommit=True) as connection:
+            connection.execute((here / file).read_text().encode())
+    _step(console, f"PostgreSQL {version[0]} runs in {place.data}, with databases shop and second")
+    initialise_cluster(
+        NAME,
+        _dsn(server, "postgres", "pgproof"),
+        f"file://{place.repository}",
+        config_path=place.config,
+        apply=True,
+        admin_dsn=_dsn(server, "postgres"),
+    )
+    server.stop("fast")  # archive_mode needs a restart
+    server.start()
+    server.wait_ready()
+    _step(
+        console,
+        f"pgproof init {NAME} --apply made the role pgproof (no superuser), the settings and the repository",
+    )
+    return server
+
+
+def _protect(console: Console, place: Place) -> None:
+    from flows.protect import protect
+    from flows.report import report
+    from flows.writer import ensure_limit
+
+    ensure_limit(NAME)
+    _step(
+        console, f"pgproof protect {NAME}: base backup, WAL gap check, restore validation, retention pruning"
+    )
+    config = load(place.config)
+    done = protect(NAME, str(place.config))
+    report(console, config.cluster(NAME), f"file://{place.repository}", done)
+
+
+def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack: ExitStack) -> None:
+    console.rule("[red]the disaster[/red]")
+    with psycopg.connect(_dsn(server, "shop"), autocommit=True) as connection:
+        before: Any = connection.execute(LOST).fetchone()
+        time.sleep(1.1)
+        moment: Any = connection.execute("SELECT clock_timestamp()").fetchone()
+        target: datetime = moment[0]
+        time.sleep(1.1)
+        connection.execute("DROP TABLE shop.product")
+        _step(console, f"DROP TABLE shop.product: {before[0]:,} rows are gone, and the writer goes on")
+        _archive_all(connection)
+    begun = time.monotonic()
+    config = load(place.config)
+    cluster = config.cluster(NAME)
+    archive = find_archive(open_repository(config.repository_of(cluster)), cluster)
+    request = RestoreRequest(
+        place.restored, RecoveryTarget.build(time=target.isoformat()), target_action="promote"
+    )
+    plan = make_plan(cluster, archive, request)
+    run_plan(config.path, cluster, archive, plan)
+    _step(console, f'pgproof restore {NAME} --to {place.restored} --target-time "{target:%F %T.%f%z}"')
+    copy = LocalServer(
+        server.bin_directory,
+        place.restored,
+        place.root / "run-restored",
+        place.root / "restored.log",
+        {"listen_addresses": ""},
+    )
+    copy.start()
+    stack.callback(lambda: copy.stop("fast"))
+    copy.wait(lambda: _is_open(copy), 120, "to finish recovery")
+    seconds = time.monotonic() - begun
+    with psycopg.connect(_dsn(copy, "shop"), autocommit=True) as connection:
+        after: Any = connection.execute(LOST).fetchone()
+        last: Any = connection.execute(
+            "SELECT max(placed) FROM shop.orders WHERE placed <= %s", (target,)
+        ).fetchone()
+        later: Any = connection.execute(
+            "SELECT count(*) FROM shop.orders WHERE placed > %s", (target,)
+        ).fetchone()
+    if after != before or later[0]:
+        raise RecoveryFailed(
+            "the restored table is not the lost one", f"{before} became {after}, {later[0]} later orders."
+        )
+    _step(
+        console,
+        f"[green]shop.product is back[/green] after {duration(seconds)}: {after[0]:,} rows, content hash {after[1]}, as before",
+    )
+    _step(console, f"the newest order in the copy is of {last[0]:%T.%f}, the target was {target:%T.%f}")
+
+
+def _archive_all(connection: psycopg.Connection) -> None:
+    """Finish the current segment and wait until the archiver has it."""
+    row: Any = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        done: Any = connection.execute(
+            "SELECT last_archived_wal >= %s FROM pg_stat_archiver", (row[0],)
+        ).fetchone()
+        if done[0]:
+            return
+        time.sleep(0.1)
+    raise RecoveryFailed(f"segment {row[0]} was not archived within a minute")
+
+
+def _is_open(server: LocalServer) -> bool:
+    try:
+        with psycopg.connect(
+            f"{server.dsn} user=postgres dbname=postgres connect_timeout=2", autocommit=True
+        ) as c:
+            row: Any = c.execute("SELECT pg_is_in_recovery()").fetchone()
+            return not row[0]
+    except psycopg.OperationalError:
+        return False
+
+
+def _say_next(console: Console, place: Place) -> None:
+    config = f"--config {place.config}"
+    console.print("next, on what the demo left:")
+    for text in (
+        f"pgproof list {NAME} {config}",
+        f"pgproof wal check {NAME} {config} --content",
+        f"pgproof restore {NAME} {config} --to /var/tmp/copy --dry-run",
+        "and on your own server:",
+        "pgproof init NAME --dsn 'host=... user=pgproof' --repository file:///srv/pgproof",
+        "pgproof protect NAME",
+        "pgproof up      # Prefect's UI with every flow, its schedule and a worker",
+    ):
+        console.print(f"  {text}", highlight=False)

@@ -1,0 +1,1 @@
+"""Prefect flows: the steps that an operator would perform, in order."""

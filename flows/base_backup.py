@@ -1,0 +1,28 @@
+"""The flow ``base-backup``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.writer import one_writer
+from tasks.artifacts import show_backup
+from tasks.base_backup import take_base_backup
+
+Cluster = Annotated[str, Field(description="The cluster, as pgproof.toml names it")]
+ConfigPath = Annotated[str | None, Field(description="Path of pgproof.toml; default PGPROOF_CONFIG")]
+
+
+@flow(name="base-backup", flow_run_name="base backup of {cluster}")
+def base_backup(cluster: Cluster, config: ConfigPath = None, incremental: bool = False) -> str:
+    """Take a base backup.
+
+    At three in the morning: a failed run left nothing behind; run it again. When it says that WAL did not reach the
+    archive, look at the source's log and at `pgproof doctor`. An incremental backup needs PostgreSQL 17.
+    """
+    with one_writer(cluster):
+        taken = take_base_backup(cluster, config, incremental)
+    show_backup(cluster, taken)
+    return taken.record.label

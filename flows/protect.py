@@ -1,0 +1,69 @@
+"""The flow ``protect``: base backup, WAL gap check, restore validation and retention pruning, chained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.base_backup import Cluster, ConfigPath
+from flows.restore_validation import prove, refuse_unproven
+from flows.wal_gap_check import refuse_gaps
+from flows.writer import one_writer
+from pgproof.retention.expire import ExpireResult
+from pgproof.retention.plan import ExpirePlan
+from pgproof.wal.check import WalCheck
+from tasks.artifacts import show_backup, show_retention, show_wal
+from tasks.base_backup import TakenBackup, take_base_backup
+from tasks.retention import expire_backups, plan_retention
+from tasks.validation import StoredProof
+from tasks.wal import check_wal_archive
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What one run of the chain did."""
+
+    taken: TakenBackup
+    wal: WalCheck
+    stored: StoredProof
+    plan: ExpirePlan
+    expired: ExpireResult
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` shows it."""
+        return {
+            "backup": self.taken.record.label,
+            "seconds": self.taken.seconds,
+            "raw_size": self.taken.record.raw_size,
+            "stored_size": self.taken.record.stored_size,
+            "wal": self.wal.as_dict(),
+            "proof": {**self.stored.proof.as_dict(), "key": self.stored.key},
+            "retention": [
+                {"backup": v.label, "keep": v.keep, "reasons": list(v.reasons)} for v in self.plan.verdicts
+            ],
+            "expired": list(self.expired.backups),
+        }
+
+
+@flow(name="protect", flow_run_name="protect {cluster}")
+def protect(cluster: Cluster, config: ConfigPath = None, incremental: bool = False) -> Protection:
+    """Take a backup, check the WAL archive, prove the backup, and only then remove what is old.
+
+    At three in the morning: the run failed at the first step that found something, and nothing was removed after
+    it. Its artifacts say what: backup, WAL, proof, retention. Restoring does not need this server: `pgproof restore`.
+    """
+    with one_writer(cluster):
+        taken = take_base_backup(cluster, config, incremental)
+    show_backup(cluster, taken)
+    wal = check_wal_archive(cluster, config)
+    show_wal(cluster, wal)
+    stored = prove(cluster, config, taken.record.label)
+    refuse_gaps(cluster, wal)
+    refuse_unproven(cluster, stored)
+    with one_writer(cluster):
+        plan = plan_retention(cluster, config)
+        show_retention(cluster, plan)
+        expired = expire_backups(cluster, config)
+    return Protection(taken, wal, stored, plan, expired)

@@ -1,0 +1,69 @@
+"""The report of a ``protect`` run, for a person at a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from flows.protect import Protection
+from pgproof.commands.console import duration, size, table
+from pgproof.config import ClusterConfig
+from pgproof.retention.table import COLUMNS, rows
+
+
+def report(console: Console, cluster: ClusterConfig, repository: str, done: Protection) -> None:
+    """Show what was taken, what was proved, what recovery would cost, and what is kept."""
+    record, proof, wal = done.taken.record, done.stored.proof, done.wal
+    rate = record.raw_size / max(done.taken.seconds, 0.001)
+    console.rule(f"[green]PROVEN[/green]: cluster {cluster.name}, backup {record.label}")
+    console.print(
+        f"[bold]backup[/bold]     {size(record.raw_size)} read, {size(record.stored_size)} stored in "
+        f"{len(record.volumes)} volumes, {duration(done.taken.seconds)}, {size(rate)}/s"
+    )
+    console.print(
+        f"[bold]WAL[/bold]        {wal.report.segments} segments archived, {wal.report.oldest} to {wal.report.newest}, "
+        f"{len(wal.report.gaps)} gaps, {wal.report.in_flight} in flight"
+    )
+    cuts = ", ".join(f"{database} at {lsn}" for database, lsn in proof.cuts.items())
+    fence = done.stored.fence
+    console.print(
+        f"[bold]exact cut[/bold]  {cuts} ({fence.exact_candidates} of {fence.candidates} candidate fences exact)"
+    )
+    console.print(f"[bold]compared[/bold]   {proof.summary}")
+    console.print(
+        table(
+            "",
+            ("database", "table", "source rows", "restored rows", "content hash", ""),
+            [
+                (
+                    item["database"],
+                    item["table"],
+                    f"{item['source_rows']:,}",
+                    f"{item['restored_rows']:,}",
+                    item["source_hash"],
+                    "[green]equal[/green]" if item["equal"] else "[red]DIFFERENT[/red]",
+                )
+                for item in proof.tables
+            ],
+        )
+    )
+    for item in proof.not_checked:
+        console.print(
+            f"not checked: {item.database}: {item.what}: {item.reason}", markup=False, style="yellow"
+        )
+    rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
+    console.print(
+        f"[bold]RPO[/bold]        {rpo}, measured from the newest commit in the repository; "
+        f"target {duration(cluster.targets.rpo)}"
+    )
+    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
+    console.print(
+        f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured ({phases}); "
+        f"target {duration(cluster.targets.rto)}"
+    )
+    console.print(table("[bold]retention[/bold]", COLUMNS, [tuple(row) for row in rows(done.plan)]))
+    console.print(f"[bold]records[/bold]    {repository}")
+    console.print(f"[bold]proof[/bold]      {done.stored.key}")
+    console.print(
+        f"[bold]checks[/bold]     Great Expectations: {proof.expectations.get('summary', '')}", markup=True
+    )
+    console.print(f"[bold]Data Docs[/bold]  {proof.expectations.get('data_docs', '')}")

@@ -1,0 +1,72 @@
+"""The flow ``restore-validation``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.base_backup import Cluster, ConfigPath
+from pgproof.errors import NotProven
+from tasks.artifacts import show_proof
+from tasks.validation import (
+    VERDICTS,
+    StoredProof,
+    choose_backup,
+    compare_with_source,
+    fence_source,
+    record_proof,
+    restore_backup,
+)
+
+BackupChoice = Annotated[
+    str,
+    Field(description="A label, or: newest, oldest, least recently proven", examples=["newest", "oldest"]),
+]
+
+
+@flow(name="restore-validation", flow_run_name="restore validation of {cluster}")
+def restore_validation(cluster: Cluster, config: ConfigPath = None, backup: BackupChoice = "newest") -> str:
+    """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
+
+    At three in the morning: NOT EQUAL names the table and both values; keep older backups (`pgproof hold`) and
+    drill them. NOT EXACT says nothing of the backup; run it again. The source is only read.
+    """
+    stored = prove(cluster, config, choose_backup(cluster, config, backup))
+    refuse_unproven(cluster, stored)
+    return stored.key
+
+
+def prove(cluster: str, config: str | None, label: str) -> StoredProof:
+    """The steps of a drill; whatever comes of it is recorded, and the scratch copy is removed."""
+    fence = fence_source(cluster, config)
+    restored = compared = failure = None
+    try:
+        restored = restore_backup(cluster, fence, label, config)
+        compared = compare_with_source(cluster, fence, restored, config)
+    except VERDICTS as error:
+        failure = error
+    finally:
+        if restored is not None:
+            restored.scratch.remove()
+    if compared is not None and restored is not None:
+        restored = compared.restored
+    stored = record_proof(cluster, fence, label, restored, compared, failure, config)
+    show_proof(cluster, stored)
+    return stored
+
+
+def refuse_unproven(cluster: str, stored: StoredProof) -> None:
+    """Fail the run when there is no proof, so that its alert goes out.
+
+    Raises:
+        NotProven: with the verdict.
+    """
+    proof = stored.proof
+    if not proof.proven:
+        raise NotProven(
+            f'backup "{proof.backup}" of cluster "{cluster}" is {proof.verdict}',
+            f"{proof.summary}. The evidence is {stored.key}.",
+            f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
+        )

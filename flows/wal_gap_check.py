@@ -1,0 +1,42 @@
+"""The flow ``wal-gap-check``."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.base_backup import Cluster, ConfigPath
+from pgproof.errors import WalGap
+from pgproof.wal.check import WalCheck
+from tasks.artifacts import show_wal
+from tasks.wal import check_wal_archive
+
+
+@flow(name="wal-gap-check", flow_run_name="WAL gap check of {cluster}")
+def wal_gap_check(cluster: Cluster, config: ConfigPath = None, content: bool = False) -> dict[str, object]:
+    """Look for gaps in the WAL archive.
+
+    At three in the morning: a gap means that some points in time cannot be recovered. Copy the named segment
+    from the source's pg_wal and run `pgproof wal push` on it; if it is gone, take a new base backup now.
+    """
+    found = check_wal_archive(cluster, config, content)
+    show_wal(cluster, found)
+    refuse_gaps(cluster, found)
+    return found.as_dict()
+
+
+def refuse_gaps(cluster: str, found: WalCheck) -> None:
+    """Fail the run when the archive is not whole, so that its alert goes out.
+
+    Raises:
+        WalGap: with the first gap or damaged segment.
+    """
+    if found.ok:
+        return
+    faults = [f"{gap} missing" for gap in found.report.gaps]
+    faults += [f"{name} damaged: {fault}" for name, fault in found.report.damaged]
+    faults += [f"the archiver is failing: {found.archiver_failing}"] if found.archiver_failing else []
+    raise WalGap(
+        f'the WAL archive of cluster "{cluster}" is not whole',
+        "; ".join(faults) + ".",
+        f"pgproof wal check {cluster}; then pgproof backup {cluster}",
+    )

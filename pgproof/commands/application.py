@@ -1,0 +1,279 @@
+"""The command line: options read with Typer; each command's work is a function of its own module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated, Any
+
+import typer
+
+from pgproof import __version__
+from pgproof.commands.console import Session, write_json
+from pgproof.errors import ConfigError, PgproofError
+
+Name = Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")]
+ConfigPath = Annotated[
+    str | None, typer.Option("--config", help="Default: PGPROOF_CONFIG, else ./pgproof.toml.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
+
+application = typer.Typer(
+    name="pgproof",
+    help="PostgreSQL backup and disaster recovery that proves every backup by restoring it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+wal = typer.Typer(help="The WAL archive.", no_args_is_help=True, rich_markup_mode=None)
+application.add_typer(wal, name="wal")
+_default_config: list[str | None] = [None]
+
+
+def _session(config: str | None, as_json: bool) -> Session:
+    return Session.start(config or _default_config[0], as_json)
+
+
+@application.callback()
+def main_options(
+    config: ConfigPath = None,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options before the command."""
+    _default_config[0] = config
+    if version:
+        typer.echo(f"pgproof {__version__}")
+        raise typer.Exit
+
+
+@application.command()
+def backup(
+    name: Name,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Build on the newest backup (17+).")
+    ] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Take a base backup into the repository."""
+    from pgproof.commands import backups
+
+    return backups.backup(_session(config, json), name, incremental)
+
+
+@application.command("list")
+def list_(name: Name, config: ConfigPath = None, json: Json = False) -> int:
+    """Show every backup with its state: complete, proven or failed."""
+    from pgproof.commands import backups
+
+    return backups.list_backups(_session(config, json), name)
+
+
+@application.command()
+def verify(
+    name: Name,
+    backup: Annotated[str | None, typer.Option("--backup", help="One backup; default: all.")] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Read every stored byte and compare with what the backup records name."""
+    from pgproof.commands import backups
+
+    return backups.verify(_session(config, json), name, backup)
+
+
+@wal.command()
+def check(
+    name: Name,
+    content: Annotated[
+        bool, typer.Option("--content", help="Read every segment, not only its name.")
+    ] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Look for gaps along every timeline, and show what can be recovered."""
+    from pgproof.commands import wal as wal_command
+
+    return wal_command.check(_session(config, json), name, content)
+
+
+@wal.command()
+def push(
+    path: Annotated[str, typer.Argument(help="A file of pg_wal, as PostgreSQL's %p.")],
+    cluster: Annotated[str | None, typer.Option("--cluster")] = None,
+    config: ConfigPath = None,
+) -> int:
+    """Archive one WAL file; this is archive_command."""
+    return _wal_file(["push", path], cluster, config)
+
+
+@wal.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name of the WAL file, as PostgreSQL's %f.")],
+    path: Annotated[str, typer.Argument(help="Where to put it, as PostgreSQL's %p.")],
+    cluster: Annotated[str | None, typer.Option("--cluster")] = None,
+    config: ConfigPath = None,
+) -> int:
+    """Fetch one WAL file; this is restore_command. Exit code 1: not archived; over 128: any fault."""
+    return _wal_file(["fetch", name, path], cluster, config)
+
+
+def _wal_file(words: list[str], cluster: str | None, config: str | None) -> int:
+    from pgproof.commands.wal_files import main
+
+    options = [f"--cluster={cluster}"] if cluster else []
+    path = config or _default_config[0]
+    code = main([*([f"--config={path}"] if path else []), *options, "wal", *words])
+    return 2 if code is None else code
+
+
+@application.command()
+def restore(
+    name: Name,
+    to: Annotated[str, typer.Option("--to", help="Data directory to make; empty or absent.")],
+    target_time: Annotated[str | None, typer.Option(help="With its zone: 2026-11-23 20:15:00+01:00.")] = None,
+    target_lsn: Annotated[str | None, typer.Option()] = None,
+    target_xid: Annotated[str | None, typer.Option()] = None,
+    target_name: Annotated[str | None, typer.Option(help="A restore point.")] = None,
+    target_immediate: Annotated[bool, typer.Option(help="As soon as the backup is consistent.")] = False,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="Stop just before the target.")] = False,
+    target_timeline: Annotated[str | None, typer.Option(help="A number, or latest.")] = None,
+    target_action: Annotated[str, typer.Option(help="pause, promote or shutdown.")] = "pause",
+    backup: Annotated[
+        str | None, typer.Option("--backup", help="Default: the newest proven one that fits.")
+    ] = None,
+    tablespace: Annotated[
+        list[str] | None, typer.Option("--tablespace", help="OLD=NEW, as often as needed.")
+    ] = None,
+    standby: Annotated[bool, typer.Option("--standby", help="Keep following the archive.")] = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="The restored cluster archives on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write nothing.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Restore a backup, and set up recovery to a target; everything is checked before the first write."""
+    from pathlib import Path
+
+    from pgproof.commands import restore as restore_command
+    from pgproof.errors import InvalidTarget
+    from pgproof.restore.plan import RestoreRequest
+    from pgproof.restore.target import RecoveryTarget
+
+    if target_action not in ("pause", "promote", "shutdown"):
+        raise InvalidTarget(f'invalid target action "{target_action}"', hint="pause, promote or shutdown")
+    session = _session(config, json)
+    target = RecoveryTarget.build(
+        time=target_time,
+        lsn=target_lsn,
+        xid=target_xid,
+        name=target_name,
+        immediate=target_immediate,
+        exclusive=exclusive,
+        timeline=target_timeline,
+    )
+    if standby and target.kind != "end":
+        raise InvalidTarget("a standby has no recovery target", hint="leave out --standby or the target")
+    request = RestoreRequest(
+        Path(to).absolute(),
+        target,
+        backup,
+        restore_command.parse_tablespaces(tablespace or []),
+        standby,
+        target_action,
+        take_over,
+    )
+    return restore_command.restore(session, name, request, dry_run)
+
+
+@application.command()
+def drill(
+    name: Name,
+    backup: Annotated[str | None, typer.Option("--backup", help="Default: the newest.")] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest backup.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Prove a backup: restore it, recover to the exact cut, compare every table with the source."""
+    from pgproof.commands import drill as drill_command
+
+    return drill_command.drill(_session(config, json), name, backup, oldest)
+
+
+@application.command()
+def expire(
+    name: Name,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Remove what newer proof has made unnecessary; every backup gets a verdict with its reasons."""
+    from pgproof.commands import retention
+
+    return retention.run_expire(_session(config, json), name, dry_run)
+
+
+@application.command()
+def hold(
+    name: Name,
+    label: Annotated[str, typer.Argument(help="The backup.")],
+    reason: Annotated[str | None, typer.Option("--reason")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="With its zone.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Let it go again.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Keep a backup whatever retention says."""
+    from pgproof.commands import retention
+
+    return retention.hold(_session(config, json), name, label, reason, until, release)
+
+
+def _add_plugins(words: list[str]) -> None:
+    """Add the one command of a higher layer that was asked for; all of them for ``--help``."""
+    for point in entry_points(group="pgproof.commands"):
+        if point.name not in words and "--help" not in words and words:
+            continue
+        application.command(point.name)(_loaded(point))
+
+
+def _loaded(point: Any) -> Callable[..., int]:
+    try:
+        function: Callable[..., int] = point.load()
+    except ImportError as error:
+        text = str(error)
+
+        def missing() -> int:
+            raise ConfigError(
+                f"pgproof {point.name} needs Prefect, which is not installed here",
+                f"{text}.",
+                "pip install 'pgproof[prefect]'",
+            )
+
+        missing.__doc__ = "Needs pgproof[prefect]."
+        return missing
+    return function
+
+
+def run(words: list[str]) -> int:
+    """Run a command line; every error of ours becomes its message and exit code."""
+    as_json = "--json" in words
+    _add_plugins(words)
+    try:
+        code = application(words, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except PgproofError as error:
+        if as_json:
+            write_json(error.as_dict())
+        sys.stderr.write(f"pgproof: {error}\n")
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("pgproof: interrupted\n")
+        return 130
+    except Exception as error:
+        show = getattr(error, "show", None)  # Typer's usage errors, whose class it keeps to itself
+        if show is None:
+            raise
+        show()
+        return 2

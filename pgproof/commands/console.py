@@ -1,0 +1,115 @@
+"""The console: a readable page for a person, one JSON document for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from pgproof.config import ClusterConfig, Config, load
+from pgproof.repository.repository import Archive, Credentials, Repository, find_archive, open_repository
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of the command: its configuration, and how it answers."""
+
+    config: Config
+    json: bool
+    console: Console
+
+    @classmethod
+    def start(cls, config: str | None, as_json: bool) -> Session:
+        return cls(load(config), as_json, make_console())
+
+    def cluster(self, name: str) -> ClusterConfig:
+        return self.config.cluster(name)
+
+    def repository(self, cluster: ClusterConfig, credentials: Credentials | None = None) -> Repository:
+        return open_repository(self.config.repository_of(cluster), credentials)
+
+    def archive(self, cluster: ClusterConfig) -> Archive:
+        return find_archive(self.repository(cluster), cluster)
+
+    def show(self, content: Any, page: Callable[[Console], None]) -> None:
+        """Answer with JSON or with a page."""
+        if self.json:
+            write_json(content)
+        else:
+            page(self.console)
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A progress bar on a terminal; nothing elsewhere."""
+        if self.json or not sys.stderr.isatty():
+            yield lambda size: None
+            return
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda size: bar.advance(task, size)
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal; wide enough for our tables where there is none."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def write_json(content: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table that copies and pastes well."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold", no_wrap=column in ("backup", "state", "LSN"))
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def size(count: float) -> str:
+    """Bytes for a person: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: 3.2 s, 4 min 5 s, 2 h 3 min, 5 d 2 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, name, below, below_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= unit:
+            rest = whole % unit // below
+            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
+    return f"{whole} s"

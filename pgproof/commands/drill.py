@@ -1,0 +1,133 @@
+"""``drill``: restore validation without Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from pgproof.backups.catalog import read_catalog
+from pgproof.commands.backups import now
+from pgproof.commands.console import Session, duration, size, table
+from pgproof.config import ClusterConfig
+from pgproof.errors import Finding, PgproofError, RecoveryFailed
+from pgproof.repository.repository import Archive
+from pgproof.validation.drill import compare_restored, make_proof, restore_scratch
+from pgproof.validation.evidence import store_evidence
+from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
+from pgproof.validation.fence import Fence, write_fence
+from pgproof.validation.fencing import take_fence
+from pgproof.validation.proof import Proof
+
+Say = Callable[[str], None]
+
+
+def drill(session: Session, name: str, label: str | None, oldest: bool) -> int:
+    """Prove a backup, and show the proof."""
+    cluster = session.cluster(name)
+    archive = session.archive(cluster)
+    catalog = read_catalog(archive)
+    entry = catalog.entry(label) if label else catalog.newest
+    if oldest:
+        entry = catalog.entries[0]
+    say: Say = (lambda text: None) if session.json else (lambda text: session.console.print(f"  {text}"))
+    if not session.json:
+        session.console.print(f"drill of backup {entry.label}")
+    proof, key = run_drill(session, cluster, archive, entry.label, say)
+    session.show({**proof.as_dict(), "key": key}, lambda console: show(console, proof, key))
+    return 0 if proof.proven else 1
+
+
+def run_drill(
+    session: Session, cluster: ClusterConfig, archive: Archive, label: str, say: Say
+) -> tuple[Proof, str]:
+    """All steps of a drill, one after the other; whatever comes of it is recorded.
+
+    Raises:
+        TransientError and others: what says nothing of the backup, such as a source that does not answer.
+    """
+    fence = take_fence(cluster, lambda system: archive, now)
+    write_fence(archive, fence)
+    say(
+        f"fenced the source: {len(fence.databases)} databases, {fence.rows} rows counted, cut at LSN {fence.cut}"
+    )
+    restored = comparison = failure = None
+    outcome: ExpectationOutcome | None = None
+    if fence.exact:
+        try:
+            restored = restore_scratch(cluster, archive, fence, label)
+            say(
+                f"restored {size(restored.size)} and {restored.wal[2]} WAL segments into {restored.scratch.root}"
+            )
+            run = _expectations(session, cluster, fence)
+            on_database = run.on_database if run else (lambda database, dsn: None)
+            comparison = compare_restored(cluster, fence, restored, on_database)
+            say(f"recovered to the cut and compared: {comparison.summary()}")
+            if run is not None:
+                outcome = run.finish(comparison, sum(len(d.tables) for d in fence.databases))
+                say(f"Great Expectations: {outcome.summary}")
+        except (RecoveryFailed, Finding) as error:
+            failure = error
+        finally:
+            if restored is not None:
+                restored.scratch.remove()
+    proof = make_proof(
+        archive,
+        fence,
+        label,
+        now,
+        restored=restored,
+        comparison=comparison,
+        failure=failure,
+        expectations=outcome.as_dict() if outcome else None,
+    )
+    return proof, store_evidence(archive, proof, outcome)
+
+
+def _expectations(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
+    if available():
+        return ExpectationRun(cluster, docs_directory(session.config.state, cluster.name, fence.identifier))
+    if cluster.expectations:
+        raise PgproofError(
+            f'cluster "{cluster.name}" has expectations and Great Expectations is not installed',
+            hint="pip install 'pgproof[prefect]'",
+        )
+    return None
+
+
+def docs_directory(state: Path, cluster: str, fence: str) -> Path:
+    """Where the Data Docs of one drill lie."""
+    return state / "data-docs" / cluster / fence
+
+
+def show(console: Console, proof: Proof, key: str) -> None:
+    """A page about a proof: the verdict first."""
+    colour = "green" if proof.proven else "red"
+    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {proof.summary}", markup=True)
+    cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
+    console.print(
+        f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({proof.wal[2]} segments)"
+    )
+    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
+    console.print(
+        f"  RTO measured: {duration(proof.rto_seconds)} for {size(proof.restored_bytes)} ({phases})"
+    )
+    rows = [
+        (
+            t["database"],
+            t["table"],
+            str(t["source_rows"]),
+            str(t["restored_rows"]),
+            "equal" if t["equal"] else "DIFFERENT",
+        )
+        for t in proof.tables
+    ]
+    if rows:
+        console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    for item in proof.not_checked:
+        console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
+    if proof.expectations:
+        console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
+        console.print(f"  Data Docs: {proof.expectations['data_docs']}")
+    console.print(f"  proof: {key}")

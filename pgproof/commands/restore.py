@@ -1,0 +1,151 @@
+"""``restore``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pgproof.backups.catalog import read_catalog
+from pgproof.commands.console import Session, size
+from pgproof.config import ClusterConfig
+from pgproof.errors import InvalidTarget, ProgramMissing
+from pgproof.postgres.programs import account, find_bin_directory
+from pgproof.repository.repository import Archive
+from pgproof.restore.execute import execute
+from pgproof.restore.locate import WalReader
+from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
+from pgproof.wal.archive import list_wal
+
+
+def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool) -> int:
+    """Plan a restore, show the plan, and do it."""
+    cluster = session.cluster(name)
+    archive = session.archive(cluster)
+    plan = make_plan(cluster, archive, request)
+    content: dict[str, Any] = {
+        "backup": plan.record.label,
+        "destination": str(request.destination),
+        "target": str(request.target),
+        "timeline": plan.history.timeline,
+        "segments": len(plan.segments),
+        "room": plan.room,
+        "steps": plan.steps(),
+        "warnings": list(plan.warnings),
+        "next": next_steps(cluster, plan),
+        "done": not dry_run,
+    }
+    if not session.json:
+        show_plan(session.console, plan)
+    if not dry_run:
+        with session.progress(f"restore {name}", sum(record.raw_size for record in plan.chain)) as progress:
+            run_plan(session.config.path, cluster, archive, plan, progress)
+    session.show(content, lambda console: show_end(console, cluster, plan, dry_run))
+    return 0
+
+
+def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest) -> RestorePlan:
+    """The plan, with WAL read by the programs of the backup's major version."""
+    return plan_restore(
+        request,
+        read_catalog(archive),
+        lambda segment_size: list_wal(archive, segment_size),
+        lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
+    )
+
+
+def run_plan(
+    config: Path,
+    cluster: ClusterConfig,
+    archive: Archive,
+    plan: RestorePlan,
+    progress: Any = lambda size: None,
+) -> None:
+    """Restore as planned, with a restore_command that names this program and configuration."""
+    try:
+        bin_directory: Path | None = find_bin_directory(plan.record.major, cluster.bin_directory)
+    except ProgramMissing:
+        if len(plan.chain) > 1:
+            raise
+        bin_directory = None  # the files can be put back without any program of PostgreSQL
+    execute(
+        plan,
+        archive,
+        bin_directory,
+        restore_command(config, cluster.name),
+        owner=account(cluster.drill.run_as),
+        workers=cluster.backup.workers,
+        progress=progress,
+    )
+
+
+def program() -> str:
+    """How PostgreSQL can call this very program."""
+    beside = Path(sys.executable).with_name("pgproof")
+    return shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m pgproof.cli"
+
+
+def restore_command(config: Path, cluster: str) -> str:
+    """The restore_command of a restored cluster."""
+    path = shlex.quote(str(config)).replace("%", "%%")
+    return f'{program().replace("%", "%%")} --config {path} wal fetch --cluster {cluster} %f "%p"'
+
+
+def parse_tablespaces(options: list[str]) -> Mapping[str, str]:
+    """``OLD=NEW`` options as a mapping."""
+    pairs = {}
+    for option in options:
+        old, equals, new = option.partition("=")
+        if not equals or not old or not Path(new).is_absolute():
+            raise InvalidTarget(
+                f'invalid tablespace mapping "{option}"',
+                "It is OLD=NEW with absolute paths.",
+                "--tablespace /old=/new",
+            )
+        pairs[old] = new
+    return pairs
+
+
+def next_steps(cluster: ClusterConfig, plan: RestorePlan) -> list[str]:
+    """What to type next."""
+    data = shlex.quote(str(plan.request.destination))
+    try:
+        directory = str(find_bin_directory(plan.record.major, cluster.bin_directory)) + "/"
+    except ProgramMissing:
+        directory = ""
+    steps = [f"{directory}pg_ctl -D {data} -l {data}.log start"]
+    if plan.request.standby:
+        steps.append("SELECT pg_last_wal_replay_lsn();  -- it follows the archive")
+    elif plan.request.target_action == "pause" and plan.request.target.kind != "end":
+        steps.append("look at the data: the server is read-only at the target")
+        steps.append("SELECT pg_wal_replay_resume();  -- accept this point and open for writing")
+    if not plan.request.take_over:
+        steps.append("ALTER SYSTEM RESET archive_mode;  -- and restart, when this cluster takes over")
+    return steps
+
+
+def show_plan(console: Console, plan: RestorePlan) -> None:
+    """The plan as numbered steps."""
+    console.print(f"restore of cluster {plan.record.cluster} to {plan.request.target}")
+    for number, step in enumerate(plan.steps(), 1):
+        console.print(f"  {number}. {step}")
+    first, last = plan.segments[0], plan.segments[-1]
+    console.print(
+        f"  needs {size(plan.room)} of room and WAL {first} to {last} ({len(plan.segments)} segments, all there)"
+    )
+    for warning in plan.warnings:
+        console.print(f"  [yellow]warning[/yellow]: {warning}")
+
+
+def show_end(console: Console, cluster: ClusterConfig, plan: RestorePlan, dry_run: bool) -> None:
+    """What was done, and what to type next."""
+    if dry_run:
+        console.print("dry run: nothing was written")
+        return
+    console.print(f"[green]restored[/green] into {plan.request.destination}; it recovers when it is started:")
+    for step in next_steps(cluster, plan):
+        console.print(f"  {step}", soft_wrap=True)

@@ -1,0 +1,82 @@
+"""``expire`` and ``hold``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from pgproof.commands.backups import now
+from pgproof.commands.console import Session, size, table
+from pgproof.repository.lease import hold_lease
+from pgproof.restore.target import parse_time
+from pgproof.retention.expire import ExpireResult, expire, gather_facts
+from pgproof.retention.hold import add_hold, remove_hold
+from pgproof.retention.plan import ExpirePlan, plan_expire
+from pgproof.retention.table import COLUMNS, rows
+
+
+def run_expire(session: Session, name: str, dry_run: bool) -> int:
+    """Show the plan, and carry it out under the lease unless it is a dry run."""
+    cluster = session.cluster(name)
+    archive = session.archive(cluster)
+    if dry_run:
+        plan = plan_expire(gather_facts(archive, cluster.retention, now()))
+        session.show(plan_dict(plan, None), lambda console: show(console, plan, None))
+        return 0
+    with hold_lease(archive.store, archive.layout.lease, f'retention pruning of cluster "{name}"') as lease:
+        plan = plan_expire(gather_facts(archive, cluster.retention, now()))
+        result = expire(archive, plan, lease)
+    session.show(plan_dict(plan, result), lambda console: show(console, plan, result))
+    return 0
+
+
+def plan_dict(plan: ExpirePlan, result: ExpireResult | None) -> dict[str, Any]:
+    """A plan as ``--json`` shows it."""
+    return {
+        "backups": [
+            {"backup": v.label, "keep": v.keep, "reasons": list(v.reasons), "state": v.state}
+            for v in plan.verdicts
+        ],
+        "torn": list(plan.torn),
+        "wal_objects": len(plan.remove_wal),
+        "bytes": plan.freed,
+        "warnings": list(plan.warnings),
+        "done": result is not None,
+    }
+
+
+def show(console: Console, plan: ExpirePlan, result: ExpireResult | None) -> None:
+    """The plan as a table, and what was done of it."""
+    console.print(table("retention", COLUMNS, [tuple(row) for row in rows(plan)]))
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", markup=False, style="yellow")
+    if result is None:
+        console.print(f"dry run: nothing was removed; {size(plan.freed)} would be")
+    else:
+        console.print(
+            f"removed {len(result.backups)} backups, {len(result.torn)} torn ones and {result.wal_objects} WAL "
+            f"objects: {size(result.freed)}"
+        )
+
+
+def hold(
+    session: Session, name: str, label: str, reason: str | None, until: str | None, release: bool
+) -> int:
+    """Hold a backup, or let it go again."""
+    archive = session.archive(session.cluster(name))
+    if release:
+        remove_hold(archive, label)
+        session.show(
+            {"backup": label, "held": False}, lambda c: c.print(f"backup {label} is not held any more")
+        )
+        return 0
+    end: datetime | None = parse_time(until) if until else None
+    made = add_hold(archive, label, reason or "held by hand", end)
+    limit = f" until {made.until:%F %T%z}" if made.until else ""
+    session.show(
+        {"backup": label, "held": True, "reason": made.reason, "until": made.until},
+        lambda console: console.print(f"backup {label} is held{limit}: {made.reason}", markup=False),
+    )
+    return 0

@@ -1,0 +1,1 @@
+"""Prefect tasks: retried by error class, thin, one engine call each."""

@@ -1,0 +1,32 @@
+"""The task of a base backup."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pgproof.backups.base_backup import take_backup
+from pgproof.backups.record import BackupRecord
+from tasks.retries import RETRY
+from tasks.work import now, open_work
+
+
+@dataclass(frozen=True)
+class TakenBackup:
+    """A backup that is complete in the repository, and how many seconds it took."""
+
+    record: BackupRecord
+    seconds: float
+    repository: str
+
+
+@task(name="take base backup", cache_policy=NO_CACHE, timeout_seconds=24 * 3600, **RETRY)
+def take_base_backup(cluster: str, config: str | None = None, incremental: bool = False) -> TakenBackup:
+    """Stream a base backup into the repository; done when its record and all of its WAL are there."""
+    work = open_work(cluster, config)
+    started = time.monotonic()
+    record = take_backup(work.cluster, work.repository, now, incremental=incremental)
+    return TakenBackup(record, round(time.monotonic() - started, 3), work.repository.store.url)

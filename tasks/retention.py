@@ -1,0 +1,29 @@
+"""The tasks of retention pruning: the plan is shown before it is carried out."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pgproof.repository.lease import hold_lease
+from pgproof.retention.expire import ExpireResult, expire, gather_facts
+from pgproof.retention.plan import ExpirePlan, plan_expire
+from tasks.retries import RETRY
+from tasks.work import now, open_work
+
+
+@task(name="plan retention", cache_policy=NO_CACHE, timeout_seconds=3600, **RETRY)
+def plan_retention(cluster: str, config: str | None = None) -> ExpirePlan:
+    """A verdict with its reasons for every backup; nothing is removed."""
+    work = open_work(cluster, config)
+    return plan_expire(gather_facts(work.archive, work.cluster.retention, now()))
+
+
+@task(name="expire", cache_policy=NO_CACHE, timeout_seconds=6 * 3600, **RETRY)
+def expire_backups(cluster: str, config: str | None = None) -> ExpireResult:
+    """Carry out the plan as it is now, alone: under the repository's lease, records first."""
+    work = open_work(cluster, config)
+    archive = work.archive
+    purpose = f'retention pruning of cluster "{cluster}"'
+    with hold_lease(archive.store, archive.layout.lease, purpose) as lease:
+        return expire(archive, plan_expire(gather_facts(archive, work.cluster.retention, now())), lease)

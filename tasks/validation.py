@@ -1,0 +1,113 @@
+"""The tasks of restore validation: each can be tried again without the ones before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pgproof.backups.catalog import read_catalog
+from pgproof.errors import Finding, RecoveryFailed
+from pgproof.validation.comparison import Comparison
+from pgproof.validation.drill import Restored, compare_restored, make_proof, restore_scratch
+from pgproof.validation.evidence import store_evidence
+from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
+from pgproof.validation.fence import Fence, read_fence, write_fence
+from pgproof.validation.fencing import take_fence
+from pgproof.validation.proof import Proof
+from tasks.retries import RETRY
+from tasks.work import now, open_work
+
+LONG = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison, what Great Expectations says of it, and the restored copy with all its phases."""
+
+    restored: Restored
+    comparison: Comparison
+    outcome: ExpectationOutcome
+
+
+@dataclass(frozen=True)
+class StoredProof:
+    """A proof, and where it lies."""
+
+    proof: Proof
+    key: str
+    fence: Fence
+
+
+@task(name="choose backup", cache_policy=NO_CACHE, timeout_seconds=600, **RETRY)
+def choose_backup(cluster: str, config: str | None = None, backup: str = "newest") -> str:
+    """The label of the backup to prove: a label, ``newest``, ``oldest`` or ``least recently proven``."""
+    catalog = read_catalog(open_work(cluster, config).archive)
+    newest = catalog.newest
+    if backup == "newest":
+        return newest.label
+    if backup == "oldest":
+        return catalog.entries[0].label
+    if backup == "least recently proven":
+        return min(catalog.entries, key=lambda e: (e.proven_at is not None, e.proven_at, e.label)).label
+    return catalog.entry(backup).label
+
+
+@task(name="fence source", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+def fence_source(cluster: str, config: str | None = None) -> str:
+    """Take a fence with an exact cut, and count the source under it; the fence's identifier."""
+    work = open_work(cluster, config)
+    fence = take_fence(work.cluster, lambda system: work.archive, now)
+    write_fence(work.archive, fence)
+    return fence.identifier
+
+
+@task(name="restore backup to scratch", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
+    """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
+    work = open_work(cluster, config)
+    return restore_scratch(work.cluster, work.archive, read_fence(work.archive, fence), backup)
+
+
+@task(name="compare with source", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+def compare_with_source(cluster: str, fence: str, restored: Restored, config: str | None = None) -> Compared:
+    """Recover the copy to the exact cut and compare every table, then let Great Expectations judge."""
+    work = open_work(cluster, config)
+    read = read_fence(work.archive, fence)
+    docs = work.config.state / "data-docs" / cluster / fence
+    run = ExpectationRun(work.cluster, docs)
+    comparison = compare_restored(work.cluster, read, restored, run.on_database)
+    return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
+
+
+@task(name="record proof", cache_policy=NO_CACHE, timeout_seconds=600, **RETRY)
+def record_proof(
+    cluster: str,
+    fence: str,
+    backup: str,
+    restored: Restored | None = None,
+    compared: Compared | None = None,
+    failure: Exception | None = None,
+    config: str | None = None,
+) -> StoredProof:
+    """Store the evidence, whatever the verdict."""
+    archive = open_work(cluster, config).archive
+    read = read_fence(archive, fence)
+    expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
+    proof = make_proof(
+        archive,
+        read,
+        backup,
+        now,
+        restored=restored,
+        comparison=compared.comparison if compared else None,
+        failure=failure,
+        expectations=expectations,
+    )
+    return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
+
+
+# What says something of the backup rather than of its surroundings: it ends the drill with a verdict
+VERDICTS = (RecoveryFailed, Finding)

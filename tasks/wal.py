@@ -1,0 +1,17 @@
+"""The task of the WAL gap check."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pgproof.wal.check import WalCheck, check_wal
+from tasks.retries import RETRY
+from tasks.work import open_work
+
+
+@task(name="check WAL archive", cache_policy=NO_CACHE, timeout_seconds=6 * 3600, **RETRY)
+def check_wal_archive(cluster: str, config: str | None = None, content: bool = False) -> WalCheck:
+    """Look for gaps along every timeline, and measure how far the archive is behind the source."""
+    work = open_work(cluster, config)
+    return check_wal(work.cluster, work.archive, content=content)

@@ -1,0 +1,52 @@
+"""Fixtures for every test: sources of each major version, and a Prefect server a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.postgres import Source, installed, running_source
+
+MAJORS = (15, 17, 18)
+
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = os.geteuid() == 0
+    for item in items:
+        if item.get_closest_marker("as_root") and not root:
+            item.add_marker(pytest.mark.skip(reason="needs root; make test runs these apart when it is root"))
+
+
+@pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")
+def any_source(request: pytest.FixtureRequest) -> Iterator[Source]:
+    """A source of each supported major version that is installed here."""
+    if reason := installed(request.param):
+        pytest.skip(reason)
+    with running_source(request.param) as source:
+        yield source
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    """A source of PostgreSQL 17."""
+    with running_source(17) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Prefect server for the flows of a session, with no wait between retries' heartbeats."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield tmp_path_factory.mktemp("prefect")
