@@ -84,6 +84,7 @@ def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
         f"file://{place.repository}",
         config_path=place.config,
         apply=True,
+        optional=True,
         admin_dsn=_dsn(server, "postgres"),
     )
     server.stop("fast")  # archive_mode needs a restart
@@ -156,7 +157,8 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
         )
     _step(
         console,
-        f"[green]shop.product is back[/green] after {duration(seconds)}: {after[0]:,} rows, content hash {after[1]}, as before",
+        f"[green]shop.product is back[/green] after {duration(seconds)}: {after[0]:,} rows, "
+        f"content hash {after[1]}, as before",
     )
     _step(console, f"the newest order in the copy is of {last[0]:%T.%f}, the target was {target:%T.%f}")
 

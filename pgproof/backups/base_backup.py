@@ -90,11 +90,12 @@ def take_backup(
         )
         archive = repository.archive(cluster.name, facts.system_identifier)
         check_ready(cluster, facts)
-        parent = choose_parent(cluster, facts, read_catalog(archive)) if incremental else None
         if not facts.in_recovery:
             check_archiving(connection, archive, facts)
     purpose = f'a base backup of cluster "{cluster.name}"'
     with hold_lease(archive.store, archive.layout.lease, purpose) as lease:
+        # under the lease, so that expire cannot take the parent away meanwhile
+        parent = choose_parent(cluster, facts, read_catalog(archive)) if incremental else None
         return _take(cluster, archive, facts, parent, lease, clock, progress)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pgproof import __version__
-from pgproof.commands.console import Session, write_json
+from pgproof.commands.console import Session, show, write_json
 from pgproof.errors import ConfigError, PgproofError
 
 Name = Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")]
@@ -46,6 +46,52 @@ def main_options(
     if version:
         typer.echo(f"pgproof {__version__}")
         raise typer.Exit
+
+
+@application.command()
+def init(
+    name: Name,
+    dsn: Annotated[str, typer.Option("--dsn", help="How pgproof shall connect; without a password.")],
+    repository: Annotated[str, typer.Option("--repository", help="file:///path, s3://bucket/prefix, ...")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make the role, the grants and the settings.")
+    ] = False,
+    optional: Annotated[bool, typer.Option("--optional", help="Apply what is only advised, too.")] = False,
+    admin_dsn: Annotated[str | None, typer.Option("--admin-dsn", help="A superuser, for --apply.")] = None,
+    password: Annotated[str | None, typer.Option(help="By reference: env:NAME or file:/path.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Of an S3 store that is not AWS.")] = None,
+    region: Annotated[str | None, typer.Option(help="Of an S3 store.")] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Look at a server, write pgproof.toml, and show (or apply) the settings and grants that are missing."""
+    from pgproof.commands import init as init_command
+
+    result = init_command.initialise(
+        name,
+        dsn,
+        repository,
+        config_path=config or _default_config[0],
+        apply=apply,
+        optional=optional,
+        admin_dsn=admin_dsn,
+        password=password,
+        endpoint=endpoint,
+        region=region,
+    )
+    show(result.as_dict(), lambda console: init_command.render(console, result), json)
+    return 0
+
+
+@application.command()
+def doctor(name: Name, config: ConfigPath = None, json: Json = False) -> int:
+    """What would stop a backup, a restore or a proof today, each with its mend."""
+    from pgproof.commands import doctor as doctor_command
+
+    session = _session(config, json)
+    checks = doctor_command.doctor(name, session.config)
+    session.show(doctor_command.as_dict(checks), lambda console: doctor_command.render(console, checks))
+    return doctor_command.exit_code(checks)
 
 
 @application.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from pgproof.postgres.connection import connect
 from pgproof.postgres.grants import RELOAD, Step
 
 State = Literal["to do", "done", "needs restart", "failed", "left out"]
-_SETTING = re.compile(r"ALTER SYSTEM SET (\w+) = ")
 _PASSWORD = "\\password "
 _RELOAD_LIMIT = 3.0  # seconds until a reload must show
 
@@ -37,6 +35,11 @@ class StepResult:
 def show_steps(steps: Iterable[Step]) -> tuple[StepResult, ...]:
     """The steps, none of them run."""
     return tuple(StepResult(step, "to do") for step in steps)
+
+
+def waiting_steps(steps: Iterable[Step]) -> tuple[StepResult, ...]:
+    """Steps that were run before, and wait for a restart."""
+    return tuple(StepResult(step, "needs restart", "changed before") for step in steps)
 
 
 def apply_steps(
@@ -63,7 +66,7 @@ def apply_steps(
                 results.append(StepResult(step, "left out", "optional"))
             else:
                 results.append(_run(connection, step))
-        if any(_SETTING.match(result.step.sql) for result in results if _worked(result)):
+        if any(result.step.setting for result in results if _worked(result)):
             return _reload(connection, results)
         return tuple(results)
 
@@ -99,19 +102,17 @@ def _reload(connection: psycopg.Connection, results: list[StepResult]) -> tuple[
         connection.execute(RELOAD.encode())
     except psycopg.Error as error:
         reason = f"set, but not reloaded: {_one_line(error)}"
-        return tuple(
-            replace(r, state="failed", detail=reason) if _SETTING.match(r.step.sql) else r for r in results
-        )
-    names = {match[1] for r in results if _worked(r) and (match := _SETTING.match(r.step.sql))}
+        return tuple(replace(r, state="failed", detail=reason) if r.step.setting else r for r in results)
+    names = {r.step.setting for r in results if _worked(r) and r.step.setting}
     ignored = _ignored(connection, names)
     return tuple(_checked(result, ignored) for result in results)
 
 
 def _checked(result: StepResult, ignored: dict[str, str]) -> StepResult:
-    match = _SETTING.match(result.step.sql)
-    if not _worked(result) or match is None or match[1] not in ignored:
+    source = ignored.get(result.step.setting) if _worked(result) else None
+    if source is None:
         return result
-    return replace(result, state="failed", detail=f"the server keeps the value of its {ignored[match[1]]}")
+    return replace(result, state="failed", detail=f"the server keeps the value of its {source}")
 
 
 def _ignored(connection: psycopg.Connection, names: set[str]) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Addition:
         lines = [("dsn", wanted.dsn), ("password", wanted.password), ("repository", self.repository)]
         section = _section(f"clusters.{wanted.name}", lines)
         if wanted.password is None:
-            section += '# password = "env:NAME"                  # without: ~/.pgpass, or none\n'
+            section += '# password = "env:NAME"                    # without: ~/.pgpass, or none\n'
         if system_identifier is not None:
             section += f"system_identifier = {system_identifier}\n"
         parts.append(section + _CLUSTER.replace("NAME.", f"{wanted.name}."))

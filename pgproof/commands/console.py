@@ -47,10 +47,7 @@ class Session:
 
     def show(self, content: Any, page: Callable[[Console], None]) -> None:
         """Answer with JSON or with a page."""
-        if self.json:
-            write_json(content)
-        else:
-            page(self.console)
+        show(content, page, self.json)
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
@@ -68,6 +65,14 @@ class Session:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(title, total=total)
             yield lambda size: bar.advance(task, size)
+
+
+def show(content: Any, page: Callable[[Console], None], as_json: bool) -> None:
+    """Answer with JSON or with a page."""
+    if as_json:
+        write_json(content)
+    else:
+        page(make_console())
 
 
 def make_console() -> Console:

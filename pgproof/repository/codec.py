@@ -17,6 +17,8 @@ import zstandard
 from pgproof.errors import ConfigError, ObjectDamaged
 from pgproof.repository.store import CHUNK
 
+_SLICE = 4096  # zeros expand 32,768 times: this bounds what one call may give back to 128 MB
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -112,19 +114,26 @@ def _compress(chunks: Iterable[bytes], level: int) -> Iterator[bytes]:
 
 def _decompress(key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor().decompressobj()
+    pieces: list[bytes] = []
+    size = 0
     try:
         for chunk in chunks:
-            for start in range(0, len(chunk), CHUNK):  # bounds what one call may give back
+            for start in range(0, len(chunk), _SLICE):
                 if decompressor.eof:
                     raise ObjectDamaged(f'object "{key}" has bytes after its end')
-                if data := decompressor.decompress(chunk[start : start + CHUNK]):
-                    yield data
+                pieces.append(decompressor.decompress(chunk[start : start + _SLICE]))
+                size += len(pieces[-1])
                 if decompressor.unused_data:
                     raise ObjectDamaged(f'object "{key}" has bytes after its end')
+                if size >= CHUNK:
+                    yield b"".join(pieces)
+                    pieces, size = [], 0
     except zstandard.ZstdError as error:
         raise ObjectDamaged(f'object "{key}" is damaged', f"zstd says: {error}.") from error
     if not decompressor.eof:
         raise ObjectDamaged(f'object "{key}" is truncated', "The zstd frame does not end.")
+    if size:
+        yield b"".join(pieces)
 
 
 class Measured:

@@ -32,13 +32,21 @@ class Lease:
         key: of the lease object.
         purpose: said to whoever finds it held.
         clock: seconds since the epoch; an argument for the tests.
-        term: seconds.
+        term: seconds without renewal after which it is dead.
+        settle: seconds to wait after a dead lease was taken over, before it counts.
     """
 
     def __init__(
-        self, store: Store, key: str, purpose: str, clock: Callable[[], float] = time.time, term: float = TERM
+        self,
+        store: Store,
+        key: str,
+        purpose: str,
+        clock: Callable[[], float] = time.time,
+        term: float = TERM,
+        settle: float = SETTLE,
     ) -> None:
         self._store, self._key, self._purpose, self._clock, self._term = store, key, purpose, clock, term
+        self._settle = settle
         self._token = secrets.token_hex(8)
         self._expires = 0.0
         self._thread: threading.Thread | None = None
@@ -58,7 +66,7 @@ class Lease:
                 self._remove_if_dead()
                 continue
             if attempt:  # others may have seen the dead lease too, and remove ours for it
-                time.sleep(SETTLE)
+                time.sleep(self._settle)
                 if self._read_token() != self._token:
                     break
             return
@@ -130,7 +138,7 @@ class Lease:
     def release(self) -> None:
         self._stop.set()
         if self._thread is not None:  # it must not write the lease again after this removed it
-            self._thread.join(self._term)
+            self._thread.join(max(self._term, TERM))
         with contextlib.suppress(PgproofError):
             if self._read_token() == self._token:
                 self._store.delete(self._key)

@@ -224,15 +224,19 @@ def _quiet() -> Iterator[None]:
     import logging
     import warnings
 
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # some of its modules set a level of their own, so each is told
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("great_expectations")]
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def available() -> bool:

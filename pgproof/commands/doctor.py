@@ -1,0 +1,58 @@
+"""``doctor``: what would stop a backup, a restore or a proof today, each with its mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from pgproof.commands.console import table
+from pgproof.config import Config
+from pgproof.readiness.checks import Check, examine, stopped
+
+COLUMNS = ("check", "state", "fact")
+
+
+def doctor(name: str, config: Config) -> list[Check]:
+    """Ask every question about a configured cluster.
+
+    Raises:
+        ConfigError: no cluster of this name is configured; nothing else is ever raised.
+    """
+    return examine(config.cluster(name), config)
+
+
+def exit_code(checks: list[Check]) -> int:
+    """1 when something is stopped; advice and what could not be looked at stop nothing."""
+    return int(bool(stopped(checks)))
+
+
+def as_dict(checks: list[Check]) -> dict[str, Any]:
+    """The answer of ``--json``."""
+    return {"stopped": list(stopped(checks)), "checks": [check.as_dict() for check in checks]}
+
+
+def rows(checks: list[Check]) -> list[tuple[str, ...]]:
+    """The checks in rows of ``COLUMNS``."""
+    return [(check.name, check.state, check.fact) for check in checks]
+
+
+def render(console: Console, checks: list[Check]) -> None:
+    """The page for a person: the table, then each mend on lines that can be pasted."""
+    console.print(table("", COLUMNS, [tuple(map(escape, row)) for row in rows(checks)]))
+    for check in checks:
+        if not check.ok and check.mend:
+            console.print(f"\n{check.name} ({check.state}):", markup=False, highlight=False)
+            console.print(check.mend, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\n{summary(checks)}", markup=False, highlight=False)
+
+
+def summary(checks: list[Check]) -> str:
+    """One line at the end."""
+    found = stopped(checks)
+    if found:
+        causes = [check.name for check in checks if check.ok is False and check.blocks]
+        return f"stopped: {', '.join(found)}; because of {', '.join(causes)}"
+    unknown = [check.name for check in checks if check.ok is None]
+    return "nothing is stopped" + (f"; could not look at {', '.join(unknown)}" if unknown else "")

@@ -1,0 +1,320 @@
+"""``init``: a new cluster is configured, its repository made, and what its server lacks is shown or applied.
+
+Order: the configuration is read, the server looked at, then the repository made, the file written, and last
+the server changed. Whatever fails leaves everything after it untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from rich.console import Console
+from rich.markup import escape
+
+from pgproof.commands.applying import StepResult, apply_steps, show_steps, waiting_steps
+from pgproof.commands.config_file import Wanted, plan_addition
+from pgproof.commands.console import table
+from pgproof.config import ClusterConfig, Config, find_path, load
+from pgproof.errors import ConfigError, PgproofError, PrivilegeMissing
+from pgproof.postgres.connection import connect
+from pgproof.postgres.facts import ServerFacts
+from pgproof.postgres.grants import archive_command, hba_line, identifier, missing_steps
+from pgproof.postgres.programs import run
+from pgproof.postgres.replication import ReplicationConnection
+from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
+from pgproof.readiness.host import running_program
+from pgproof.readiness.mend import hba_mend, restart
+from pgproof.repository.repository import check_system, create_repository, open_store
+
+_SECRETS = ("password", "sslpassword")
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    """What ``init`` found and did.
+
+    Args:
+        cluster: its name.
+        path: of the configuration.
+        written: whether the file was written; False when it says all of this already.
+        repository: name of its section.
+        url: of the repository.
+        repository_id: the repository's own id.
+        server: version of the server.
+        system_identifier: of the cluster.
+        database: where the role's functions are granted.
+        applied: whether the steps were run.
+        steps: what the server lacks or lacked.
+        notes: what a person has to do or to know, best lines to paste.
+    """
+
+    cluster: str
+    path: Path
+    written: bool
+    repository: str
+    url: str
+    repository_id: str
+    server: str
+    system_identifier: int
+    database: str
+    applied: bool
+    steps: tuple[StepResult, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1 when a step failed, as for every finding."""
+        return int(any(result.state == "failed" for result in self.steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "cluster": self.cluster,
+            "config": str(self.path),
+            "written": self.written,
+            "repository": self.repository,
+            "url": self.url,
+            "repository_id": self.repository_id,
+            "server": self.server,
+            "system_identifier": self.system_identifier,
+            "database": self.database,
+            "applied": self.applied,
+            "steps": [result.as_dict() for result in self.steps],
+            "notes": list(self.notes),
+        }
+
+
+def initialise(
+    name: str,
+    dsn: str,
+    repository_url: str,
+    *,
+    config_path: str | Path | None = None,
+    apply: bool = False,
+    optional: bool = False,
+    admin_dsn: str | None = None,
+    password: str | None = None,
+    endpoint: str | None = None,
+    region: str | None = None,
+) -> InitResult:
+    """Configure a cluster, make its repository, and show or apply what its server lacks.
+
+    Asked again with the same DSN and URL, it leaves the file alone and looks at the server again: that is how
+    ``--apply`` follows a look.
+
+    Args:
+        name: of the new cluster.
+        dsn: how pgproof will connect, without a password; without a database it gets ``dbname=postgres``.
+        repository_url: where backups and WAL go; a section with this URL is used again.
+        config_path: of pgproof.toml; the default as for every command.
+        apply: run the steps.
+        optional: run the optional steps too.
+        admin_dsn: of a superuser, who runs the steps and is asked when the role cannot log in yet.
+        password: reference of the role's password, such as ``env:NAME``.
+        endpoint, region: of an S3 store that is not AWS.
+
+    Raises:
+        ConfigError: the DSN holds a password or cannot be read, the file is malformed, or has another
+            cluster of this name.
+        ServerUnreachable, AuthenticationFailed, UnsupportedVersion, WrongSystem: nothing was written.
+        PrivilegeMissing: ``apply`` without anybody who may; nothing was written.
+        RepositoryFormat, RepositoryReadOnly, StoreUnavailable: no repository, nothing was configured.
+    """
+    path = find_path(config_path)
+    wanted = Wanted(name, _checked_dsn(name, dsn, path), password, repository_url, endpoint, region)
+    addition = None if _is_configured(path, wanted) else plan_addition(path, wanted)
+    config = load(path) if addition is None else addition.config(path)
+    cluster = config.cluster(name)
+    open_store(config.repository_of(cluster))  # refuses a URL that cannot be used
+    server = look_at_candidate(cluster, admin_dsn)
+    facts = server.facts
+    _check_identity(config, cluster, facts)
+    command = archive_command(running_program(), path)
+    steps = missing_steps(facts, command, role_exists=server.role_exists)
+    if apply and server.administrator is None and any(not step.optional for step in steps):
+        raise _nobody_may(cluster, facts)
+    repository = create_repository(config.repository_of(cluster))
+    if addition is not None:
+        addition.write(facts.system_identifier)
+    results = waiting_steps(step for step in steps if step.setting in server.pending)
+    missing = [step for step in steps if step.setting not in server.pending]
+    if apply and server.administrator is not None:
+        results += apply_steps(server.administrator, facts.role.name, missing, cluster.password, optional)
+    else:
+        results += show_steps(missing)
+    return InitResult(
+        cluster=name,
+        path=path,
+        written=addition is not None,
+        repository=cluster.repository,
+        url=config.repository_of(cluster).url,
+        repository_id=repository.identifier,
+        server=facts.version_text,
+        system_identifier=facts.system_identifier,
+        database=database_of(cluster.dsn),
+        applied=apply,
+        steps=results,
+        notes=tuple(_notes(config, cluster, server, results)),
+    )
+
+
+def _checked_dsn(name: str, dsn: str, path: Path) -> str:
+    """The DSN as it is written: with a database, and never with a password."""
+    try:
+        settings = conninfo_to_dict(dsn)
+    except psycopg.Error as error:
+        # libpq's text quotes the DSN, and so perhaps a password
+        said = "" if "password" in dsn or "@" in dsn else " ".join(f"{error}.".split())
+        raise ConfigError(
+            f'the DSN of cluster "{name}" cannot be read', said, 'such as "host=db.example.com user=pgproof"'
+        ) from None
+    if any(settings.get(secret) for secret in _SECRETS):
+        raise ConfigError(
+            f'the DSN of cluster "{name}" holds a password',
+            f"It would be written into {path}.",
+            'leave it out, and use ~/.pgpass or password = "env:NAME"',
+        )
+    if settings.get("dbname") or settings.get("service") or os.environ.get("PGDATABASE"):
+        return dsn
+    return make_conninfo(dsn, dbname="postgres")
+
+
+def _is_configured(path: Path, wanted: Wanted) -> bool:
+    """Whether the file has this very cluster already."""
+    if not path.exists():
+        return False
+    config = load(path)
+    cluster = config.clusters.get(wanted.name)
+    if cluster is None:
+        return False
+    same = conninfo_to_dict(cluster.dsn) == conninfo_to_dict(wanted.dsn)
+    return same and config.repository_of(cluster).url.rstrip("/") == wanted.url.rstrip("/")
+
+
+def _check_identity(config: Config, cluster: ClusterConfig, facts: ServerFacts) -> None:
+    """Refuse a server that is another cluster's: its WAL would be stored under the first name that fits."""
+    check_system(cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"')
+    for other in config.clusters.values():
+        if other.name != cluster.name and other.system_identifier == facts.system_identifier:
+            raise ConfigError(
+                f'this server is configured already as cluster "{other.name}"',
+                f"Its system identifier is {facts.system_identifier}.",
+                f"pgproof doctor {other.name}",
+            )
+
+
+def _nobody_may(cluster: ClusterConfig, facts: ServerFacts) -> PrivilegeMissing:
+    return PrivilegeMissing(
+        f'role "{facts.role.name}" cannot change the server of cluster "{cluster.name}"',
+        "It is no superuser. Nothing was written.",
+        'give --admin-dsn "host=... user=postgres", or leave out --apply to see the SQL',
+    )
+
+
+def _notes(
+    config: Config, cluster: ClusterConfig, server: Candidate, results: tuple[StepResult, ...]
+) -> list[str]:
+    notes = []
+    role = server.facts.role.name
+    if server.role_exists and server.facts.role.superuser:
+        notes.append(
+            f'role "{role}" is a superuser; pgproof needs less: a dsn with user=pgproof, and --admin-dsn for this one'
+        )
+    if waiting := [result.step.setting for result in results if result.state == "needs restart"]:
+        notes.append(restart(*waiting))
+    made = any(r.state == "done" and r.step.sql.startswith("CREATE ROLE") for r in results)
+    if server.role_exists or made:
+        notes += _login_notes(cluster, role)
+    else:
+        line = hba_line(role, server.client_address)
+        notes.append(f"pg_hba.conf needs a line for replication, unless one fits already: {line}")
+    notes += _access_notes(config, cluster, server.account)
+    if server.facts.in_recovery:
+        notes.append("the server is a standby: run the role's statements on its primary")
+    return notes
+
+
+def _login_notes(cluster: ClusterConfig, role: str) -> list[str]:
+    """Whether the role's connections open now: a session, and replication."""
+    try:
+        with connect(cluster):
+            pass
+    except PgproofError as error:
+        mend = hba_mend(error, role, "all") or f"psql -c '\\password {identifier(role)}' sets a password"
+        return [f"{error.fact}: {error.detail}; {mend}"]
+    try:
+        with ReplicationConnection(cluster) as connection:
+            connection.identify_system()
+    except PgproofError as error:
+        if mend := hba_mend(error, role, "replication"):
+            return [f"the replication connection does not open; {mend}"]
+    return []
+
+
+def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_passwd | None) -> list[str]:
+    """What the account of archive_command, which is the server's, must reach."""
+    url = config.repository_of(cluster).url
+    places = [str(config.path)] + ([url.removeprefix("file://")] if url.startswith("file:") else [])
+    if account is None:
+        what = " and ".join(["read " + places[0], *(f"write {place}" for place in places[1:])])
+        return [f"archive_command runs on the server's host as the server's account, which must {what}"]
+    if os.geteuid() != 0 or account.pw_uid == 0:
+        return []
+    tests = [("-r", place) if place == places[0] else ("-w", place) for place in places]
+    closed = [
+        place for flag, place in tests if run(["test", flag, place], timeout=10, owner=account).returncode
+    ]
+    if not closed:
+        return []
+    return [
+        f'archive_command runs as account "{account.pw_name}", which cannot use {" or ".join(closed)}: '
+        f"chown -R {account.pw_name}: {' '.join(closed)}"
+    ]
+
+
+def render(console: Console, result: InitResult) -> None:
+    """The page for a person."""
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    verb = "is in" if not result.written else "written to"
+    line(
+        f'cluster "{result.cluster}" {verb} {result.path}, with repository "{result.repository}" at {result.url}'
+    )
+    line(f"{result.server}, system identifier {result.system_identifier}")
+    to_do = [step for step in result.steps if step.state == "to do"]
+    if not result.steps:
+        line("\nThe server lacks nothing.")
+    elif not to_do:
+        rows = [(r.state, escape(r.step.sql), escape(r.detail or r.step.why)) for r in result.steps]
+        console.print()
+        console.print(table("", ("state", "statement", "why"), rows))
+    else:
+        line("\nThe server lacks this; as a superuser in psql, or with --apply:\n")
+        line(script(result))
+    for note in result.notes:
+        line(f"\n{note}")
+    line(f"\nnext: pgproof doctor {result.cluster}")
+
+
+def script(result: InitResult) -> str:
+    """The steps that are left, as a script for psql."""
+    steps = [r.step for r in result.steps if r.state == "to do"]
+    lines = [f"\\connect {identifier(result.database)}"]
+    for optional in (False, True):
+        for step in (step for step in steps if step.optional is optional):
+            lines += [f"-- {'optional: ' if optional else ''}{step.why}{_restart_mark(step.needs_restart)}"]
+            lines += [step.sql if step.sql.startswith("\\") else f"{step.sql};"]
+    if any(step.setting for step in steps):
+        lines.append("SELECT pg_reload_conf();")
+    return "\n".join(lines)
+
+
+def _restart_mark(needed: bool) -> str:
+    return " (then restart the server)" if needed else ""

@@ -1,0 +1,110 @@
+"""The host: the programs, the account and the room that a restore drill needs here."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import sys
+from pathlib import Path
+
+from pgproof.errors import ProgramMissing
+from pgproof.postgres.programs import account, find_bin_directory, run
+from pgproof.postgres.versions import INCREMENTAL_BACKUP
+from pgproof.readiness.check import Answer, Question, Subject
+
+_PROGRAMS = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
+_ROOM = 1.2  # of the databases' size: WAL and the server's own files come on top
+
+
+def running_program() -> tuple[str, ...]:
+    """The words that start this very pgproof from anywhere: the console script, else Python with the module.
+
+    A package that is not installed, but found through PYTHONPATH, is found the same way again.
+    """
+    started = Path(sys.argv[0]).absolute()
+    beside = Path(sys.executable).parent / "pgproof"
+    for script in (started, beside):
+        if script.name == "pgproof" and script.is_file() and os.access(script, os.X_OK):
+            return (str(script),)
+    package = Path(__file__).resolve().parents[1]
+    module = (sys.executable, "-P", "-m", "pgproof.cli")
+    if "site-packages" in package.parts:
+        return module
+    return (shutil.which("env") or "/usr/bin/env", f"PYTHONPATH={package.parent}", *module)
+
+
+def _programs(subject: Subject) -> Answer:
+    major = subject.facts.major
+    try:
+        directory = find_bin_directory(major, subject.cluster.bin_directory)
+    except ProgramMissing as error:
+        return Answer(False, f"{error.fact}: {error.detail.rstrip('.')}", error.hint)
+    wanted = (*_PROGRAMS, "pg_combinebackup") if major >= INCREMENTAL_BACKUP else _PROGRAMS
+    missing = [name for name in wanted if not os.access(directory / name, os.X_OK)]
+    if missing:
+        fact = f"{', '.join(missing)} of PostgreSQL {major} not in {directory}"
+        return Answer(False, fact, f"apt-get install postgresql-{major}, or set bin_directory")
+    owner = account(subject.cluster.drill.run_as)
+    failure = _cannot_run(directory / "postgres", owner)
+    if failure:
+        who = owner.pw_name if owner else pwd.getpwuid(os.geteuid()).pw_name
+        fact = f'account "{who}" cannot run {directory / "postgres"}: {failure}'
+        return Answer(False, fact, "make every directory above it executable for the account")
+    return Answer(True, f"those of PostgreSQL {major} are in {directory}")
+
+
+def _cannot_run(program: Path, owner: pwd.struct_passwd | None) -> str:
+    try:
+        done = run([program, "--version"], timeout=10, owner=owner)
+    except OSError as error:
+        return str(error.strerror)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
+
+
+def _account(subject: Subject) -> Answer:
+    owner = account(subject.cluster.drill.run_as)
+    if owner is None:
+        return Answer(True, f"scratch servers run as {_name_of(os.geteuid())}, as this command does")
+    return Answer(True, f'scratch servers run as account "{owner.pw_name}", because this command is root')
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return f'account "{pwd.getpwuid(uid).pw_name}"'
+    except KeyError:
+        return f"user id {uid}"
+
+
+def _scratch(subject: Subject) -> Answer:
+    wanted = subject.cluster.drill.scratch_directory.absolute()
+    directory = next(path for path in (wanted, *wanted.parents) if path.exists())
+    section = f"[clusters.{subject.cluster.name}.drill]"
+    mend = f'set scratch_directory = "/other/place" in {section}'
+    if not directory.is_dir():
+        return Answer(False, f"{directory} is not a directory", mend)
+    if failure := _cannot_use(directory, account(subject.cluster.drill.run_as)):
+        return Answer(False, failure, mend)
+    state = os.statvfs(directory)
+    free, needed = state.f_bavail * state.f_frsize, int(subject.facts.database_size * _ROOM)
+    fact = f"{wanted} has {_megabytes(free)} free; a restore of the databases takes {_megabytes(needed)}"
+    return Answer(True, fact) if free >= needed else Answer(False, fact, mend)
+
+
+def _cannot_use(directory: Path, owner: pwd.struct_passwd | None) -> str:
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"{directory} is not writable"
+    if owner is not None and run(["test", "-x", directory], timeout=10, owner=owner).returncode != 0:
+        return f'{directory} is not accessible for account "{owner.pw_name}"'
+    return ""
+
+
+def _megabytes(size: int) -> str:
+    return f"{-(-size // 1_000_000):,} MB"
+
+
+QUESTIONS = (
+    Question("programs", "proof", _programs),
+    Question("account", "proof", _account),
+    Question("scratch directory", "proof", _scratch),
+)

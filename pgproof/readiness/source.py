@@ -1,0 +1,152 @@
+"""The source as readiness sees it: server facts, and what only a look from several sides shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from pgproof.config import ClusterConfig
+from pgproof.errors import PermanentError, PgproofError
+from pgproof.postgres.connection import connect
+from pgproof.postgres.facts import ServerFacts, read_facts
+from pgproof.postgres.grants import LARGE_OBJECT_PARAMETER
+from pgproof.postgres.replication import ReplicationConnection, SystemIdentity
+
+_SERVER = f"""
+SELECT current_database(), host(inet_client_addr()), current_setting('full_page_writes'),
+       (SELECT count(*) FROM pg_stat_replication),
+       has_parameter_privilege(current_user, '{LARGE_OBJECT_PARAMETER}', 'set')"""
+
+# archive_mode = off hides the archive_command that waits for it: it shows (disabled), from a configuration file
+_PENDING = """
+SELECT name FROM pg_settings
+ WHERE pending_restart
+    OR (name = 'archive_command' AND setting = '(disabled)' AND source = 'configuration file'
+        AND EXISTS (SELECT FROM pg_settings WHERE name = 'archive_mode' AND pending_restart))
+ ORDER BY name"""
+
+_DATABASE = """
+SELECT EXISTS (SELECT FROM pg_largeobject_metadata),
+       (SELECT count(*) FROM pg_class WHERE relkind IN ('r', 'm') AND relpersistence = 'u'),
+       (SELECT count(*) FROM pg_class WHERE relrowsecurity AND row_security_active(oid))"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """One database, or why it cannot be read.
+
+    Args:
+        name: of the database.
+        refusal: the error of connecting to it.
+        large_objects: whether it has any.
+        unlogged: tables that come back empty.
+        hidden: tables whose row security hides rows from the role.
+    """
+
+    name: str
+    refusal: PgproofError | None = None
+    large_objects: bool = False
+    unlogged: int = 0
+    hidden: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source that answered.
+
+    Args:
+        facts: as every command reads them.
+        database: that the DSN leads to.
+        client_address: this host as the server sees it; None through the Unix socket.
+        full_page_writes: the setting.
+        pending_restart: settings that were changed and wait for a restart.
+        wal_senders: in use.
+        sets_large_objects: whether the role may read large objects that others own.
+        waiting: finished segments that are not archived; None when the role may not look.
+        waiting_seconds: since when the oldest waits.
+        replication: what the replication connection said, or why it does not open.
+        databases: every one that allows connections.
+    """
+
+    facts: ServerFacts
+    database: str
+    client_address: str | None
+    full_page_writes: str
+    pending_restart: tuple[str, ...]
+    wal_senders: int
+    sets_large_objects: bool
+    waiting: int | None
+    waiting_seconds: float
+    replication: SystemIdentity | PgproofError
+    databases: tuple[DatabaseState, ...]
+
+
+def look_at_source(cluster: ClusterConfig) -> Source:
+    """Look at a source from every side: a session, a replication connection, and each database.
+
+    Raises:
+        ServerUnreachable, AuthenticationFailed: nobody answers, or not to this role.
+        UnsupportedVersion: it is older than pgproof supports.
+        PermanentError: it answers, and not as PostgreSQL does.
+    """
+    try:
+        with connect(cluster) as connection:
+            facts = read_facts(connection)
+            row: Any = connection.execute(_SERVER).fetchone()
+            pending = read_pending(connection)
+            waiting, seconds = _read_backlog(connection, facts)
+    except psycopg.Error as error:
+        raise PermanentError(
+            f'cannot inspect cluster "{cluster.name}"', " ".join(str(error).split())
+        ) from error
+    return Source(
+        facts=facts,
+        database=row[0],
+        client_address=row[1],
+        full_page_writes=row[2],
+        pending_restart=pending,
+        wal_senders=row[3],
+        sets_large_objects=facts.role.superuser or row[4],
+        waiting=waiting,
+        waiting_seconds=seconds,
+        replication=_identify(cluster),
+        databases=tuple(_look_at_database(cluster, name) for name in facts.databases),
+    )
+
+
+def read_pending(connection: psycopg.Connection) -> tuple[str, ...]:
+    """Settings that were changed and wait for a restart."""
+    return tuple(name for (name,) in connection.execute(_PENDING).fetchall())
+
+
+def _read_backlog(connection: psycopg.Connection, facts: ServerFacts) -> tuple[int | None, float]:
+    """Files that the archiver was told of and has not stored; granted to pg_monitor (manual, 9.28.9)."""
+    if "pg_monitor" in facts.role.missing_roles:
+        return None, 0.0
+    row: Any = connection.execute(
+        """SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(modification)), 0)::float
+             FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"""
+    ).fetchone()
+    return row[0], row[1]
+
+
+def _identify(cluster: ClusterConfig) -> SystemIdentity | PgproofError:
+    try:
+        with ReplicationConnection(cluster) as connection:
+            return connection.identify_system()
+    except PgproofError as error:
+        return error
+
+
+def _look_at_database(cluster: ClusterConfig, name: str) -> DatabaseState:
+    try:
+        with connect(cluster, name) as connection:
+            row: Any = connection.execute(_DATABASE).fetchone()
+    except PgproofError as error:
+        return DatabaseState(name, error)
+    except psycopg.Error as error:
+        reason = " ".join(str(error).split())
+        return DatabaseState(name, PermanentError(f'cannot inspect database "{name}"', reason))
+    return DatabaseState(name, None, *row)

@@ -1,0 +1,198 @@
+"""Expire carries out an expire plan in an order that makes a crash harmless.
+
+Write order (invariant 5: record, then data):
+
+1. each expired backup, incremental ones before those they build on: its ``backup.json``, then its data;
+2. WAL, oldest first: no backup that is still listed needs it by now;
+3. data of torn backups, those that a crash left without a record.
+
+A crash anywhere leaves backups that are complete, data that no record lists (torn: the next expire removes
+it), or WAL that nothing needs (the next plan removes it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from pgproof.backups.catalog import Hold, read_catalog
+from pgproof.config import RetentionConfig
+from pgproof.errors import ObjectMissing, PermanentError, RepositoryFormat, WrongSystem
+from pgproof.repository.lease import Lease
+from pgproof.repository.repository import Archive
+from pgproof.repository.store import ObjectInfo
+from pgproof.retention.hold import read_hold
+from pgproof.retention.plan import ExpireFacts, ExpirePlan
+from pgproof.retention.window import wal_name
+from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.segment import HISTORY_NAME
+
+_LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
+_BATCH = 64  # objects removed between two looks at the lease
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireResult:
+    """What was removed: labels of backups and of torn ones, WAL objects, and bytes in all."""
+
+    backups: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
+    wal_objects: int = 0
+    freed: int = 0
+
+
+def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> ExpireFacts:
+    """Read what a plan needs. Hold the lease before, when the plan is to be carried out.
+
+    Args:
+        archive: of one system identifier.
+        policy: of the cluster.
+        now: aware.
+
+    Raises:
+        ObjectDamaged: a backup record, proof, hold or history cannot be read; nothing may expire by guess.
+        RepositoryFormat: two backup records have one label.
+        WrongSystem: a record belongs to another system identifier.
+    """
+    catalog = read_catalog(archive)
+    twice = [label for label, count in Counter(entry.label for entry in catalog.entries).items() if count > 1]
+    if twice:
+        raise RepositoryFormat(
+            f'two backup records have the label "{twice[0]}"',
+            f'Each backup has a directory of its own label below "{archive.layout.backups}".',
+            "was a backup copied inside the repository? move the copy out",
+        )
+    wal = tuple(archive.store.list(archive.layout.wal))
+    torn = tuple(info for label in catalog.torn for info in archive.store.list(archive.layout.backup(label)))
+    holds = (read_hold(archive, label) for label in catalog.torn)
+    held = frozenset(hold.label for hold in holds if hold is not None and hold.active(now))
+    return ExpireFacts(catalog, wal, _histories(archive, wal), policy, now, archive.layout, torn, held)
+
+
+def _histories(archive: Archive, wal: Sequence[ObjectInfo]) -> dict[int, TimelineHistory]:
+    histories = {}
+    for info in wal:
+        name = wal_name(archive.layout, info.key)
+        if name is not None and HISTORY_NAME.fullmatch(name):
+            text = b"".join(archive.open(info.key)).decode(errors="replace")
+            timeline = int(name[:8], 16)
+            histories[timeline] = TimelineHistory.parse(timeline, text)
+    return histories
+
+
+def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
+    """Carry out a plan, in the order that the module's docstring gives. A second run finds nothing to do.
+
+    Args:
+        archive: the one the plan was made for.
+        plan: of ``plan_expire``, best made while the same lease was held.
+        lease: of the archive, held.
+
+    Returns:
+        what was removed.
+
+    Raises:
+        LeaseHeld: the lease was lost; what was removed until then is harmless.
+        PermanentError: the repository is no longer what the plan was made from, such as when the newest
+            proven backup is gone; nothing more was removed.
+        WrongSystem: the plan was made for another archive.
+        StoreUnavailable, RepositoryReadOnly: the store refused; run it again.
+    """
+    lease.check()
+    _check_plan(archive, plan)
+    freed = 0
+    for label in plan.remove_backups:
+        lease.check()
+        _check_backup(archive, plan, label)
+        archive.store.delete(archive.layout.backup_record(label))
+        freed += _remove_data(archive, label, lease)
+    freed += _remove(archive, plan.remove_wal, lease)
+    for label in plan.torn:
+        if _has_record(archive, label):
+            raise _out_of_date(f'Torn backup "{label}" has a backup record by now.')
+        freed += _remove_data(archive, label, lease)
+    _remove_empty_directories(archive, plan)
+    return ExpireResult(plan.remove_backups, plan.torn, len(plan.remove_wal), freed)
+
+
+def _check_plan(archive: Archive, plan: ExpirePlan) -> None:
+    """Refuse a plan that was made for another archive, or from facts that have changed since."""
+    if plan.root != archive.layout.root:
+        raise WrongSystem(
+            f'the expire plan belongs to "{plan.root}"', f'The archive is "{archive.layout.root}".'
+        )
+    foreign = [info.key for info in plan.remove_wal if not info.key.startswith(archive.layout.wal)]
+    foreign += [label for label in (*plan.remove_backups, *plan.torn) if not _LABEL.fullmatch(label)]
+    if foreign:
+        raise PermanentError(
+            f'cannot expire "{foreign[0]}"', f'It lies outside "{archive.layout.root}". Nothing was removed.'
+        )
+    entries = {entry.label: entry for entry in read_catalog(archive).entries}
+    if new := sorted(set(entries) - {verdict.label for verdict in plan.verdicts}):
+        raise _out_of_date(f'Backup "{new[0]}" was not there when the plan was made.')
+    if gone := sorted(set(plan.kept) - set(entries)):
+        raise _out_of_date(f'Backup "{gone[0]}" was to be kept and has no backup record any more.')
+    for label in plan.remove_backups:
+        if label in entries:
+            _check_hold(plan, entries[label].hold)
+    if plan.proven is not None and entries[plan.proven].state != "proven":
+        raise _out_of_date(f'Backup "{plan.proven}" was proven and has failed a drill since.')
+
+
+def _check_backup(archive: Archive, plan: ExpirePlan, label: str) -> None:
+    """Right before a record goes: what makes the backup unnecessary is still there, and nobody holds it."""
+    relied = plan.proven or plan.kept[-1]
+    if not _has_record(archive, relied):
+        what = "newest proven" if plan.proven else "newest"
+        raise _out_of_date(f'Backup "{relied}", the {what} one, has no backup record any more.')
+    _check_hold(plan, read_hold(archive, label))
+
+
+def _check_hold(plan: ExpirePlan, hold: Hold | None) -> None:
+    if hold is not None and hold.active(plan.now):
+        raise _out_of_date(f'Backup "{hold.label}" is held since: {hold.reason}.')
+
+
+def _out_of_date(detail: str) -> PermanentError:
+    return PermanentError(
+        "cannot expire by a plan that is out of date",
+        f"{detail} Nothing more was removed.",
+        "pgproof expire NAME --dry-run shows a new plan",
+    )
+
+
+def _has_record(archive: Archive, label: str) -> bool:
+    try:
+        archive.store.head(archive.layout.backup_record(label))
+    except ObjectMissing:
+        return False
+    return True
+
+
+def _remove_data(archive: Archive, label: str, lease: Lease) -> int:
+    return _remove(archive, sorted(archive.store.list(archive.layout.backup(label))), lease)
+
+
+def _remove(archive: Archive, objects: Sequence[ObjectInfo], lease: Lease) -> int:
+    """Remove objects in batches, in their order, some at once within a batch; the bytes they had."""
+    with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="expire") as pool:
+        for start in range(0, len(objects), _BATCH):
+            lease.check()
+            list(pool.map(archive.store.delete, [info.key for info in objects[start : start + _BATCH]]))
+    return sum(info.size for info in objects)
+
+
+def _remove_empty_directories(archive: Archive, plan: ExpirePlan) -> None:
+    """Only directories that this plan emptied: ``wal push`` works without the lease and makes new ones."""
+    remove = getattr(archive.store, "remove_empty_directories", None)
+    if remove is None:
+        return
+    prefixes = {info.key.rpartition("/")[0] + "/" for info in plan.remove_wal}
+    prefixes |= {archive.layout.backup(label) for label in (*plan.remove_backups, *plan.torn)}
+    for prefix in sorted(prefixes):
+        remove(prefix)
