@@ -12,12 +12,13 @@ SHELL := /bin/bash
 PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 UV_VERSION := 0.13.9
 HERE := $(CURDIR)
-BIN := .venv/bin
 ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 ACCOUNT := $(shell getent passwd postgres >/dev/null && echo postgres || echo nobody)
 GROUP := $(shell id -gn $(ACCOUNT) 2>/dev/null)
 AS := $(if $(ROOT),setpriv --reuid=$(ACCOUNT) --regid=$(GROUP) --clear-groups,)
 REACHABLE := $(if $(ROOT),$(shell $(AS) test -x '$(HERE)' -a -r '$(HERE)' && echo yes),yes)
+VENV := $(if $(REACHABLE),.venv,/opt/pgproof-venv-$(shell echo -n '$(HERE)' | sha256sum | cut -c1-12))
+BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -27,24 +28,21 @@ PYTEST_ARGS ?=
 help:
 	@sed -n '1,4s/^# //p' Makefile
 
-.venv/.locked: requirements.lock
+$(VENV)/.locked: requirements.lock
 	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
 	  if [ -n "$(ROOT)" ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
 	  else echo 'python3-venv is missing: sudo apt-get install python3-venv' >&2; exit 1; fi; fi
-	@if [ ! -x $(BIN)/python ]; then \
-	  rm -rf .venv; \
-	  if [ -z "$(REACHABLE)" ]; then place=/opt/pgproof-venv-$$(echo -n '$(HERE)' | sha256sum | cut -c1-12); \
-	    rm -rf $$place; $(PYTHON) -m venv $$place; ln -s $$place .venv; \
-	  else $(PYTHON) -m venv .venv; fi; fi
+	@if [ ! -x $(BIN)/python ]; then rm -rf .venv $(VENV); $(PYTHON) -m venv $(VENV); fi
+	@if [ ! -e .venv ]; then ln -s $(VENV) .venv; fi
 	$(BIN)/pip install -q --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
 	touch $@
 
-.venv/.installed: .venv/.locked $(SOURCES)
+$(VENV)/.installed: $(VENV)/.locked $(SOURCES)
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --reinstall-package pgproof $(if $(REACHABLE),-e .,.)
 	touch $@
 
-setup: .venv/.installed
+setup: $(VENV)/.installed
 
 demo: setup
 	@$(BIN)/pgproof demo
@@ -58,7 +56,7 @@ test-unprivileged: setup
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
 	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md prefect.yaml pyproject.toml Makefile .gitignore $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
-	python=$$(readlink -f $(BIN))/python; \
+	python=$(abspath $(BIN))/python; \
 	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
 	  $$python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not as_root' $(PYTEST_ARGS)
 
@@ -78,4 +76,4 @@ lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 clean:
-	rm -rf "$$(readlink -f .venv)" .venv
+	rm -rf $(VENV) .venv

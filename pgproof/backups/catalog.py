@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pgproof.backups.record import BackupRecord
-from pgproof.errors import NoBackup, ObjectMissing
+from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, check_system
 
 
@@ -75,11 +75,14 @@ class Catalog:
 
         Raises:
             NoBackup: a parent is missing.
+        ObjectDamaged: the parents go round in a circle.
         """
         records: list[BackupRecord] = []
         following: str | None = label
         while following is not None:
             record = self.entry(following).record
+            if record in records:
+                raise ObjectDamaged(f'backup "{label}" builds on itself', "Its parents go round in a circle.")
             records.append(record)
             following = record.parent
         return tuple(reversed(records))
@@ -114,6 +117,12 @@ def read_catalog(archive: Archive) -> Catalog:
         except ObjectMissing:  # expired while we looked
             continue
         check_system(archive.system_identifier, record.system_identifier, f'backup record "{label}"')
+        if record.label != label:
+            raise ObjectDamaged(
+                f'backup record "{label}" names another backup',
+                f'It says "{record.label}".',
+                "a directory of the repository was copied or renamed; put it back as it was",
+            )
         entries.append(_entry(record, proofs, holds.get(label)))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
     return Catalog(tuple(entries), tuple(sorted(label for label, exists in labels.items() if not exists)))

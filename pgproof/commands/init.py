@@ -181,7 +181,7 @@ def _checked_dsn(name: str, dsn: str, path: Path) -> str:
         )
     if settings.get("dbname") or settings.get("service") or os.environ.get("PGDATABASE"):
         return dsn
-    return make_conninfo(dsn, dbname="postgres")
+    return make_conninfo(dsn, dbname="postgres") if "://" in dsn else f"{dsn} dbname=postgres".strip()
 
 
 def _is_configured(path: Path, wanted: Wanted) -> bool:

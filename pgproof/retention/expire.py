@@ -13,7 +13,6 @@ it), or WAL that nothing needs (the next plan removes it).
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from datetime import datetime
 
 from pgproof.backups.catalog import Hold, read_catalog
 from pgproof.config import RetentionConfig
-from pgproof.errors import ObjectMissing, PermanentError, RepositoryFormat, WrongSystem
+from pgproof.errors import ObjectMissing, PermanentError, WrongSystem
 from pgproof.repository.lease import Lease
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
@@ -29,6 +28,7 @@ from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
 from pgproof.retention.window import wal_name
 from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.archive import read_history
 from pgproof.wal.segment import HISTORY_NAME
 
 _LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
@@ -56,17 +56,9 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
 
     Raises:
         ObjectDamaged: a backup record, proof, hold or history cannot be read; nothing may expire by guess.
-        RepositoryFormat: two backup records have one label.
         WrongSystem: a record belongs to another system identifier.
     """
     catalog = read_catalog(archive)
-    twice = [label for label, count in Counter(entry.label for entry in catalog.entries).items() if count > 1]
-    if twice:
-        raise RepositoryFormat(
-            f'two backup records have the label "{twice[0]}"',
-            f'Each backup has a directory of its own label below "{archive.layout.backups}".',
-            "was a backup copied inside the repository? move the copy out",
-        )
     wal = tuple(archive.store.list(archive.layout.wal))
     torn = tuple(info for label in catalog.torn for info in archive.store.list(archive.layout.backup(label)))
     holds = (read_hold(archive, label) for label in catalog.torn)
@@ -79,9 +71,8 @@ def _histories(archive: Archive, wal: Sequence[ObjectInfo]) -> dict[int, Timelin
     for info in wal:
         name = wal_name(archive.layout, info.key)
         if name is not None and HISTORY_NAME.fullmatch(name):
-            text = b"".join(archive.open(info.key)).decode(errors="replace")
-            timeline = int(name[:8], 16)
-            histories[timeline] = TimelineHistory.parse(timeline, text)
+            history = read_history(archive, info.key)
+            histories[history.timeline] = history
     return histories
 
 

@@ -60,10 +60,19 @@ def list_wal(archive: Archive, segment_size: int) -> WalListing:
             segment = WalSegment.parse(name, segment_size)
             listing.numbers.setdefault(segment.timeline, set()).add(segment.number)
         elif HISTORY_NAME.fullmatch(name):
-            timeline = int(name[:8], 16)
-            text = b"".join(archive.open(info.key)).decode(errors="replace")
-            listing.histories[timeline] = TimelineHistory.parse(timeline, text)
+            history = read_history(archive, info.key)
+            listing.histories[history.timeline] = history
     return WalListing(segment_size, listing.numbers, listing.histories, total)
+
+
+def read_history(archive: Archive, key: str) -> TimelineHistory:
+    """An archived history file.
+
+    Raises:
+        ObjectDamaged: it cannot be read.
+    """
+    name = without_suffix(key).rsplit("/", 1)[-1]
+    return TimelineHistory.parse(int(name[:8], 16), b"".join(archive.open(key)).decode(errors="replace"))
 
 
 def find_key(archive: Archive, name: str) -> str:
