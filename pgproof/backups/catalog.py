@@ -11,6 +11,9 @@ from pgproof.backups.record import BackupRecord
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, check_system
 
+# The verdicts of a restore drill; NOT_EXACT says nothing of the backup
+PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -154,8 +157,8 @@ def _entry(record: BackupRecord, proofs: Sequence[Any], hold: Hold | None) -> Ba
     for proof in proofs:  # oldest first: keys are times
         if proof.get("backup") != record.label:
             continue
-        if proof.get("verdict") == "proven":
+        if proof.get("verdict") == PROVEN:
             proven_at, failed = datetime.fromisoformat(proof["at"]), None
-        elif proof.get("verdict") == "not equal":
+        elif proof.get("verdict") in (NOT_EQUAL, NOT_RECOVERED):
             failed = str(proof.get("summary"))
     return BackupEntry(record, proven_at, failed, hold)

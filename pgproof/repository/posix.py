@@ -84,7 +84,9 @@ class PosixStore:
         for _ in range(100):
             try:
                 self._make_directory(path.parent)
-                return open(path, "xb", buffering=0)
+                file = open(path, "xb", buffering=0)
+                self._give(path)
+                return file
             except FileNotFoundError:  # expire has just removed the empty directory
                 continue
         raise OSError(errno.EAGAIN, "the directory is removed again and again", str(path.parent))
@@ -146,8 +148,15 @@ class PosixStore:
         self._make_directory(directory.parent)
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o750)
+            self._give(directory)
         if self.root not in directory.parents:
             _fsync_directory(directory.parent)
+
+    def _give(self, path: Path) -> None:
+        """What root writes belongs to the repository's owner: the archiver, who is not root, writes beside it."""
+        if os.geteuid() == 0 and path != self.root and self.root.is_dir():
+            owner = self.root.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
 
     def _fsync_parents(self, directory: Path) -> None:
         """Make the names of a directory and of those above it durable.

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from pgproof import __version__
-from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Catalog, read_catalog
 from pgproof.config import ClusterConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.programs import account, find_bin_directory
@@ -35,7 +35,7 @@ from pgproof.validation.fingerprint import (
     list_tables,
     pin_settings,
 )
-from pgproof.validation.proof import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Proof
+from pgproof.validation.proof import Proof
 from pgproof.validation.scratch import Scratch, prepare, recovered
 from pgproof.wal.archive import list_wal
 

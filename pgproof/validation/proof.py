@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pgproof.backups.catalog import PROVEN
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive
 from pgproof.validation.fence import NotChecked
-
-PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,9 @@ class Source:
         )
         self.write_config()
         create_repository(self.config.repositories["main"])
+        if owner is not None and self.repository_path.exists():
+            for path in (self.repository_path, *self.repository_path.iterdir()):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
         self.server.start()
         self.server.wait_ready()
         self.sql(ROLE)

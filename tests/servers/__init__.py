@@ -1,0 +1,1 @@
+"""Servers that the tests start themselves, on loopback, and end by process id."""

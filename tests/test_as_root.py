@@ -1,0 +1,45 @@
+"""As root: PostgreSQL refuses to run, so its programs run as an unprivileged account, and own what they need."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pgproof.postgres.programs import account
+from tests.servers.postgres import Source
+
+pytestmark = pytest.mark.as_root
+
+
+def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Source) -> None:
+    owner = account(None)
+    assert owner is not None
+    assert owner.pw_uid != 0
+    source.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g")
+
+    done = source.run("backup", "main", "--json")
+    assert done.returncode == 0, done.stderr
+    done = source.run("drill", "main", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    proof = json.loads(done.stdout)
+    assert proof["verdict"] == "proven"
+    assert [table["source_rows"] for table in proof["tables"]] == [1000]
+
+    data = source.root / "restored"
+    done = source.run("restore", "main", "--to", str(data), "--target-action", "promote", "--target-immediate")
+    assert done.returncode == 0, done.stderr
+    assert {entry.stat().st_uid for entry in [data, *data.rglob("*")]} == {owner.pw_uid}
+    with source.copy(data) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (1000,)
+
+
+def test_what_root_writes_into_a_repository_belongs_to_its_owner(source: Source) -> None:
+    source.run("backup", "main")
+    owner = account(None)
+    assert owner is not None
+    entries = [Path(directory) / name for directory, _, names in os.walk(source.repository_path) for name in names]
+    assert any(path.name == "backup.json" for path in entries)
+    assert {path.stat().st_uid for path in entries} == {owner.pw_uid}
