@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from flows.protect import Protection
-from pgproof.commands.console import duration, size, table
+from pgproof.commands.console import counted, duration, size, table
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 
@@ -17,11 +17,12 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     console.rule(f"[green]PROVEN[/green]: cluster {cluster.name}, backup {record.label}")
     console.print(
         f"[bold]backup[/bold]     {size(record.raw_size)} read, {size(record.stored_size)} stored in "
-        f"{len(record.volumes)} volumes, {duration(done.taken.seconds)}, {size(rate)}/s"
+        f"{counted(len(record.volumes), 'volume')}, {duration(done.taken.seconds)}, {size(rate)}/s"
     )
     console.print(
-        f"[bold]WAL[/bold]        {wal.report.segments} segments archived, {wal.report.oldest} to {wal.report.newest}, "
-        f"{len(wal.report.gaps)} gaps, {wal.report.in_flight} in flight"
+        f"[bold]WAL[/bold]        {counted(wal.report.segments, 'segment')} archived, "
+        f"{wal.report.oldest} to {wal.report.newest}, "
+        f"{counted(len(wal.report.gaps), 'gap')}, {wal.report.in_flight} in flight"
     )
     cuts = ", ".join(f"{database} at {lsn}" for database, lsn in proof.cuts.items())
     fence = done.stored.fence

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_markdown_artifact
 
-from pgproof.commands.console import duration, size
+from pgproof.commands.console import counted, duration, size
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.wal.check import WalCheck
@@ -35,7 +35,7 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
         ("backup", f"`{record.label}`"),
         ("server", record.software.get("postgresql", "")),
         ("raw size", size(record.raw_size)),
-        ("stored size", f"{size(record.stored_size)} in {len(record.volumes)} volumes"),
+        ("stored size", f"{size(record.stored_size)} in {counted(len(record.volumes), 'volume')}"),
         ("duration", f"{duration(taken.seconds)}, {size(record.raw_size / max(taken.seconds, 0.001))}/s"),
         ("timeline", str(record.timeline)),
         ("LSN", f"{record.start_lsn} to {record.stop_lsn}"),
@@ -51,7 +51,11 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
 def show_wal(cluster: str, found: WalCheck) -> None:
     """The artifact of a gap check: the verdict first."""
     report = found.report
-    verdict = "no gap" if report.ok else f"{len(report.gaps)} gaps, {len(report.damaged)} damaged segments"
+    verdict = (
+        "no gap"
+        if report.ok
+        else f"{counted(len(report.gaps), 'gap')}, {counted(len(report.damaged), 'damaged segment')}"
+    )
     text = [f"# WAL of {cluster}: {verdict}", ""]
     text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
     text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
@@ -65,7 +69,7 @@ def show_wal(cluster: str, found: WalCheck) -> None:
     rpo = duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
     text += [
         "",
-        f"{report.segments} segments, {size(report.stored_size)} stored. {report.in_flight} in flight, ",
+        f"{counted(report.segments, 'segment')}, {size(report.stored_size)} stored. {report.in_flight} in flight, ",
     ]
     text += [
         f"{lag} behind the source. Lost if the source died now: **{rpo}**.",
@@ -85,7 +89,7 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     text = [f"# {proof.verdict.upper()}: backup {proof.backup} of {cluster}", "", proof.summary, ""]
     lines = [
         ("exact cut", ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items()) or "none"),
-        ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {proof.wal[2]} segments"),
+        ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {counted(proof.wal[2], 'segment')}"),
         ("RTO measured", f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)}"),
         ("phases", ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())),
         (

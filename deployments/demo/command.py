@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-from pgproof.commands.init import initialise as initialise_cluster
 from rich.console import Console
 
 from deployments.demo.place import Place, prepare, start_writer
 from pgproof.commands.console import duration, make_console
+from pgproof.commands.init import initialise as initialise_cluster
 from pgproof.commands.restore import make_plan, run_plan
 from pgproof.config import load
 from pgproof.errors import RecoveryFailed

@@ -42,7 +42,6 @@ from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
 from pgproof.wal.archive import find_key
 from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 
 Clock = Callable[[], datetime]
 
@@ -173,9 +172,10 @@ def _read_stream(
                     manifest.append(b"")
                 else:
                     assert isinstance(message, Progress)
+            # first, as it says why a stream ended early
+            stop, timeline = replication.finish_base_backup()
             volumes = writer.finish()
             stored = archive.write(f"{prefix}backup_manifest", manifest)
-            stop, timeline = replication.finish_base_backup()
         except BaseException:
             writer.abandon()
             raise
@@ -251,20 +251,25 @@ def check_archiving(
         if last is None and not facts.archiver.failing:
             return  # nothing was archived ever; the backup's own WAL will tell
         raise _not_here(connection, archive, facts)
-    name = switch_segment(connection, facts)
+    name = switch_segment(connection)
     end = time.monotonic() + timeout
+    said = False
     while not _archived(archive, name):
-        if time.monotonic() > end:
+        if said or time.monotonic() > end:
             raise _not_here(connection, archive, facts)
-        time.sleep(0.1)
+        # when the archiver says that it is done, one more look is enough
+        said = read_archiver(connection).last_archived == name
+        if not said:
+            time.sleep(0.1)
 
 
-def switch_segment(connection: psycopg.Connection, facts: ServerFacts) -> str:
+def switch_segment(connection: psycopg.Connection) -> str:
     """Finish the current segment, which is then archived; its name."""
     connection.execute("SELECT pg_current_xact_id()")  # an idle server would switch nothing
-    row = connection.execute("SELECT pg_switch_wal()::text").fetchone()
+    # named by the server: right after a promotion its control data still tell the old timeline
+    row = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
     assert row is not None
-    return WalSegment.ending_at(facts.timeline, LSN.parse(row[0]), facts.segment_size).name
+    return str(row[0])
 
 
 def _not_here(connection: psycopg.Connection, archive: Archive, facts: ServerFacts) -> ServerNotReady:

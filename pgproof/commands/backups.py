@@ -13,7 +13,7 @@ from pgproof.backups.base_backup import take_backup
 from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.verify import verify_backup
-from pgproof.commands.console import Session, duration, size, table
+from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.errors import Finding
 
 
@@ -42,7 +42,8 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
     rate = record.raw_size / max(seconds, 0.001)
     console.print(f"backup [bold]{record.label}[/bold] is complete")
     console.print(
-        f"  {size(record.raw_size)} read, {size(record.stored_size)} stored in {len(record.volumes)} volumes, "
+        f"  {size(record.raw_size)} read, {size(record.stored_size)} stored in "
+        f"{counted(len(record.volumes), 'volume')}, "
         f"{duration(seconds)}, {size(rate)}/s"
     )
     console.print(
@@ -117,7 +118,7 @@ def verify(session: Session, name: str, label: str | None) -> int:
         for result in results:
             if result["ok"]:
                 console.print(
-                    f"{result['backup']}: {result['objects']} objects, {size(result['bytes'])}, all as recorded"
+                    f"{result['backup']}: {counted(result['objects'], 'object')}, {size(result['bytes'])}, all as recorded"
                 )
             else:
                 console.print(f"{result['backup']}: {result['fact']}\n  {result['detail']}")

@@ -95,6 +95,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return made
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: 1 volume, 2 volumes."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def size(count: float) -> str:
     """Bytes for a person: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):

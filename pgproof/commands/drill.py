@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, duration, size, table
+from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, PgproofError, RecoveryFailed
 from pgproof.repository.repository import Archive
@@ -50,17 +50,17 @@ def run_drill(
     fence = take_fence(cluster, lambda system: archive, now)
     write_fence(archive, fence)
     say(
-        f"fenced the source: {len(fence.databases)} databases, {fence.rows} rows counted, cut at LSN {fence.cut}"
+        f"fenced the source: {counted(len(fence.databases), 'database')}, {fence.rows} rows counted, cut at LSN {fence.cut}"
     )
     restored = comparison = failure = None
     outcome: ExpectationOutcome | None = None
     if fence.exact:
+        run = _expectations(session, cluster, fence)
         try:
             restored = restore_scratch(cluster, archive, fence, label)
             say(
                 f"restored {size(restored.size)} and {restored.wal[2]} WAL segments into {restored.scratch.root}"
             )
-            run = _expectations(session, cluster, fence)
             on_database = run.on_database if run else (lambda database, dsn: None)
             comparison = compare_restored(cluster, fence, restored, on_database)
             say(f"recovered to the cut and compared: {comparison.summary()}")
@@ -107,7 +107,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {proof.summary}", markup=True)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
     console.print(
-        f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({proof.wal[2]} segments)"
+        f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})"
     )
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
     console.print(

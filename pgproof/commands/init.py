@@ -24,7 +24,7 @@ from pgproof.config import ClusterConfig, Config, find_path, load
 from pgproof.errors import ConfigError, PgproofError, PrivilegeMissing
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts
-from pgproof.postgres.grants import archive_command, hba_line, identifier, missing_steps
+from pgproof.postgres.grants import Step, archive_command, hba_line, identifier, missing_steps
 from pgproof.postgres.programs import run
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
@@ -119,11 +119,10 @@ def initialise(
         endpoint, region: of an S3 store that is not AWS.
 
     Raises:
-        ConfigError: the DSN holds a password or cannot be read, the file is malformed, or has another
-            cluster of this name.
+        ConfigError: the DSN holds a password, the file is malformed or has another cluster of this name.
         ServerUnreachable, AuthenticationFailed, UnsupportedVersion, WrongSystem: nothing was written.
         PrivilegeMissing: ``apply`` without anybody who may; nothing was written.
-        RepositoryFormat, RepositoryReadOnly, StoreUnavailable: no repository, nothing was configured.
+        RepositoryFormat, RepositoryReadOnly, StoreUnavailable: nothing was configured.
     """
     path = find_path(config_path)
     wanted = Wanted(name, _checked_dsn(name, dsn, path), password, repository_url, endpoint, region)
@@ -134,15 +133,13 @@ def initialise(
     server = look_at_candidate(cluster, admin_dsn)
     facts = server.facts
     _check_identity(config, cluster, facts)
-    command = archive_command(running_program(), path)
-    steps = missing_steps(facts, command, role_exists=server.role_exists)
-    if apply and server.administrator is None and any(not step.optional for step in steps):
+    waiting, missing = _steps(server, path)
+    if apply and server.administrator is None and any(not step.optional for step in missing):
         raise _nobody_may(cluster, facts)
     repository = create_repository(config.repository_of(cluster))
     if addition is not None:
         addition.write(facts.system_identifier)
-    results = waiting_steps(step for step in steps if step.setting in server.pending)
-    missing = [step for step in steps if step.setting not in server.pending]
+    results = waiting_steps(waiting)
     if apply and server.administrator is not None:
         results += apply_steps(server.administrator, facts.role.name, missing, cluster.password, optional)
     else:
@@ -194,6 +191,14 @@ def _is_configured(path: Path, wanted: Wanted) -> bool:
         return False
     same = conninfo_to_dict(cluster.dsn) == conninfo_to_dict(wanted.dsn)
     return same and config.repository_of(cluster).url.rstrip("/") == wanted.url.rstrip("/")
+
+
+def _steps(server: Candidate, path: Path) -> tuple[list[Step], list[Step]]:
+    """What waits for a restart, and what is missing."""
+    command = archive_command(running_program(), path)
+    steps = missing_steps(server.facts, command, role_exists=server.role_exists)
+    waiting = [step for step in steps if step.setting in server.pending]
+    return waiting, [step for step in steps if step not in waiting]
 
 
 def _check_identity(config: Config, cluster: ClusterConfig, facts: ServerFacts) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.commands.console import Session, size
+from pgproof.commands.console import Session, counted, size
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
@@ -135,7 +135,7 @@ def show_plan(console: Console, plan: RestorePlan) -> None:
         console.print(f"  {number}. {step}")
     first, last = plan.segments[0], plan.segments[-1]
     console.print(
-        f"  needs {size(plan.room)} of room and WAL {first} to {last} ({len(plan.segments)} segments, all there)"
+        f"  needs {size(plan.room)} of room and WAL {first} to {last} ({counted(len(plan.segments), 'segment')}, all there)"
     )
     for warning in plan.warnings:
         console.print(f"  [yellow]warning[/yellow]: {warning}")

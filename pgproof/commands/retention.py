@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, size, table
+from pgproof.commands.console import Session, counted, size, table
 from pgproof.repository.lease import hold_lease
 from pgproof.restore.target import parse_time
 from pgproof.retention.expire import ExpireResult, expire, gather_facts
@@ -56,7 +56,7 @@ def show(console: Console, plan: ExpirePlan, result: ExpireResult | None) -> Non
         console.print(f"dry run: nothing was removed; {size(plan.freed)} would be")
     else:
         console.print(
-            f"removed {len(result.backups)} backups, {len(result.torn)} torn ones and {result.wal_objects} WAL "
+            f"removed {counted(len(result.backups), 'backup')}, {len(result.torn)} torn ones and {result.wal_objects} WAL "
             f"objects: {size(result.freed)}"
         )
 

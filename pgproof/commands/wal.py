@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from pgproof.commands.console import Session, duration, size, table
+from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.gaps import describe
 
@@ -21,7 +21,7 @@ def show(console: Console, found: WalCheck) -> None:
     """A page about the archive."""
     report = found.report
     reach = f", {report.oldest} to {report.newest}" if report.oldest else ""
-    console.print(f"{report.segments} segments archived{reach}, {size(report.stored_size)} stored")
+    console.print(f"{counted(report.segments, 'segment')} archived{reach}, {size(report.stored_size)} stored")
     for gap in report.gaps:
         console.print(f"[red]gap[/red]: {gap} missing, LSN {gap.first.start} to {gap.last.end}")
     for segment, fault in report.damaged:
@@ -31,7 +31,9 @@ def show(console: Console, found: WalCheck) -> None:
     if found.archiver_failing:
         console.print(f"[red]the archiver is failing[/red]: {found.archiver_failing}")
     if report.lag is not None:
-        console.print(f"{report.in_flight} segments in flight, {size(report.lag)} behind the source")
+        console.print(
+            f"{counted(report.in_flight, 'segment')} in flight, {size(report.lag)} behind the source"
+        )
     if found.rpo_seconds is not None and found.newest_commit is not None:
         console.print(
             f"newest commit in the repository: {found.newest_commit:%F %T.%f} UTC; "

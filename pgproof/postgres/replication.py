@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from psycopg import pq
+from psycopg import OperationalError, pq
 from psycopg.pq.abc import PGresult
 
 from pgproof.config import ClusterConfig
@@ -84,7 +84,7 @@ class ReplicationConnection:
 
     def query(self, command: str) -> list[list[str]]:
         """Run a replication command that answers with rows."""
-        self._pg.send_query(command.encode())
+        self._send(command)
         rows = self._rows(self._result(), command)
         while (result := self._pg.get_result()) is not None:
             self._check(result, command)
@@ -99,7 +99,7 @@ class ReplicationConnection:
         Returns:
             start LSN, timeline, and the tablespace rows (oid, path, kB); the data directory's has no oid.
         """
-        self._pg.send_query(f"BASE_BACKUP ({options})".encode())
+        self._send(f"BASE_BACKUP ({options})")
         start = self._rows(self._result(), "BASE_BACKUP")[0]
         tablespaces = self._rows(self._result(), "BASE_BACKUP")
         self._check(self._result(), "BASE_BACKUP", pq.ExecStatus.COPY_OUT)
@@ -107,12 +107,14 @@ class ReplicationConnection:
 
     def upload_manifest(self, chunks: Iterable[bytes]) -> None:
         """Give the server the manifest that an incremental backup builds on (PostgreSQL 17)."""
-        self._pg.send_query(b"UPLOAD_MANIFEST")
+        self._send("UPLOAD_MANIFEST")
         self._check(self._result(), "UPLOAD_MANIFEST", pq.ExecStatus.COPY_IN)
         for chunk in chunks:
             for start in range(0, len(chunk), 65536):
-                self._pg.put_copy_data(chunk[start : start + 65536])
-        self._pg.put_copy_end()
+                with self._mapped():
+                    self._pg.put_copy_data(chunk[start : start + 65536])
+        with self._mapped():
+            self._pg.put_copy_end()
         while (result := self._pg.get_result()) is not None:
             self._check(result, "UPLOAD_MANIFEST")
 
@@ -144,22 +146,31 @@ class ReplicationConnection:
 
     def _copy_data(self) -> bytes | None:
         while True:
-            size, data = self._pg.get_copy_data(1)
+            with self._mapped():
+                size, data = self._pg.get_copy_data(1)
             if size > 0:
                 return bytes(data)
             if size == -1:
                 return None
-            if size == -2:
-                raise self._broken(self._message())
             self._wait()
 
     def _wait(self) -> None:
         readable, _, _ = select.select([self._pg.socket], [], [], _IDLE_LIMIT)
         if not readable:
             raise self._broken(f"the server sent nothing for {_IDLE_LIMIT:.0f} s")
-        try:
+        with self._mapped():
             self._pg.consume_input()
-        except Exception as error:
+
+    def _send(self, command: str) -> None:
+        with self._mapped():
+            self._pg.send_query(command.encode())
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """psycopg raises where libpq returns a failure, such as -2 of PQgetCopyData."""
+        try:
+            yield
+        except OperationalError as error:
             raise self._broken(str(error)) from error
 
     def _result(self) -> PGresult:

@@ -74,13 +74,14 @@ def _backlog(subject: Subject) -> Answer:
     source, rpo = subject.source, subject.cluster.targets.rpo
     if source.waiting is None:
         raise CannotLook("pg_monitor is not granted")
+    fact = f"finished files that wait: {source.waiting}"
     if source.waiting and source.waiting_seconds > rpo:
         return Answer(
             False,
-            f"{source.waiting} files wait, the oldest for {source.waiting_seconds:.0f} s; the RPO is {rpo} s",
+            f"{fact}, the oldest for {source.waiting_seconds:.0f} s; the RPO is {rpo} s",
             "SELECT * FROM pg_stat_archiver;  -- is it failing, or too slow?",
         )
-    return Answer(True, f"{source.waiting} files wait")
+    return Answer(True, fact)
 
 
 def _archive_timeout(subject: Subject) -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from psycopg.conninfo import conninfo_to_dict
 
-from pgproof.errors import PgproofError
+from pgproof.errors import ConfigError, PgproofError
 from pgproof.postgres.grants import alter_system
 from pgproof.postgres.versions import INCREMENTAL_BACKUP, NEWEST_TESTED
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
@@ -23,8 +23,10 @@ def _connection(subject: Subject) -> Answer:
         facts, database = found.facts, found.database
         return Answer(True, f'{facts.version_text} lets role "{facts.role.name}" into database "{database}"')
     answer = replace(answer_of(found), ok=False)  # unreachable is what was asked
-    if "pg_hba.conf" in found.detail:
-        return replace(answer, mend=hba_mend(found, _named(subject, "user") or "all", "all"))
+    if isinstance(found, ConfigError):
+        return answer
+    if line := hba_mend(found, _named(subject, "user") or "all", "all"):
+        return replace(answer, mend=line)
     if _NO_DATABASE.search(found.detail) and not _named(subject, "dbname"):
         return replace(answer, mend=f'add dbname=postgres to the dsn of cluster "{subject.cluster.name}"')
     return answer

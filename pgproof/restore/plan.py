@@ -95,15 +95,16 @@ class RestorePlan:
         ]
         steps += [f"put tablespace {oid} into {path}" for oid, path in self.tablespaces.items()]
         for record in self.chain:
-            steps.append(f"extract {len(record.volumes)} volumes of {record.label}, each checked by SHA-256")
+            volumes = f"{len(record.volumes)} volume{'s' if len(record.volumes) != 1 else ''}"
+            steps.append(f"extract {volumes} of {record.label}, checked by SHA-256")
         if len(self.chain) > 1:
             steps.append(f"combine {len(self.chain)} backups with pg_combinebackup")
         if self.request.standby:
             steps.append("write standby.signal and restore_command")
         else:
-            steps.append(
-                f"recover along timeline {self.history.timeline} to {target}, then {self.request.target_action}"
-            )
+            # at the end of WAL there is no target to pause at: the server opens by itself
+            then = "open for writing" if target.kind == "end" else self.request.target_action
+            steps.append(f"recover along timeline {self.history.timeline} to {target}, then {then}")
         archiving = "stays as configured" if self.request.take_over else "is switched off in the copy"
         steps.append(f"archiving {archiving}")
         steps.append("move pg_control into place, which makes the directory startable")
@@ -230,7 +231,7 @@ def _locate(
             raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.")
         return Located(target.lsn, None)
     if target.kind == "time" and target.time < oldest.stopped_at:
-        raise _outside(target, oldest, f"The first backup ended at {oldest.stopped_at:%F %T%z}.")
+        raise _outside(target, oldest, "")
     reader = reader_of(newest.major)
     if target.kind == "time":
         return _locate_time(target, history, on_path, listing, reader, end)
@@ -275,7 +276,7 @@ def _outside(
 ) -> TargetOutsideWindow:
     return TargetOutsideWindow(
         f"recovery target {target} is outside the recovery window",
-        f"{detail} The window begins at {oldest.stopped_at:%F %T%z}, LSN {oldest.stop_lsn}.",
+        f"{detail} The first backup ended at {oldest.stopped_at:%F %T%z}, LSN {oldest.stop_lsn}.".strip(),
         hint or "pgproof wal check NAME shows the recovery windows",
     )
 
@@ -314,7 +315,7 @@ def _choose(
             gap = gap or error
     if gap is not None:
         raise gap
-    raise _outside(target, on_path[0].record, f"The first backup ended at LSN {on_path[0].record.stop_lsn}.")
+    raise _outside(target, on_path[0].record, "")
 
 
 def _precedes(entry: BackupEntry, target: RecoveryTarget, located: Located) -> bool:

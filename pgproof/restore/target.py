@@ -100,7 +100,7 @@ def parse_time(text: str) -> datetime:
         raise InvalidTarget(
             f'target time "{text}" has no time zone',
             "Without a zone it could be hours off.",
-            f'write "{text}Z" for UTC or "{text}+01:00" for an offset',
+            f'write "{time}Z" for UTC or "{time}+01:00" for an offset',
         )
     return time.astimezone(UTC)
 

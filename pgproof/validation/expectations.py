@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import ClusterConfig, ExpectationConfig
+from pgproof.errors import PermanentError
 from pgproof.validation.comparison import Comparison
 
 _SITE = "pgproof"
@@ -55,11 +56,22 @@ class ExpectationRun:
 
     Args:
         cluster: whose ``expectations`` are the user's own.
-        docs: directory for the Data Docs of this drill.
+        docs: directory for the Data Docs of this drill; made at once.
+
+    Raises:
+        PermanentError: the directory cannot be made.
     """
 
     def __init__(self, cluster: ClusterConfig, docs: Path) -> None:
         self._cluster, self._docs = cluster, docs
+        try:  # before anything is restored
+            docs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(
+                f'cannot write Data Docs into "{docs}"',
+                f"{error.strerror}.",
+                "set state_directory in pgproof.toml to a directory that this account can write",
+            ) from error
         self._suites: dict[str, dict[str, Any]] = {}
         self._results: dict[str, Any] = {}
         self._open: Any = None
@@ -113,7 +125,6 @@ class ExpectationRun:
             with _quiet():
                 context = gx.get_context(mode="ephemeral")
             context.variables.progress_bars = ProgressBarsConfig(globally=False)
-            self._docs.mkdir(parents=True, exist_ok=True)
             store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(self._docs)}
             for name in list(context.get_site_names()):
                 context.delete_data_docs_site(name)

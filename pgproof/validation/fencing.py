@@ -168,7 +168,7 @@ class _Fencer:
         row: Any = self._control.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         self.end_lsn = LSN.parse(row[0])
         if "pg_switch_wal()" not in self._facts.role.missing_functions:
-            switch_segment(self._control, self._facts)
+            switch_segment(self._control)
         size, timeline = self._facts.segment_size, self._facts.timeline
         first = WalSegment.containing(timeline, start, size)
         last = WalSegment.ending_at(timeline, self.end_lsn, size)
