@@ -118,7 +118,8 @@ def verify(session: Session, name: str, label: str | None) -> int:
         for result in results:
             if result["ok"]:
                 console.print(
-                    f"{result['backup']}: {counted(result['objects'], 'object')}, {size(result['bytes'])}, all as recorded"
+                    f"{result['backup']}: {counted(result['objects'], 'object')}, "
+                    f"{size(result['bytes'])}, all as recorded"
                 )
             else:
                 console.print(f"{result['backup']}: {result['fact']}\n  {result['detail']}")

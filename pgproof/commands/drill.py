@@ -50,7 +50,8 @@ def run_drill(
     fence = take_fence(cluster, lambda system: archive, now)
     write_fence(archive, fence)
     say(
-        f"fenced the source: {counted(len(fence.databases), 'database')}, {fence.rows} rows counted, cut at LSN {fence.cut}"
+        f"fenced the source: {counted(len(fence.databases), 'database')}, {fence.rows} rows counted, cut "
+        f"at LSN {fence.cut}"
     )
     restored = comparison = failure = None
     outcome: ExpectationOutcome | None = None

@@ -134,22 +134,22 @@ def initialise(
     facts = server.facts
     _check_identity(config, cluster, facts)
     waiting, missing = _steps(server, path)
-    if apply and server.administrator is None and any(not step.optional for step in missing):
-        raise _nobody_may(cluster, facts)
+    if apply:
+        _check_administrator(cluster, server, missing)
     repository = create_repository(config.repository_of(cluster))
     if addition is not None:
         addition.write(facts.system_identifier)
-    results = waiting_steps(waiting)
-    if apply and server.administrator is not None:
-        results += apply_steps(server.administrator, facts.role.name, missing, cluster.password, optional)
-    else:
-        results += show_steps(missing)
+    results = waiting_steps(waiting) + (
+        apply_steps(server.administrator, facts.role.name, missing, cluster.password, optional)
+        if apply and server.administrator is not None
+        else show_steps(missing)
+    )
     return InitResult(
         cluster=name,
         path=path,
         written=addition is not None,
         repository=cluster.repository,
-        url=config.repository_of(cluster).url,
+        url=repository.store.url,
         repository_id=repository.identifier,
         server=facts.version_text,
         system_identifier=facts.system_identifier,
@@ -213,12 +213,13 @@ def _check_identity(config: Config, cluster: ClusterConfig, facts: ServerFacts) 
             )
 
 
-def _nobody_may(cluster: ClusterConfig, facts: ServerFacts) -> PrivilegeMissing:
-    return PrivilegeMissing(
-        f'role "{facts.role.name}" cannot change the server of cluster "{cluster.name}"',
-        "It is no superuser. Nothing was written.",
-        'give --admin-dsn "host=... user=postgres", or leave out --apply to see the SQL',
-    )
+def _check_administrator(cluster: ClusterConfig, server: Candidate, missing: list[Step]) -> None:
+    if server.administrator is None and any(not step.optional for step in missing):
+        raise PrivilegeMissing(
+            f'role "{server.facts.role.name}" cannot change the server of cluster "{cluster.name}"',
+            "It is no superuser. Nothing was written.",
+            'give --admin-dsn "host=... user=postgres", or leave out --apply to see the SQL',
+        )
 
 
 def _notes(

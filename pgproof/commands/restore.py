@@ -135,7 +135,8 @@ def show_plan(console: Console, plan: RestorePlan) -> None:
         console.print(f"  {number}. {step}")
     first, last = plan.segments[0], plan.segments[-1]
     console.print(
-        f"  needs {size(plan.room)} of room and WAL {first} to {last} ({counted(len(plan.segments), 'segment')}, all there)"
+        f"  needs {size(plan.room)} of room and WAL {first} to {last} "
+        f"({counted(len(plan.segments), 'segment')}, all there)"
     )
     for warning in plan.warnings:
         console.print(f"  [yellow]warning[/yellow]: {warning}")

@@ -56,7 +56,8 @@ def show(console: Console, plan: ExpirePlan, result: ExpireResult | None) -> Non
         console.print(f"dry run: nothing was removed; {size(plan.freed)} would be")
     else:
         console.print(
-            f"removed {counted(len(result.backups), 'backup')}, {len(result.torn)} torn ones and {result.wal_objects} WAL "
+            f"removed {counted(len(result.backups), 'backup')}, {len(result.torn)} torn ones and "
+            f"{result.wal_objects} WAL "
             f"objects: {size(result.freed)}"
         )
 
