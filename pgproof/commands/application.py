@@ -80,7 +80,7 @@ def init(
         region=region,
     )
     show(result.as_dict(), lambda console: init_command.render(console, result), json)
-    return 0
+    return result.exit_code
 
 
 @application.command()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -30,7 +32,7 @@ from pgproof.postgres.replication import ReplicationConnection
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
 from pgproof.readiness.host import running_program
 from pgproof.readiness.mend import hba_mend, restart
-from pgproof.repository.repository import check_system, create_repository, open_store
+from pgproof.repository.repository import Repository, check_system, create_repository, open_store
 
 _SECRETS = ("password", "sslpassword")
 
@@ -104,25 +106,23 @@ def initialise(
 ) -> InitResult:
     """Configure a cluster, make its repository, and show or apply what its server lacks.
 
-    Asked again with the same DSN and URL, it leaves the file alone and looks at the server again: that is how
-    ``--apply`` follows a look.
+    Asked again with the same DSN and URL it leaves the file alone: that is how ``--apply`` follows a look.
 
     Args:
         name: of the new cluster.
         dsn: how pgproof will connect, without a password; without a database it gets ``dbname=postgres``.
         repository_url: where backups and WAL go; a section with this URL is used again.
-        config_path: of pgproof.toml; the default as for every command.
-        apply: run the steps.
-        optional: run the optional steps too.
-        admin_dsn: of a superuser, who runs the steps and is asked when the role cannot log in yet.
+        config_path: of pgproof.toml.
+        apply, optional: run the steps; the optional ones too.
+        admin_dsn: of a superuser, who runs the steps, and looks when the role cannot log in yet.
         password: reference of the role's password, such as ``env:NAME``.
         endpoint, region: of an S3 store that is not AWS.
 
     Raises:
         ConfigError: the DSN holds a password, the file is malformed or has another cluster of this name.
-        ServerUnreachable, AuthenticationFailed, UnsupportedVersion, WrongSystem: nothing was written.
-        PrivilegeMissing: ``apply`` without anybody who may; nothing was written.
-        RepositoryFormat, RepositoryReadOnly, StoreUnavailable: nothing was configured.
+        PrivilegeMissing: ``apply`` without anybody who may.
+        ServerUnreachable, AuthenticationFailed, UnsupportedVersion, WrongSystem, RepositoryFormat,
+        RepositoryReadOnly, StoreUnavailable: nothing was configured, as with those above.
     """
     path = find_path(config_path)
     wanted = Wanted(name, _checked_dsn(name, dsn, path), password, repository_url, endpoint, region)
@@ -131,32 +131,48 @@ def initialise(
     cluster = config.cluster(name)
     open_store(config.repository_of(cluster))  # refuses a URL that cannot be used
     server = look_at_candidate(cluster, admin_dsn)
-    facts = server.facts
-    _check_identity(config, cluster, facts)
+    _check_identity(config, cluster, server.facts)
     waiting, missing = _steps(server, path)
     if apply:
         _check_administrator(cluster, server, missing)
     repository = create_repository(config.repository_of(cluster))
     if addition is not None:
-        addition.write(facts.system_identifier)
-    results = waiting_steps(waiting) + (
-        apply_steps(server.administrator, facts.role.name, missing, cluster.password, optional)
-        if apply and server.administrator is not None
-        else show_steps(missing)
-    )
+        addition.write(server.facts.system_identifier)
+    results = waiting_steps(waiting)
+    if apply and server.administrator is not None:
+        role = server.facts.role.name
+        results += apply_steps(server.administrator, role, missing, cluster.password, optional)
+    else:
+        results += show_steps(missing)
+    notes = tuple(_notes(config, cluster, server, results))
+    written = addition is not None
+    return _result(cluster, path, repository, server.facts, results, notes, written=written, applied=apply)
+
+
+def _result(
+    cluster: ClusterConfig,
+    path: Path,
+    repository: Repository,
+    facts: ServerFacts,
+    steps: tuple[StepResult, ...],
+    notes: tuple[str, ...],
+    *,
+    written: bool,
+    applied: bool,
+) -> InitResult:
     return InitResult(
-        cluster=name,
+        cluster=cluster.name,
         path=path,
-        written=addition is not None,
+        written=written,
         repository=cluster.repository,
         url=repository.store.url,
         repository_id=repository.identifier,
         server=facts.version_text,
         system_identifier=facts.system_identifier,
         database=database_of(cluster.dsn),
-        applied=apply,
-        steps=results,
-        notes=tuple(_notes(config, cluster, server, results)),
+        applied=applied,
+        steps=steps,
+        notes=notes,
     )
 
 
@@ -176,9 +192,14 @@ def _checked_dsn(name: str, dsn: str, path: Path) -> str:
             f"It would be written into {path}.",
             'leave it out, and use ~/.pgpass or password = "env:NAME"',
         )
-    if settings.get("dbname") or settings.get("service") or os.environ.get("PGDATABASE"):
+    if settings.get("dbname") or settings.get("service"):
         return dsn
-    return make_conninfo(dsn, dbname="postgres") if "://" in dsn else f"{dsn} dbname=postgres".strip()
+    database = os.environ.get("PGDATABASE") or "postgres"  # written down: others have another environment
+    return (
+        make_conninfo(dsn, dbname=database)
+        if "://" in dsn
+        else f"{dsn} {make_conninfo(dbname=database)}".strip()
+    )
 
 
 def _is_configured(path: Path, wanted: Wanted) -> bool:
@@ -264,23 +285,29 @@ def _login_notes(cluster: ClusterConfig, role: str) -> list[str]:
 
 def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_passwd | None) -> list[str]:
     """What the account of archive_command, which is the server's, must reach."""
-    url = config.repository_of(cluster).url
-    places = [str(config.path)] + ([url.removeprefix("file://")] if url.startswith("file:") else [])
-    if account is None:
-        what = " and ".join(["read " + places[0], *(f"write {place}" for place in places[1:])])
-        return [f"archive_command runs on the server's host as the server's account, which must {what}"]
-    if os.geteuid() != 0 or account.pw_uid == 0:
-        return []
-    tests = [("-r", place) if place == places[0] else ("-w", place) for place in places]
-    closed = [
-        place for flag, place in tests if run(["test", flag, place], timeout=10, owner=account).returncode
-    ]
-    if not closed:
-        return []
-    return [
-        f'archive_command runs as account "{account.pw_name}", which cannot use {" or ".join(closed)}: '
-        f"chown -R {account.pw_name}: {' '.join(closed)}"
-    ]
+    url = urlsplit(config.repository_of(cluster).url)
+    needs = [("-r", str(config.path))] + ([("-w", unquote(url.path))] if url.scheme == "file" else [])
+    notes = []
+    if url.scheme != "file":
+        notes.append(
+            "archive_command has the server's environment, not yours: the store's credentials must be found there, "
+            'by an instance role, or by "file:..." in the repository\'s section'
+        )
+    if account is not None and os.geteuid() == 0:
+        needs = [(flag, place) for flag, place in needs if _is_closed(account, flag, place)]
+        places = [place for _, place in needs]
+        mend = f"chown -R {account.pw_name}: {shlex.join(places)}"
+        who = f'account "{account.pw_name}", which cannot use {" or ".join(places)}: {mend}'
+    else:
+        what = " and ".join(f"{'write' if flag == '-w' else 'read'} {place}" for flag, place in needs)
+        who = f"the server's account, which must {what}"
+    if needs and not (account is not None and account.pw_uid == os.geteuid()):
+        notes.append(f"archive_command runs as {who}")
+    return notes
+
+
+def _is_closed(account: pwd.struct_passwd, flag: str, place: str) -> bool:
+    return run(["test", flag, place], timeout=10, owner=account).returncode != 0
 
 
 def render(console: Console, result: InitResult) -> None:

@@ -35,7 +35,11 @@ def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
     try:
         settings |= dict(conninfo_to_dict(cluster.dsn))
     except psycopg.Error as error:
-        raise ConfigError(f'the DSN of cluster "{cluster.name}" cannot be read', f"{error}.") from error
+        raise ConfigError(
+            f'the DSN of cluster "{cluster.name}" cannot be read',
+            "What libpq says of it is not shown, as it may quote a password.",
+            "it is key=value pairs such as host=db1 user=pgproof dbname=postgres, or a postgresql:// URI",
+        ) from None
     if cluster.password is not None:
         settings["password"] = resolve_secret(cluster.password).get_secret_value()
     return make_conninfo(**{**settings, **overrides})

@@ -104,6 +104,6 @@ def _encryption(subject: Subject) -> Answer:
 QUESTIONS = (
     Question("repository", "restore", _repository),
     Question("repository writable", "backup", _writable),
-    Question("lease", "backup", _lease),
+    Question("lease", "", _lease),  # a passing state: a nightly backup must not turn the doctor red
     Question("encryption", "restore", _encryption),
 )

@@ -27,12 +27,13 @@ class Codec:
     Args:
         level: of zstd, 1 to 19.
         recipients: age X25519 recipients; empty stores unencrypted.
-        identity: the age identity that decrypts, when there is one here.
+        identity: the age identity that decrypts, or how to get it: asked when something is decrypted, so that
+            who only writes (the archiver) need not be able to.
     """
 
     level: int = 3
     recipients: tuple[str, ...] = ()
-    identity: str | None = field(default=None, repr=False)
+    identity: str | Callable[[], str] | None = field(default=None, repr=False)
 
     @property
     def suffix(self) -> str:
@@ -73,7 +74,8 @@ class Codec:
     def _decrypt(self, key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
         import pyrage
 
-        lines = [line.strip() for line in (self.identity or "").splitlines()]
+        identity = self.identity() if callable(self.identity) else self.identity
+        lines = [line.strip() for line in (identity or "").splitlines()]
         lines = [line for line in lines if line and not line.startswith("#")]
         if not lines:
             raise ConfigError(

@@ -21,7 +21,7 @@ from pgproof.errors import LeaseHeld, ObjectExists, ObjectMissing, PgproofError,
 from pgproof.repository.store import Store, read
 
 TERM = 60.0  # seconds without renewal after which a lease is dead
-SETTLE = 1.0  # seconds; longer than the moment between another's look at a dead lease and its removal
+SETTLE = 1.0  # seconds; longer than the moment between another's look at a dead lease and its own write
 
 
 class Lease:
@@ -59,24 +59,23 @@ class Lease:
         Raises:
             LeaseHeld: another holder is alive; its process, host and purpose are in the detail.
         """
-        for attempt in range(3):
+        for _ in range(3):
             try:
                 self._write(create=True)
+                return
             except ObjectExists:
-                self._remove_if_dead()
+                pass
+            try:
+                self._refuse_if_alive(self._read())
+            except ObjectMissing:  # released just now
                 continue
-            if attempt:  # others may have seen the dead lease too, and remove ours for it
-                time.sleep(self._settle)
-                if self._read_token() != self._token:
-                    break
-            return
+            self._write()  # over the dead one and never after its removal: whoever finds none must be alone
+            time.sleep(self._settle)  # others may have seen it dead too; the last of them holds it
+            if self._read_token() == self._token:
+                return
         raise LeaseHeld(f'could not take the lease "{self._key}"', "Others take it at the same moment.")
 
-    def _remove_if_dead(self) -> None:
-        try:
-            held = self._read()
-        except ObjectMissing:
-            return
+    def _refuse_if_alive(self, held: dict[str, Any]) -> None:
         expires = held.get("expires")
         alive = isinstance(expires, int | float) and expires > self._clock()
         if alive and not _process_is_gone(held):
@@ -85,7 +84,6 @@ class Lease:
                 f"It is held for {held.get('purpose')} by process {held.get('pid')} on {held.get('host')}.",
                 f"wait until that ends; a lease whose holder died ends by itself after {self._term:.0f} s",
             )
-        self._store.delete(self._key)
 
     def check(self) -> None:
         """Refuse to go on when the lease was lost; asked before every step that cannot be taken back.

@@ -156,7 +156,8 @@ class PosixStore:
         """What root writes belongs to the repository's owner: the archiver, who is not root, writes beside it."""
         if os.geteuid() == 0 and path != self.root and self.root.is_dir():
             owner = self.root.stat()
-            os.chown(path, owner.st_uid, owner.st_gid)
+            with contextlib.suppress(PermissionError):  # root of an NFS client may be nobody on its server
+                os.chown(path, owner.st_uid, owner.st_gid)
 
     def _fsync_parents(self, directory: Path) -> None:
         """Make the names of a directory and of those above it durable.

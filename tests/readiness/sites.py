@@ -1,0 +1,163 @@
+"""A site is a real server with a configuration and a repository beside it, below a short directory of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pgproof.commands.doctor import doctor
+from pgproof.commands.init import InitResult, initialise
+from pgproof.config import ClusterConfig, Config, load
+from pgproof.postgres.programs import account, find_bin_directory
+from pgproof.postgres.server import LocalServer
+from pgproof.postgres.server import initialise as initdb
+from pgproof.readiness.checks import Check
+
+MAJORS = (15, 17, 18)
+
+
+def make_directory() -> Path:
+    """A short directory that the server's account can reach and owns: pytest's are root's alone."""
+    memory = Path("/dev/shm")
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
+    root = Path(tempfile.mkdtemp(prefix="pgr-", dir=memory if roomy else "/tmp"))
+    root.chmod(0o755)
+    give_to_server(root)
+    return root
+
+
+def give_to_server(*paths: Path) -> None:
+    """Let the server's account own files that root made."""
+    owner = account(None)
+    for top in paths if owner is not None else ():
+        for path in (top, *top.rglob("*")):
+            os.chown(path, owner.pw_uid, owner.pw_gid)  # type: ignore[union-attr]
+
+
+def make_template(major: int, root: Path) -> Path:
+    """A data directory to copy: initdb takes longer than all else."""
+    data = root / f"template-{major}"
+    initdb(find_bin_directory(major), data, owner=account(None), options=("--wal-segsize=1",))
+    with (data / "postgresql.conf").open("a") as file:
+        file.write("listen_addresses = ''\nfsync = off\nshared_buffers = 16MB\nlog_min_messages = warning\n")
+    return data
+
+
+@dataclass
+class Site:
+    """One server and what surrounds it."""
+
+    root: Path
+    server: LocalServer
+    major: int
+
+    @classmethod
+    def copy(cls, template: Path, major: int, settings: str = "", hba: str = "") -> Site:
+        """A site that is not started.
+
+        Args:
+            template: data directory to copy.
+            major: of its version.
+            settings: lines for postgresql.conf.
+            hba: lines above those of pg_hba.conf.
+        """
+        root = make_directory()
+        data = root / "data"
+        shutil.copytree(template, data)
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(settings)
+        access = data / "pg_hba.conf"
+        access.write_text(hba + access.read_text())
+        give_to_server(data)
+        data.chmod(0o700)
+        server = LocalServer(find_bin_directory(major), data, root / "s", root / "log", owner=account(None))
+        return cls(root, server, major)
+
+    def __enter__(self) -> Site:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop("immediate")
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def start(self) -> None:
+        self.server.start()
+        self.server.wait_ready()
+
+    def restart(self) -> None:
+        self.server.stop()
+        self.start()
+
+    @property
+    def admin(self) -> str:
+        return f"{self.server.dsn} user=postgres"
+
+    @property
+    def dsn(self) -> str:
+        return f"{self.server.dsn} user=pgproof dbname=postgres"
+
+    @property
+    def path(self) -> Path:
+        return self.root / "pgproof.toml"
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.root}/repository"
+
+    @property
+    def config(self) -> Config:
+        return load(self.path)
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        return self.config.cluster("shop")
+
+    def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
+        """Run statements as the superuser; the rows of the last."""
+        rows: list[Any] = []
+        with psycopg.connect(f"{self.admin} dbname={database}", autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+                rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+    def init(self, **options: Any) -> InitResult:
+        """``pgproof init shop``, after which the archiver can use what root made."""
+        given = {"dsn": self.dsn, "repository_url": self.url, "config_path": self.path, **options}
+        try:
+            return initialise("shop", **given)
+        finally:
+            give_to_server(*(path for path in (self.path, self.root / "repository") if path.exists()))
+
+    def doctor(self) -> dict[str, Check]:
+        """Every check by its name."""
+        return {check.name: check for check in doctor("shop", self.config)}
+
+    def paste(self, mend: str) -> None:
+        """Run a mend as a person would, in psql as the superuser."""
+        database = "postgres"
+        for line in mend.splitlines():
+            if line.startswith("\\connect "):
+                database = line.split(" ", 1)[1].strip('"')
+            else:
+                statements = line.split("  -- ")[0].split(";")
+                self.execute(*(s for s in statements if s.strip()), database=database)
+
+    def switch(self, *, failing: bool = False) -> None:
+        """Finish a segment, and wait until the archiver has tried it."""
+        column = "failed_count" if failing else "archived_count"
+        query = f"SELECT {column} FROM pg_stat_archiver"
+        before = self.execute(query)[0][0]
+        self.execute("SELECT pg_current_xact_id()", "SELECT pg_switch_wal()")
+        end = time.monotonic() + 20
+        while self.execute(query)[0][0] == before:
+            assert time.monotonic() < end, "the archiver does nothing"
+            time.sleep(0.05)

@@ -1,0 +1,1 @@
+"""The repository: codec, lease, opening, and what an archive gives back."""

@@ -1,0 +1,1 @@
+"""Timelines: histories and ancestry."""
