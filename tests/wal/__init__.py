@@ -1,0 +1,1 @@
+"""WAL: positions, segments, and what is made of them."""
