@@ -1,4 +1,4 @@
-"""``pgproof deploy``: every deployment of prefect.yaml for one cluster, on the server that PREFECT_API_URL names."""
+"""``pgproof deploy``: every deployment of prefect.yaml for a cluster, on the server that PREFECT_API_URL names."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import Annotated
 
 import typer
 
+from deployments.server import POOL, ensure_pool, server, server_url
+from flows.command import chosen_config
 from pgproof.commands.console import Session
-from pgproof.errors import ConfigError, PgproofError, TransientError
+from pgproof.errors import ConfigError, TransientError
 
-POOL = "pgproof"
+_LIMIT = 300  # seconds for `prefect deploy`
 
 
 def project() -> Path:
-    """The directory that holds ``flows/``: the clone, or where the package is installed.
-
-    Raises:
-        ConfigError: prefect.yaml is at neither place.
-    """
-    here = Path(__file__).resolve().parent
-    return here.parent
+    """The directory that holds ``flows/``: the clone, or where the package is installed."""
+    return Path(__file__).resolve().parent.parent
 
 
 def prefect_yaml() -> Path:
@@ -38,59 +35,83 @@ def prefect_yaml() -> Path:
     raise ConfigError('"prefect.yaml" is missing', f"Looked in {project()}.", "install pgproof again")
 
 
-def deploy_cluster(cluster: str, config: Path, environment: dict[str, str] | None = None) -> None:
+def deploy_cluster(cluster: str, config: Path) -> None:
     """Create or update a cluster's deployments, its work pool and its concurrency limit; run it as often as wanted.
 
     Args:
         cluster: its name.
         config: absolute path of pgproof.toml on the workers.
-        environment: with PREFECT_API_URL; default that of the process.
 
     Raises:
         ConfigError: no Prefect server is named.
-        TransientError: the server did not take them.
+        AuthenticationFailed, TransientError: the server did not take them.
     """
-    settings = dict(os.environ if environment is None else environment)
-    if not settings.get("PREFECT_API_URL"):
-        raise ConfigError(
-            "no Prefect server is named",
-            "Without PREFECT_API_URL the deployments would go to a server that ends with this command.",
-            "export PREFECT_API_URL=http://127.0.0.1:4200/api, or run pgproof up",
-        )
-    settings |= {"PGPROOF_CLUSTER": cluster, "PGPROOF_CONFIG": str(config)}
-    settings["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # an error rather than a throw-away server
-    _prefect(settings, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    limit = ("gcl", "create", f"pgproof-{cluster}", "--limit", "1")
-    _prefect(settings, *limit, allowed="already exists")
+    url = server_url()
+    ensure_pool()
+    with server():
+        from flows.writer import ensure_limit
+
+        ensure_limit(cluster)
+    settings = os.environ | {
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an error rather than a throw-away server
+        "PGPROOF_CLUSTER": cluster,
+        "PGPROOF_CONFIG": str(config),
+        "COLUMNS": "200",
+    }
     _prefect(settings, "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_yaml()))
 
 
-def _prefect(environment: dict[str, str], *words: str, allowed: str = "") -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *words],
-        env=environment,
-        cwd=project(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    said = " ".join((done.stdout + done.stderr).split())
-    if done.returncode != 0 and not (allowed and allowed in said):
-        raise TransientError(f'could not run "prefect {" ".join(words)}"', said[-800:])
+def _prefect(environment: dict[str, str], *words: str) -> None:
+    what = f'could not run "prefect {" ".join(words)}"'
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *words],
+            env=environment,
+            cwd=project(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TransientError(what, f"It did not end within {_LIMIT} s.") from error
+    if done.returncode != 0:
+        said = " ".join((done.stdout + done.stderr).split())
+        raise TransientError(what, f"It ended with {done.returncode} and said: {said[-800:]}")
 
 
 def deploy(
-    name: Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")],
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="The cluster; default: all of pgproof.toml.")] = None,
     config: Annotated[str | None, typer.Option("--config")] = None,
+    json: Annotated[bool, typer.Option("--json")] = False,
 ) -> int:
-    """Create or update every deployment of a cluster on the Prefect server of PREFECT_API_URL."""
-    session = Session.start(config, False)
-    session.cluster(name)
-    deploy_cluster(name, session.config.path)
-    session.console.print(f"deployed the flows of cluster {name} to work pool {POOL}; start a worker with:")
-    session.console.print(f"  prefect worker start --pool {POOL} --type process")
+    """Create or update the deployments of one cluster or of all, on the Prefect server of PREFECT_API_URL."""
+    session = Session.start(chosen_config(context, config), json)
+    names = configured_clusters(session, name)
+    for cluster in names:
+        deploy_cluster(cluster, session.config.path)
+    worker = f"prefect worker start --pool {POOL} --type process"
+    content = {"clusters": names, "server": server_url(), "work_pool": POOL, "worker": worker}
+    session.show(
+        content,
+        lambda console: console.print(
+            f"deployed the flows of {', '.join(names)} to work pool {POOL} of {server_url()}; "
+            f"start a worker with:\n  {worker}"
+        ),
+    )
     return 0
 
 
-__all__ = ["POOL", "PgproofError", "deploy", "deploy_cluster", "prefect_yaml", "project"]
+def configured_clusters(session: Session, name: str | None = None) -> list[str]:
+    """The names of the clusters to deploy.
+
+    Raises:
+        ConfigError: there is none, or none of this name.
+    """
+    if name is not None:
+        return [session.cluster(name).name]
+    if not session.config.clusters:
+        raise ConfigError("no cluster is configured", hint="pgproof init NAME --dsn ... --repository ...")
+    return list(session.config.clusters)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,40 +15,52 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from deployments.deploy import POOL, deploy_cluster, project
+from deployments.deploy import configured_clusters, deploy_cluster, project
+from deployments.server import POOL, end_orphans
+from flows.command import chosen_config
 from pgproof.commands.console import Session
-from pgproof.errors import ConfigError, TransientError
+from pgproof.errors import ConfigError, PgproofError, TransientError
 
 _PR_SET_PDEATHSIG = 1
+_GRACE = 20  # seconds a process has to end
 
 
 def environment(state: Path, port: int) -> dict[str, str]:
-    """The environment of a local Prefect: its own home, loopback only, no telemetry."""
-    return os.environ | {
+    """The environment of a local Prefect: its own home and temporary files, loopback only, no telemetry."""
+    return {
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(
+            state / "ui"
+        ),  # in the package, it belongs to the first account
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+        "TMPDIR": str(state / "tmp"),  # likewise: the worker's /tmp/runner_storage
     }
 
 
 @contextlib.contextmanager
-def running(words: list[str], settings: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A Prefect process for the time of a block; it is asked to end, and ends with us in any case."""
+def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A Prefect process for the time of a block; it is asked to end, and ends with us in any case.
+
+    It has a session of its own, so that Ctrl-C reaches us alone and the order of the end is ours.
+    """
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *words],
-            env=settings,
             cwd=project(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            start_new_session=True,
             preexec_fn=_end_with_parent,
         )
     try:
@@ -54,9 +68,12 @@ def running(words: list[str], settings: dict[str, str], log: Path) -> Iterator[s
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(20)
+            process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            process.kill()
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # nothing of it is left, as a rule
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -65,7 +82,39 @@ def _end_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell job ignores it
 
 
-def wait_for_server(url: str, alive: Callable[[], bool], log: Path, timeout: float = 120) -> None:
+def check_port(port: int) -> None:
+    """Refuse a port that something listens on: it could be another Prefect, which would get our deployments.
+
+    Raises:
+        ConfigError: it is in use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used", f"{error.strerror}.", f"pgproof up --port {port + 1}"
+            ) from error
+
+
+@contextlib.contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Nobody else runs this state directory's server for the time of a block: there is one database in it.
+
+    Raises:
+        ConfigError: somebody does.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with open(state / "up.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f'pgproof up runs already in "{state}"', hint=f"fuser {lock.name}") from error
+        yield
+
+
+def wait_for_server(port: int, alive: Callable[[], bool], log: Path, timeout: float = 120) -> None:
     """Wait until the API answers.
 
     Raises:
@@ -75,44 +124,67 @@ def wait_for_server(url: str, alive: Callable[[], bool], log: Path, timeout: flo
     while alive() and time.monotonic() < end:
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
-            urllib.request.urlopen(f"{url}/health", timeout=2),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2),
         ):
             return
         time.sleep(0.3)
-    tail = log.read_text(errors="replace")[-600:] if log.exists() else ""
-    raise TransientError("could not start the Prefect server", tail, f"see {log}")
+    raise ended("the Prefect server", log)
+
+
+def ended(what: str, log: Path) -> TransientError:
+    """The error for a process that should run, with the end of its log."""
+    tail = log.read_text(errors="replace").split() if log.exists() else []
+    return TransientError(f"could not keep {what} running", " ".join(tail)[-600:], f"see {log}")
 
 
 def up(
+    context: typer.Context,
     config: Annotated[str | None, typer.Option("--config")] = None,
     port: Annotated[int, typer.Option("--port", help="Of Prefect's UI and API, on 127.0.0.1.")] = 4200,
 ) -> int:
     """Run a local Prefect server with the deployments of every configured cluster, and a worker, until Ctrl-C."""
-    session = Session.start(config, False)
-    if not session.config.clusters:
-        raise ConfigError("no cluster is configured", hint="pgproof init NAME --dsn ... --repository ...")
-    state = session.config.state
-    state.mkdir(parents=True, exist_ok=True)
-    settings = environment(state, port)
+    session = Session.start(chosen_config(context, config), False)
+    names = configured_clusters(session)
+    state = session.config.state.absolute()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with contextlib.suppress(KeyboardInterrupt), alone(state):
+        check_port(port)
+        (state / "tmp").mkdir(exist_ok=True)
+        os.environ.update(environment(state, port))  # before Prefect is imported
+        serve(session, names, port, state)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def serve(session: Session, names: list[str], port: int, state: Path) -> None:
+    """Server, deployments and worker, in this order, until one of them or we are ended.
+
+    Raises:
+        TransientError: server or worker ended by themselves.
+    """
     server_log, worker_log = state / "prefect-server.log", state / "prefect-worker.log"
-    server_words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with running(server_words, settings, server_log) as server:
-        wait_for_server(settings["PREFECT_API_URL"], lambda: server.poll() is None, server_log)
-        for name in session.config.clusters:
-            deploy_cluster(name, session.config.path, settings)
-        with running(
-            ["worker", "start", "--pool", POOL, "--type", "process"], settings, worker_log
-        ) as worker:
-            session.console.print(
-                f"Prefect runs at http://127.0.0.1:{port} with the flows of: "
-                f"{', '.join(session.config.clusters)}"
-            )
-            session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
-            with contextlib.suppress(KeyboardInterrupt):
+    with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], server_log) as server:
+        wait_for_server(port, lambda: server.poll() is None, server_log)
+        for name in names:
+            deploy_cluster(name, session.config.path)
+        end_orphans()  # of an earlier server that was killed: its worker died with it
+        try:
+            with running(["worker", "start", "--pool", POOL, "--type", "process"], worker_log) as worker:
+                session.console.print(
+                    f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
+                )
+                session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
                 while server.poll() is None and worker.poll() is None:
                     time.sleep(0.5)
-                raise TransientError(
-                    "the Prefect server or the worker ended", hint=f"see {server_log}, {worker_log}"
-                )
-    return 0
+                if server.poll() is None:
+                    raise ended("the worker", worker_log)
+                raise ended("the Prefect server", server_log)
+        finally:
+            if server.poll() is None:
+                with contextlib.suppress(PgproofError):
+                    end_orphans()

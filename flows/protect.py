@@ -7,7 +7,6 @@ from typing import Any
 
 from prefect import flow
 
-from flows.base_backup import Cluster, ConfigPath
 from flows.restore_validation import prove, refuse_unproven
 from flows.wal_gap_check import refuse_gaps
 from flows.writer import one_writer
@@ -48,11 +47,16 @@ class Protection:
 
 
 @flow(name="protect", flow_run_name="protect {cluster}")
-def protect(cluster: Cluster, config: ConfigPath = None, incremental: bool = False) -> Protection:
+def protect(cluster: str, config: str | None = None, incremental: bool = False) -> Protection:
     """Take a backup, check the WAL archive, prove the backup, and only then remove what is old.
 
     At three in the morning: the run failed at the first step that found something, and nothing was removed after
     it. Its artifacts say what: backup, WAL, proof, retention. Restoring does not need this server: `pgproof restore`.
+
+    Args:
+        cluster: as pgproof.toml names it
+        config: path of pgproof.toml on the worker; default: PGPROOF_CONFIG
+        incremental: build on the newest backup; needs PostgreSQL 17 with summarize_wal
     """
     with one_writer(cluster):
         taken = take_base_backup(cluster, config, incremental)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
-from flows.base_backup import Cluster, ConfigPath
 from pgproof.errors import NotProven
 from tasks.artifacts import show_proof
 from tasks.validation import (
@@ -20,18 +16,18 @@ from tasks.validation import (
     restore_backup,
 )
 
-BackupChoice = Annotated[
-    str,
-    Field(description="A label, or: newest, oldest, least recently proven", examples=["newest", "oldest"]),
-]
-
 
 @flow(name="restore-validation", flow_run_name="restore validation of {cluster}")
-def restore_validation(cluster: Cluster, config: ConfigPath = None, backup: BackupChoice = "newest") -> str:
+def restore_validation(cluster: str, config: str | None = None, backup: str = "newest") -> str:
     """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
 
     At three in the morning: NOT EQUAL names the table and both values; keep older backups (`pgproof hold`) and
     drill them. NOT EXACT says nothing of the backup; run it again. The source is only read.
+
+    Args:
+        cluster: as pgproof.toml names it
+        config: path of pgproof.toml on the worker; default: PGPROOF_CONFIG
+        backup: a label, or: newest, oldest, least recently proven
     """
     stored = prove(cluster, config, choose_backup(cluster, config, backup))
     refuse_unproven(cluster, stored)

@@ -4,58 +4,66 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from pgproof.commands.console import counted, duration, size
+from pgproof.commands.console import duration, size
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
+from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import describe
 from tasks.base_backup import TakenBackup
 from tasks.validation import StoredProof
 
+_LONGEST = 500  # tables shown; the proof record holds all of them
+
 
 def key_for(cluster: str, noun: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them."""
-    return re.sub(r"[^a-z0-9-]+", "-", f"pgproof-{cluster}-{noun}".lower())
+    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them; another for every cluster."""
+    return f"pgproof-{cluster.replace('_', '--')}-{noun}"
 
 
-def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """A Markdown table; cells are escaped."""
     cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in cells)])
 
 
+def count(number: int, noun: str) -> str:
+    """1 gap, 2 gaps."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
+    create_markdown_artifact("\n".join(lines), key=key_for(cluster, noun), description=description)
+
+
 def show_backup(cluster: str, taken: TakenBackup) -> None:
     """The artifact of a base backup."""
-    record = taken.record
+    record, took = taken.record, duration(taken.seconds)
+    stored = f"{size(record.stored_size)} in {count(len(record.volumes), 'volume')}"
     lines = [
-        ("backup", f"`{record.label}`"),
+        ("builds on", f"`{record.parent}`" if record.parent else "nothing: it is a full backup"),
         ("server", record.software.get("postgresql", "")),
         ("raw size", size(record.raw_size)),
-        ("stored size", f"{size(record.stored_size)} in {counted(len(record.volumes), 'volume')}"),
-        ("duration", f"{duration(taken.seconds)}, {size(record.raw_size / max(taken.seconds, 0.001))}/s"),
-        ("timeline", str(record.timeline)),
+        ("stored size", stored),
+        ("duration", f"{took}, {size(record.raw_size / max(taken.seconds, 0.001))}/s"),
+        ("timeline", record.timeline),
         ("LSN", f"{record.start_lsn} to {record.stop_lsn}"),
         ("WAL", f"`{record.first_segment}` to `{record.last_segment}`"),
         ("repository", f"`{taken.repository}`"),
     ]
-    text = (
-        f"# Base backup of {cluster}\n\n{markdown_table(('', ''), lines)}\n\nComplete: its WAL is archived.\n"
-    )
-    create_markdown_artifact(text, key=key_for(cluster, "backup"), description=f"Base backup of {cluster}")
+    text = [f"# Base backup of {cluster}", "", markdown_table(("backup", f"`{record.label}`"), lines)]
+    text += ["", "Complete: its WAL is archived. Not proven yet: a restore validation does that."]
+    _store(cluster, "backup", text, f"Base backup {record.label} of {cluster}: {stored}, {took}")
 
 
 def show_wal(cluster: str, found: WalCheck) -> None:
     """The artifact of a gap check: the verdict first."""
-    report = found.report
-    verdict = (
-        "no gap"
-        if report.ok
-        else f"{counted(len(report.gaps), 'gap')}, {counted(len(report.damaged), 'damaged segment')}"
-    )
+    report, verdict = found.report, verdict_of(found)
     text = [f"# WAL of {cluster}: {verdict}", ""]
     text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
     text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
@@ -64,82 +72,97 @@ def show_wal(cluster: str, found: WalCheck) -> None:
     if found.source_error:
         text.append(f"- the source was not asked: {found.source_error}")
     if report.gaps or report.damaged:
-        text += ["", "Run `pgproof wal check` for the windows that remain; take a new base backup at once."]
+        text += ["", "Points in time behind a gap are lost: take a new base backup at once."]
     lag = size(report.lag) if report.lag is not None else "unknown"
     rpo = duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
-    text += [
-        "",
-        f"{counted(report.segments, 'segment')}, {size(report.stored_size)} stored. {report.in_flight} in flight, ",
+    facts = [
+        ("archived", f"{count(report.segments, 'segment')}, {size(report.stored_size)}"),
+        ("newest", f"`{report.newest}`" if report.newest else "none"),
+        ("in flight", count(report.in_flight, "segment")),
+        ("behind the source", lag),
+        ("lost if the source died now", f"**{rpo}**"),
     ]
-    text += [
-        f"{lag} behind the source. Lost if the source died now: **{rpo}**.",
-        "",
-        "## Recovery windows",
-        "",
-    ]
+    text += ["", markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
     text.append(markdown_table(("backup", "timeline", "LSN", "state"), describe(report)))
-    create_markdown_artifact(
-        "\n".join(text), key=key_for(cluster, "wal"), description=f"WAL of {cluster}: {verdict}"
-    )
+    _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
+
+
+def verdict_of(found: WalCheck) -> str:
+    """The verdict of a gap check in a few words."""
+    report = found.report
+    parts = [count(len(report.gaps), "gap")] if report.gaps else []
+    parts += [count(len(report.damaged), "damaged segment")] if report.damaged else []
+    parts += ["the archiver is failing"] if found.archiver_failing else []
+    return ", ".join(parts) or "no gap"
 
 
 def show_proof(cluster: str, stored: StoredProof) -> None:
     """The artifact of a restore drill: a verdict one can read in ten seconds."""
     proof, fence = stored.proof, stored.fence
-    text = [f"# {proof.verdict.upper()}: backup {proof.backup} of {cluster}", "", proof.summary, ""]
+    cuts = ", ".join(f"{database} at {lsn}" for database, lsn in proof.cuts.items())
+    exact = f"{fence.exact_candidates} of {fence.candidates} candidates exact"
     lines = [
-        ("exact cut", ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items()) or "none"),
-        ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {counted(proof.wal[2], 'segment')}"),
+        ("exact cut", cuts or "none"),
+        ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
         ("RTO measured", f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)}"),
         ("phases", ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())),
-        (
-            "fence",
-            f"{fence.exact_candidates} of {fence.candidates} candidates exact, held {fence.held_seconds} s",
-        ),
-        ("Great Expectations", str(proof.expectations.get("summary", "did not run"))),
+        ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
+        ("Great Expectations", proof.expectations.get("summary", "did not run")),
         ("Data Docs", f"`{proof.expectations.get('data_docs', '')}`"),
         ("proof", f"`{stored.key}`"),
     ]
-    text += [markdown_table(("", ""), lines), "", "## Tables", ""]
-    text.append(
-        markdown_table(
-            ("database", "table", "source rows", "restored rows", "source hash", "restored hash", ""),
-            [
-                (
-                    table["database"],
-                    table["table"],
-                    table["source_rows"],
-                    table["restored_rows"],
-                    table["source_hash"],
-                    table["restored_hash"],
-                    "equal" if table["equal"] else "**different**",
-                )
-                for table in sorted(proof.tables, key=lambda table: table["equal"])
-            ],
-        )
-    )
+    text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
+    text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
     text += ["", "## Not checked", ""]
-    text += [f"- {item.database}: {item.what}: {item.reason}" for item in proof.not_checked] or ["nothing"]
-    create_markdown_artifact(
-        "\n".join(text), key=key_for(cluster, "proof"), description=f"{proof.verdict}: {proof.summary}"
-    )
+    text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
+    _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+
+
+def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
+    """What differs, both values side by side; then what is equal."""
+    different = [table for table in tables if not table["equal"]]
+    equal = [table for table in tables if table["equal"]]
+    text = []
+    if different:
+        columns: tuple[str, ...] = ("database", "table", "source rows", "restored rows", "source hash")
+        columns += ("restored hash", "note")
+        text += [f"## Different: {count(len(different), 'table')}", ""]
+        text += [markdown_table(columns, [_both(table) for table in different[:_LONGEST]]), ""]
+    if equal:
+        lines = [
+            (t["database"], f"`{t['table']}`", _rows(t["source_rows"]), t["source_hash"])
+            for t in equal[:_LONGEST]
+        ]
+        text += [f"## Equal: {count(len(equal), 'table')}", ""]
+        text.append(markdown_table(("database", "table", "rows", "content hash"), lines))
+    if max(len(different), len(equal)) > _LONGEST:
+        text += ["", f"Not more than {_LONGEST} of each are shown; the proof record holds all."]
+    return text or ["Nothing was compared."]
+
+
+def _both(table: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (_rows(table["source_rows"]), _rows(table["restored_rows"]))
+    hashes = (table["source_hash"], table["restored_hash"])
+    return (table["database"], f"`{table['table']}`", *numbers, *hashes, table["note"])
+
+
+def _rows(number: int) -> str:
+    return "missing" if number == MISSING else f"{number:,}"
 
 
 def show_retention(cluster: str, plan: ExpirePlan) -> None:
-    """The artifact of a retention plan: the same table as the dry run."""
-    text = [f"# Retention of {cluster}", "", markdown_table(COLUMNS, [tuple(row) for row in rows(plan)]), ""]
-    text += [f"- warning: {warning}" for warning in plan.warnings]
-    create_markdown_artifact(
-        "\n".join(text), key=key_for(cluster, "retention"), description=f"Retention of {cluster}"
-    )
+    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other."""
+    lines = [[re.sub(r"; ", "<br>", cell) for cell in row] for row in rows(plan)]
+    text = [f"# Retention of {cluster}", "", markdown_table(COLUMNS, lines)]
+    kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
+    _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
 
 
 def show_restore(cluster: str, steps: Sequence[str], warnings: Sequence[str], after: Sequence[str]) -> None:
-    """The artifact of a restore: its plan, and what to type next."""
-    text = [f"# Restore of {cluster}", "", *(f"{n}. {step}" for n, step in enumerate(steps, 1)), ""]
-    text += [f"- warning: {warning}" for warning in warnings]
+    """The artifact of a restore: its plan, and what to type next once it was carried out."""
+    title = f"Restore of {cluster}" if after else f"Plan of a restore of {cluster}: nothing was written"
+    text = [f"# {title}", "", *(f"{n}. {step}" for n, step in enumerate(steps, 1)), ""]
+    text += [f"- **warning**: {warning}" for warning in warnings]
     if after:
         text += ["", "## Next", "", "```", *after, "```"]
-    create_markdown_artifact(
-        "\n".join(text), key=key_for(cluster, "restore"), description=f"Restore of {cluster}"
-    )
+    _store(cluster, "restore", text, title)

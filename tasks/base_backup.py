@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pgproof.backups.base_backup import take_backup
 from pgproof.backups.record import BackupRecord
-from tasks.retries import RETRY
+from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
 
@@ -23,7 +22,7 @@ class TakenBackup:
     repository: str
 
 
-@task(name="take base backup", cache_policy=NO_CACHE, timeout_seconds=24 * 3600, **RETRY)
+@task(**settings("take base backup", 24 * HOUR), **RETRY)
 def take_base_backup(cluster: str, config: str | None = None, incremental: bool = False) -> TakenBackup:
     """Stream a base backup into the repository; done when its record and all of its WAL are there."""
     work = open_work(cluster, config)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pgproof.commands.restore import make_plan, next_steps, run_plan
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from pgproof.restore.target import RecoveryTarget
-from tasks.retries import RETRY
+from tasks.retries import HOUR, RETRY, settings
 from tasks.work import open_work
 
+_WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_access_key as env: or file:"
 
-@task(name="plan restore", cache_policy=NO_CACHE, timeout_seconds=6 * 3600, **RETRY)
+
+@task(**settings("plan restore", 6 * HOUR), **RETRY)
 def plan_cluster_restore(
     cluster: str, destination: str, target: dict[str, Any], options: dict[str, Any], config: str | None = None
 ) -> RestorePlan:
     """Decide everything, and refuse what cannot end well; nothing is written."""
     work = open_work(cluster, config)
     request = RestoreRequest(Path(destination), RecoveryTarget.build(**target), **options)
-    return make_plan(work.cluster, work.archive, request)
+    plan = make_plan(work.cluster, work.archive, request)
+    warnings = [f"restore_command cannot read {block}: {_WITHOUT_BLOCKS}" for block in work.blocks]
+    return replace(plan, warnings=(*plan.warnings, *warnings))
 
 
-@task(name="restore files", cache_policy=NO_CACHE, timeout_seconds=24 * 3600)
+@task(**settings("restore files", 24 * HOUR))
 def restore_files(cluster: str, plan: RestorePlan, config: str | None = None) -> list[str]:
     """Put the files in place; what to type next. Not retried: a second try needs an empty directory."""
     work = open_work(cluster, config)

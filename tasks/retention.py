@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pgproof.repository.lease import hold_lease
 from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.plan import ExpirePlan, plan_expire
-from tasks.retries import RETRY
+from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
 
-@task(name="plan retention", cache_policy=NO_CACHE, timeout_seconds=3600, **RETRY)
+@task(**settings("plan retention", HOUR), **RETRY)
 def plan_retention(cluster: str, config: str | None = None) -> ExpirePlan:
     """A verdict with its reasons for every backup; nothing is removed."""
     work = open_work(cluster, config)
     return plan_expire(gather_facts(work.archive, work.cluster.retention, now()))
 
 
-@task(name="expire", cache_policy=NO_CACHE, timeout_seconds=6 * 3600, **RETRY)
+@task(**settings("expire", 6 * HOUR), **RETRY)
 def expire_backups(cluster: str, config: str | None = None) -> ExpireResult:
     """Carry out the plan as it is now, alone: under the repository's lease, records first."""
     work = open_work(cluster, config)

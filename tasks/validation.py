@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import Finding, RecoveryFailed
@@ -17,10 +16,8 @@ from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.proof import Proof
-from tasks.retries import RETRY
+from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
-
-LONG = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class StoredProof:
     fence: Fence
 
 
-@task(name="choose backup", cache_policy=NO_CACHE, timeout_seconds=600, **RETRY)
+@task(**settings("choose backup", 600), **RETRY)
 def choose_backup(cluster: str, config: str | None = None, backup: str = "newest") -> str:
     """The label of the backup to prove: a label, ``newest``, ``oldest`` or ``least recently proven``."""
     catalog = read_catalog(open_work(cluster, config).archive)
@@ -55,7 +52,7 @@ def choose_backup(cluster: str, config: str | None = None, backup: str = "newest
     return catalog.entry(backup).label
 
 
-@task(name="fence source", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+@task(**settings("fence source", 24 * HOUR), **RETRY)
 def fence_source(cluster: str, config: str | None = None) -> str:
     """Take a fence with an exact cut, and count the source under it; the fence's identifier."""
     work = open_work(cluster, config)
@@ -64,14 +61,14 @@ def fence_source(cluster: str, config: str | None = None) -> str:
     return fence.identifier
 
 
-@task(name="restore backup to scratch", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+@task(**settings("restore backup to scratch", 24 * HOUR), **RETRY)
 def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
     work = open_work(cluster, config)
     return restore_scratch(work.cluster, work.archive, read_fence(work.archive, fence), backup)
 
 
-@task(name="compare with source", cache_policy=NO_CACHE, timeout_seconds=LONG, **RETRY)
+@task(**settings("compare with source", 24 * HOUR), **RETRY)
 def compare_with_source(cluster: str, fence: str, restored: Restored, config: str | None = None) -> Compared:
     """Recover the copy to the exact cut and compare every table, then let Great Expectations judge."""
     work = open_work(cluster, config)
@@ -82,7 +79,7 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
 
 
-@task(name="record proof", cache_policy=NO_CACHE, timeout_seconds=600, **RETRY)
+@task(**settings("record proof", 600), **RETRY)
 def record_proof(
     cluster: str,
     fence: str,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from pgproof.wal.check import WalCheck, check_wal
-from tasks.retries import RETRY
+from tasks.retries import HOUR, RETRY, settings
 from tasks.work import open_work
 
 
-@task(name="check WAL archive", cache_policy=NO_CACHE, timeout_seconds=6 * 3600, **RETRY)
+@task(**settings("check WAL archive", 6 * HOUR), **RETRY)
 def check_wal_archive(cluster: str, config: str | None = None, content: bool = False) -> WalCheck:
     """Look for gaps along every timeline, and measure how far the archive is behind the source."""
     work = open_work(cluster, config)

@@ -7,11 +7,12 @@ environment, from files or from Prefect blocks.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pgproof.config import ClusterConfig, Config, load
+from pgproof.config import ClusterConfig, Config, RepositoryConfig, load
 from pgproof.errors import ConfigError
 from pgproof.repository.repository import (
     Archive,
@@ -21,14 +22,20 @@ from pgproof.repository.repository import (
     open_repository,
 )
 
+_BLOCK = "block:"
+_PASSWORD = ("password",)
+_REPOSITORY = ("access_key_id", "secret_access_key", "age_identity")
+_Model = TypeVar("_Model", ClusterConfig, RepositoryConfig)
+
 
 @dataclass(frozen=True)
 class Work:
-    """What a task works on."""
+    """What a task works on; ``blocks`` are the Prefect blocks that its repository needs."""
 
     config: Config
     cluster: ClusterConfig
     repository: Repository
+    blocks: tuple[str, ...] = ()
 
     @property
     def archive(self) -> Archive:
@@ -43,12 +50,14 @@ def open_work(cluster: str, config: str | None = None) -> Work:
         config: path of pgproof.toml; default PGPROOF_CONFIG, else the working directory's.
     """
     loaded = load(config)
-    chosen = _with_secrets(loaded.cluster(cluster))
+    chosen = _with_secrets(loaded.cluster(cluster), _PASSWORD)
     settings = loaded.repository_of(chosen)
+    blocks = tuple(_blocks(settings, ("credentials", *_REPOSITORY)).values())
+    settings = _with_secrets(settings, _REPOSITORY)
     credentials = None
-    if settings.credentials is not None and settings.credentials.startswith("block:"):
+    if settings.credentials is not None and settings.credentials.startswith(_BLOCK):
         credentials = read_credentials(settings.credentials)
-    return Work(loaded, chosen, open_repository(settings, credentials))
+    return Work(loaded, chosen, open_repository(settings, credentials), blocks)
 
 
 def now() -> datetime:
@@ -65,36 +74,66 @@ def read_credentials(reference: str) -> Credentials:
     block: Any = _load_block(reference)
     if hasattr(block, "minio_root_user"):
         return Credentials(block.minio_root_user, block.minio_root_password.get_secret_value())
-    secret = getattr(block, "aws_secret_access_key", None)
-    if not getattr(block, "aws_access_key_id", None) or secret is None:
+    key, secret = getattr(block, "aws_access_key_id", None), getattr(block, "aws_secret_access_key", None)
+    if not key or secret is None:
         raise ConfigError(
-            f'block "{reference}" holds no access key',
+            f'Prefect block "{reference.removeprefix(_BLOCK)}" holds no access key',
             "pgproof takes the key of an AWS Credentials or MinIO Credentials block.",
             "leave credentials out to use the standard AWS chain",
         )
-    return Credentials(block.aws_access_key_id, secret.get_secret_value(), block.aws_session_token)
+    return Credentials(key, secret.get_secret_value(), block.aws_session_token)
 
 
-def _with_secrets(cluster: ClusterConfig) -> ClusterConfig:
-    """A password kept in a Prefect Secret block becomes one that the engine can read, in this process only."""
-    if cluster.password is None or not cluster.password.startswith("block:"):
-        return cluster
-    variable = f"PGPROOF_PASSWORD_{cluster.name.upper().replace('-', '_')}"
-    os.environ[variable] = str(_load_block(cluster.password).get())
-    return cluster.model_copy(update={"password": f"env:{variable}"})
+def read_secret(reference: str) -> str:
+    """The value of a Secret block: ``block:secret/NAME``.
+
+    Raises:
+        ConfigError: the block does not exist, or is of another type.
+    """
+    from prefect.blocks.system import Secret
+
+    block = _load_block(reference)
+    if not isinstance(block, Secret):
+        raise ConfigError(
+            f'Prefect block "{reference.removeprefix(_BLOCK)}" is no Secret block',
+            f"It is a {block.get_block_type_slug()} block.",
+            'name one as "block:secret/NAME"',
+        )
+    return str(block.get())
+
+
+def _blocks(model: ClusterConfig | RepositoryConfig, fields: tuple[str, ...]) -> dict[str, str]:
+    values = {field: getattr(model, field) for field in fields}
+    return {field: value for field, value in values.items() if value and value.startswith(_BLOCK)}
+
+
+def _with_secrets(model: _Model, fields: tuple[str, ...]) -> _Model:
+    """Secrets kept in Prefect blocks become ones that the engine can read, in this process only.
+
+    The engine gives no variable that starts with PG to the programs that it runs.
+    """
+    changed = {}
+    for field, reference in _blocks(model, fields).items():
+        variable = "PGPROOF_" + re.sub(r"[^A-Z0-9]", "_", reference.upper())
+        os.environ[variable] = read_secret(reference)
+        changed[field] = f"env:{variable}"
+    return model.model_copy(update=changed)
 
 
 def _load_block(reference: str) -> Any:
     from prefect.blocks.core import Block
 
-    if reference.startswith(("block:aws-credentials/", "block:minio-credentials/")):
+    name = reference.removeprefix(_BLOCK)
+    if name.startswith(("aws-credentials/", "minio-credentials/")):
         import prefect_aws  # noqa: F401 - registers its block types
 
+    fact, hint = (
+        f'Prefect block "{name}" cannot be loaded',
+        "create it in the UI under Blocks, or correct the name",
+    )
+    if name.count("/") != 1:
+        raise ConfigError(fact, "It is not named by type and name.", '"block:aws-credentials/NAME"')
     try:
-        return Block.load(reference.removeprefix("block:"))
+        return Block.load(name)
     except ValueError as error:
-        raise ConfigError(
-            f'Prefect block "{reference.removeprefix("block:")}" cannot be loaded',
-            f"{error}",
-            "create it in the UI under Blocks, or correct the reference in pgproof.toml",
-        ) from error
+        raise ConfigError(fact, f"{error}", f"{hint} in pgproof.toml") from error

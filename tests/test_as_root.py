@@ -29,7 +29,9 @@ def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Sou
     assert [table["source_rows"] for table in proof["tables"]] == [1000]
 
     data = source.root / "restored"
-    done = source.run("restore", "main", "--to", str(data), "--target-action", "promote", "--target-immediate")
+    done = source.run(
+        "restore", "main", "--to", str(data), "--target-action", "promote", "--target-immediate"
+    )
     assert done.returncode == 0, done.stderr
     assert {entry.stat().st_uid for entry in [data, *data.rglob("*")]} == {owner.pw_uid}
     with source.copy(data) as connection:
@@ -40,6 +42,8 @@ def test_what_root_writes_into_a_repository_belongs_to_its_owner(source: Source)
     source.run("backup", "main")
     owner = account(None)
     assert owner is not None
-    entries = [Path(directory) / name for directory, _, names in os.walk(source.repository_path) for name in names]
+    entries = [
+        Path(directory) / name for directory, _, names in os.walk(source.repository_path) for name in names
+    ]
     assert any(path.name == "backup.json" for path in entries)
     assert {path.stat().st_uid for path in entries} == {owner.pw_uid}

@@ -218,7 +218,7 @@ def check_ready(cluster: ClusterConfig, facts: ServerFacts) -> None:
             "Such WAL cannot be archived or recovered from.",
             "psql -c \"ALTER SYSTEM SET wal_level = 'replica'\" and restart the server",
         )
-    if not facts.archiving:
+    if not facts.archiving and not facts.in_recovery:  # of a standby it is the primary that archives
         raise ServerNotReady(
             f'cluster "{cluster.name}" does not archive WAL',
             f"archive_mode is {facts.settings['archive_mode']}, "
@@ -308,8 +308,8 @@ def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord)
         elif time.monotonic() > end:
             raise WalNotArchived(
                 f'WAL segment "{segment}" of backup "{record.label}" did not reach the archive',
-                f"Waited {cluster.backup.archive_timeout} s for segments {record.first_segment} to {last}. "
-                + ("A standby waits for its primary to switch the segment." if record.from_standby else ""),
+                f"Waited {cluster.backup.archive_timeout} s for segments {record.first_segment} to {last}."
+                + (" A standby waits for its primary to switch the segment." if record.from_standby else ""),
                 f"pgproof doctor {cluster.name}; SELECT * FROM pg_stat_archiver shows the archiver's last error",
             )
         else:
@@ -336,8 +336,10 @@ def choose_parent(cluster: ClusterConfig, facts: ServerFacts, catalog: Catalog) 
             "psql -c 'ALTER SYSTEM SET summarize_wal = on' -c 'SELECT pg_reload_conf()'",
         )
     for entry in reversed(catalog.entries):
-        if entry.record.timeline == facts.timeline and entry.record.major == facts.major and not entry.failed:
-            return entry.record
+        record = entry.record
+        same = record.timeline == facts.timeline and record.major == facts.major
+        if same and not entry.failed and catalog.is_whole(record.label):
+            return record
     raise NoBackup(
         f'cluster "{cluster.name}" has no backup to build an incremental one on',
         f"None is on timeline {facts.timeline} of PostgreSQL {facts.major}.",

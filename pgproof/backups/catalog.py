@@ -56,10 +56,17 @@ class BackupEntry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every backup of one archive, oldest first, and the labels of torn ones (data without a record)."""
+    """Every backup of one archive, oldest first.
+
+    Args:
+        entries: of the backups.
+        torn: labels of data without a record.
+        damaged: label and reason of each record that cannot be read; only a tolerant reading has them.
+    """
 
     entries: tuple[BackupEntry, ...]
     torn: tuple[str, ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
 
     def entry(self, label: str) -> BackupEntry:
         """The backup of this label.
@@ -78,17 +85,31 @@ class Catalog:
 
         Raises:
             NoBackup: a parent is missing.
-        ObjectDamaged: the parents go round in a circle.
+            ObjectDamaged: the parents go round in a circle.
         """
         records: list[BackupRecord] = []
+        known = {entry.label for entry in self.entries}
         following: str | None = label
         while following is not None:
+            if records and following not in known:
+                raise NoBackup(
+                    f'backup "{label}" cannot be restored',
+                    f'It builds on "{following}", which does not exist.',
+                    "pgproof list NAME shows the others",
+                )
             record = self.entry(following).record
             if record in records:
                 raise ObjectDamaged(f'backup "{label}" builds on itself', "Its parents go round in a circle.")
             records.append(record)
             following = record.parent
         return tuple(reversed(records))
+
+    def is_whole(self, label: str) -> bool:
+        """Whether a backup and all that it builds on are there."""
+        try:
+            return bool(self.chain(label))
+        except (NoBackup, ObjectDamaged):
+            return False
 
     @property
     def newest(self) -> BackupEntry:
@@ -102,37 +123,55 @@ class Catalog:
         return self.entries[-1]
 
 
-def read_catalog(archive: Archive) -> Catalog:
+def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
     """Read every record, proof and hold of an archive.
 
     A record that names another system identifier than the place where it lies is refused (invariant 6).
+
+    Args:
+        archive: of one system identifier.
+        tolerant: leave out what is damaged, so that it does not stand in the way of restoring another backup;
+            never for a decision about what may go.
+
+    Raises:
+        ObjectDamaged: a record, proof or hold cannot be read, unless tolerant.
     """
     labels: dict[str, bool] = {}
     for info in archive.store.list(archive.layout.backups):
         label, _, name = info.key.removeprefix(archive.layout.backups).partition("/")
         labels[label] = labels.get(label, False) or name == "backup.json"
-    proofs = read_json_below(archive, archive.layout.proofs)
-    holds = {tree["label"]: _hold(tree) for tree in read_json_below(archive, archive.layout.holds)}
-    entries = []
+    proofs = read_json_below(archive, archive.layout.proofs, tolerant=tolerant)
+    held = read_json_below(archive, archive.layout.holds, tolerant=tolerant)
+    holds = {tree["label"]: _hold(tree) for tree in held}
+    entries, damaged = [], []
     for label in sorted(label for label, exists in labels.items() if exists):
         try:
-            record = BackupRecord.from_dict(archive.read_json(archive.layout.backup_record(label)))
+            entries.append(_entry(_read_record(archive, label), proofs, holds.get(label)))
         except ObjectMissing:  # expired while we looked
             continue
-        check_system(archive.system_identifier, record.system_identifier, f'backup record "{label}"')
-        if record.label != label:
-            raise ObjectDamaged(
-                f'backup record "{label}" names another backup',
-                f'It says "{record.label}".',
-                "a directory of the repository was copied or renamed; put it back as it was",
-            )
-        entries.append(_entry(record, proofs, holds.get(label)))
+        except ObjectDamaged as error:
+            if not tolerant:
+                raise
+            damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
-    return Catalog(tuple(entries), tuple(sorted(label for label, exists in labels.items() if not exists)))
+    torn = sorted(label for label, exists in labels.items() if not exists)
+    return Catalog(tuple(entries), tuple(torn), tuple(damaged))
 
 
-def read_json_below(archive: Archive, prefix: str) -> list[Any]:
-    """Every JSON record directly below a prefix, in the order of their keys."""
+def _read_record(archive: Archive, label: str) -> BackupRecord:
+    record = BackupRecord.from_dict(archive.read_json(archive.layout.backup_record(label)))
+    check_system(archive.system_identifier, record.system_identifier, f'backup record "{label}"')
+    if record.label != label:
+        raise ObjectDamaged(
+            f'backup record "{label}" names another backup',
+            f'It says "{record.label}".',
+            "a directory of the repository was copied or renamed; put it back as it was",
+        )
+    return record
+
+
+def read_json_below(archive: Archive, prefix: str, *, tolerant: bool = False) -> list[Any]:
+    """Every JSON record directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
     keys = sorted(
         info.key
         for info in archive.store.list(prefix)
@@ -144,6 +183,9 @@ def read_json_below(archive: Archive, prefix: str) -> list[Any]:
             records.append(archive.read_json(key))
         except ObjectMissing:
             continue
+        except ObjectDamaged:
+            if not tolerant:
+                raise
     return records
 
 

@@ -44,27 +44,52 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     return Verified(len(stored) + len(segments), record.stored_size)
 
 
+def check_present(archive: Archive, record: BackupRecord) -> None:
+    """Look that every object of a backup is there with its size; one listing, nothing is read.
+
+    Raises:
+        ObjectDamaged: one is missing or has another size.
+    """
+    present = {info.key: info.size for info in archive.store.list(archive.layout.backup(record.label))}
+    for stored in (*(volume.object for volume in record.volumes), record.manifest):
+        size = present.get(stored.key)
+        if size is None:
+            raise _missing(stored)
+        if size != stored.size:
+            raise ObjectDamaged(
+                f'object "{stored.key}" is damaged',
+                f"It has {size} bytes; the record says {stored.size}.",
+                "this backup cannot be restored whole; choose another with pgproof list",
+            )
+
+
 def _verify_object(archive: Archive, stored: StoredObject) -> None:
-    measured = Measured(archive.store.get(stored.key) if _exists(archive, stored) else ())
+    try:
+        archive.store.head(stored.key)
+    except ObjectMissing as error:
+        raise _missing(stored) from error
+    measured = Measured(archive.store.get(stored.key))
     for _ in measured:
         pass
     check_bytes(stored, measured)
 
 
-def _exists(archive: Archive, stored: StoredObject) -> bool:
-    try:
-        archive.store.head(stored.key)
-    except ObjectMissing as error:
-        raise ObjectDamaged(
-            f'object "{stored.key}" is missing', "The backup record names it.", "choose another backup"
-        ) from error
-    return True
+def _missing(stored: StoredObject) -> ObjectDamaged:
+    return ObjectDamaged(
+        f'object "{stored.key}" is missing',
+        "The backup record names it.",
+        "this backup cannot be restored whole; choose another with pgproof list",
+    )
 
 
 def _verify_segment(archive: Archive, segment: WalSegment) -> None:
     try:
         fault = check_content(archive, segment.name)
     except ObjectMissing as error:
-        raise WalGap(f'WAL segment "{segment}" is missing from the archive') from error
+        raise WalGap(
+            f'WAL segment "{segment}" is missing from the archive',
+            f"It holds LSN {segment.start} to {segment.end}; without it the backup cannot become consistent.",
+            "copy it from the source's pg_wal and run pgproof wal push on it, or take a new backup",
+        ) from error
     if fault:
         raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,8 @@ from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.verify import verify_backup
 from pgproof.commands.console import Session, counted, duration, size, table
-from pgproof.errors import Finding
+from pgproof.errors import Finding, ObjectDamaged
+from pgproof.repository.repository import Archive
 
 
 def now() -> datetime:
@@ -55,12 +56,16 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
 def list_backups(session: Session, name: str) -> int:
     """Show every backup with its state."""
     archive = session.archive(session.cluster(name))
-    catalog = read_catalog(archive)
+    catalog = read_catalog(archive, tolerant=True)
     session.show(
-        {"backups": [entry_dict(entry) for entry in catalog.entries], "torn": list(catalog.torn)},
+        {
+            "backups": [entry_dict(entry) for entry in catalog.entries],
+            "torn": list(catalog.torn),
+            "damaged": dict(catalog.damaged),
+        },
         lambda console: _show_catalog(console, name, catalog),
     )
-    return 0
+    return 1 if catalog.damaged else 0
 
 
 def entry_dict(entry: BackupEntry) -> dict[str, Any]:
@@ -94,6 +99,8 @@ def _show_catalog(console: Console, name: str, catalog: Catalog) -> None:
     console.print(
         table(f"backups of cluster {name}", columns, rows) if rows else f"cluster {name} has no backup yet"
     )
+    for label, fault in catalog.damaged:
+        console.print(f"damaged: {label}: {fault}", markup=False)
     if catalog.torn:
         console.print(f"torn, removed by the next expire: {', '.join(catalog.torn)}")
 
@@ -101,18 +108,10 @@ def _show_catalog(console: Console, name: str, catalog: Catalog) -> None:
 def verify(session: Session, name: str, label: str | None) -> int:
     """Read every stored byte of one backup, or of all, and compare with what the records name."""
     archive = session.archive(session.cluster(name))
-    catalog = read_catalog(archive)
-    entries = [catalog.entry(label)] if label else list(catalog.entries)
-    results: list[dict[str, Any]] = []
+    catalog = read_catalog(archive, tolerant=True)
+    everything = [*dict(catalog.damaged), *(entry.label for entry in catalog.entries)]
     with ThreadPoolExecutor(2, "verify") as pool:
-        for entry in entries:
-            try:
-                checked = verify_backup(archive, entry.record, pool)
-                results.append(
-                    {"backup": entry.label, "ok": True, "objects": checked.objects, "bytes": checked.size}
-                )
-            except Finding as error:
-                results.append({"backup": entry.label, "ok": False, **error.as_dict()})
+        results = [_verified(archive, catalog, one, pool) for one in ([label] if label else everything)]
 
     def page(console: Console) -> None:
         for result in results:
@@ -128,3 +127,13 @@ def verify(session: Session, name: str, label: str | None) -> int:
 
     session.show({"backups": results}, page)
     return 0 if results and all(result["ok"] for result in results) else 1
+
+
+def _verified(archive: Archive, catalog: Catalog, label: str, pool: Executor) -> dict[str, Any]:
+    try:
+        if fault := dict(catalog.damaged).get(label):
+            raise ObjectDamaged(f'backup "{label}" cannot be used', fault)
+        checked = verify_backup(archive, catalog.entry(label).record, pool)
+    except Finding as error:
+        return {"backup": label, "ok": False, **error.as_dict()}
+    return {"backup": label, "ok": True, "objects": checked.objects, "bytes": checked.size}

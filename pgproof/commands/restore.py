@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
+from pgproof.backups.verify import check_present
 from pgproof.commands.console import Session, counted, size
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ProgramMissing
@@ -49,13 +50,16 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
 
 
 def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest) -> RestorePlan:
-    """The plan, with WAL read by the programs of the backup's major version."""
-    return plan_restore(
+    """The plan, with WAL read by the programs of the backup's major version, and the backup's objects looked for."""
+    plan = plan_restore(
         request,
-        read_catalog(archive),
+        read_catalog(archive, tolerant=True),
         lambda segment_size: list_wal(archive, segment_size),
         lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
     )
+    for record in plan.chain:
+        check_present(archive, record)
+    return plan
 
 
 def run_plan(

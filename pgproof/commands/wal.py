@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.gaps import describe
@@ -12,7 +13,7 @@ from pgproof.wal.gaps import describe
 def check(session: Session, name: str, content: bool) -> int:
     """Check the archive for gaps."""
     cluster = session.cluster(name)
-    found = check_wal(cluster, session.archive(cluster), content=content)
+    found = check_wal(cluster, session.archive(cluster), content=content, now=now())
     session.show(found.as_dict(), lambda console: show(console, found))
     return 0 if found.ok else 1
 

@@ -7,6 +7,7 @@ takes a passing fault for the end of WAL (``RestoreArchivedFile``: over 125 ends
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,14 +57,20 @@ def _reported(action: Callable[[], None], offset: int) -> int:
     try:
         action()
     except PgproofError as error:
-        sys.stderr.write(f"pgproof: {error}\n")
+        _say(f"pgproof: {error}\n")
         if offset and isinstance(error, ObjectMissing):
             return 1
         return offset + error.exit_code
-    except Exception as error:  # a fault of ours must never read as "not archived" or as success
-        sys.stderr.write(f"pgproof: unexpected error: {error!r}\n")
+    except BaseException as error:  # a fault of ours must never read as "not archived" (a bare exit is 1)
+        _say(f"pgproof: unexpected error: {error!r}\n")
         return offset + _UNEXPECTED
     return 0
+
+
+def _say(text: str) -> None:
+    """Into the server's log; when that disk is full, or there is no log, the exit code still counts."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        sys.stderr.write(text)
 
 
 def _push(options: dict[str, str], text: str) -> None:

@@ -34,7 +34,7 @@ def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
     settings |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
     try:
         settings |= dict(conninfo_to_dict(cluster.dsn))
-    except psycopg.Error as error:
+    except psycopg.Error:
         raise ConfigError(
             f'the DSN of cluster "{cluster.name}" cannot be read',
             "What libpq says of it is not shown, as it may quote a password.",

@@ -293,7 +293,7 @@ class Archive:
         try:
             yield from self.repository.codec.decode(stored.key, measured)
         except (ObjectDamaged, ConfigError) as error:
-            if self.repository.codec.identity is None and isinstance(error, ConfigError):
+            if isinstance(error, ConfigError) and not measured.size:  # no identity to try with
                 raise
             damage = error
             for _ in measured:  # read on, to name the difference below

@@ -22,11 +22,12 @@ from pathlib import Path
 from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
-from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup
+from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import recovery_settings, write_settings
 
 Progress = Callable[[int], None]
+_STAGING = ".pgproof-chain"
 
 
 def execute(
@@ -62,6 +63,9 @@ def execute(
     if not plan.request.take_over:
         settings["archive_mode"] = "off"
     write_settings(data, settings)
+    (data / "standby.signal").unlink(
+        missing_ok=True
+    )  # a backup taken from a standby has it, and it would win
     signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
     signal.touch(mode=0o600)
     for path in (data / "postgresql.auto.conf", signal):
@@ -108,10 +112,15 @@ def _combine(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Extract each backup of a chain beside the destination, and combine them into it."""
+    """Extract each backup of a chain, and combine them.
+
+    All of it happens in a directory inside the destination: on its file system, which has the room, and where
+    the pg_control that pg_combinebackup writes makes nothing startable.
+    """
     assert bin_directory is not None
     data = plan.request.destination
-    staging = data.with_name(f".{data.name}.pgproof-chain")
+    staging = data / _STAGING
+    combined = staging / "combined"
     _make_empty(staging, owner)
     try:
         parts, mappings = [], []
@@ -131,14 +140,16 @@ def _combine(
             bin_directory / "pg_combinebackup",
             *parts,
             "-o",
-            data,
+            combined,
             "--no-sync",
             *mappings,
         ]
         done = run(command, timeout=24 * 3600, owner=owner)
         if done.returncode != 0:
             raise RecoveryFailed("pg_combinebackup failed", (done.stderr or done.stdout).strip()[-600:])
-        os.rename(data / CONTROL, data / CONTROL_ASIDE)
+        os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
+        for path in combined.iterdir():
+            os.rename(path, data / path.name)
         _rewrite_links(data, plan.tablespaces, owner)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -148,7 +159,7 @@ def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struc
     """The combined backup keeps the last tablespace_map, which still names the staging directories."""
     if not tablespaces:
         return
-    (data / "tablespace_map").write_text("".join(f"{oid} {path}\n" for oid, path in tablespaces.items()))
+    (data / "tablespace_map").write_text(tablespace_map(tablespaces))
     for oid, path in tablespaces.items():
         link = data / "pg_tblspc" / str(oid)
         if not link.is_symlink() or Path(os.readlink(link)) != path:

@@ -17,6 +17,7 @@ from pgproof.repository.repository import Archive
 CONTROL = "global/pg_control"
 CONTROL_ASIDE = "global/pg_control.pgproof"  # until the restore is whole, so that nothing can start
 _COPY = 1 << 20
+_ESCAPED = str.maketrans({char: f"\\{char}" for char in "\\\n\r"})
 
 
 class _Stream:
@@ -147,14 +148,13 @@ def _link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.st
         (links / str(oid)).symlink_to(path)
         if owner is not None:
             os.lchown(links / str(oid), owner.pw_uid, owner.pw_gid)
-    lines = [f"{oid} {_escaped(path)}\n" for oid, path in tablespaces.items()]
-    _write(data / "tablespace_map", "".join(lines).encode(), 0o600, owner)
+    _write(data / "tablespace_map", tablespace_map(tablespaces).encode(), 0o600, owner)
 
 
-def _escaped(path: Path) -> str:
-    """A path as tablespace_map wants it: backslash, newline and return are escaped (``do_pg_backup_start``)."""
-    text = str(path)
-    return "".join("\\" + char if char in "\\\n\r" else char for char in text)
+def tablespace_map(tablespaces: Mapping[int, Path]) -> str:
+    """The content of tablespace_map: backslash, newline and return are escaped (``do_pg_backup_start``)."""
+    lines = (f"{oid} {path}".translate(_ESCAPED) for oid, path in tablespaces.items())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _write(path: Path, content: bytes, mode: int, owner: pwd.struct_passwd | None) -> None:

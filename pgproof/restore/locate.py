@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from pgproof.repository.repository import Archive
@@ -38,15 +39,15 @@ class WalReader:
         self._archive, self._bin = archive, bin_directory
 
     def records(
-        self, segment: WalSegment, rmgrs: tuple[str, ...] = ("Transaction",)
+        self, *segments: WalSegment, rmgrs: tuple[str, ...] = ("Transaction",)
     ) -> list[CommitRecord | RestorePoint]:
-        """The records that begin in one segment; one that continues in the next is left out."""
+        """The records of segments in a row; one that continues after the last is left out."""
+        first, last = segments[0], segments[-1]
         with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as text:
             directory = Path(text)
-            fetch(self._archive, segment.name, directory / segment.name)
-            return list(
-                read_records(self._bin, directory, segment.start, segment.end, segment.timeline, rmgrs)
-            )
+            for segment in segments:  # all under the timeline that pg_waldump is told
+                fetch(self._archive, segment.name, directory / segment.on(last.timeline).name)
+            return list(read_records(self._bin, directory, first.start, last.end, last.timeline, rmgrs))
 
     def commits(self, segment: WalSegment) -> list[CommitRecord]:
         """The commits of one segment that carry a time."""
@@ -89,8 +90,10 @@ class WalReader:
 
     def locate_record(self, segments: Sequence[WalSegment], kind: str, value: str) -> Located | None:
         """The end of a transaction (``xid``) or a restore point (``name``), read from first to last."""
-        for segment in segments:
-            for record in self.records(segment, ("Transaction",) if kind == "xid" else ("XLOG",)):
+        rows = [(segment,) for segment in segments]
+        pairs = [(one, two) for one, two in pairwise(segments) if two.number == one.number + 1]
+        for row in (*rows, *pairs):  # in pairs for a record that lies across their border
+            for record in self.records(*row, rmgrs=("Transaction",) if kind == "xid" else ("XLOG",)):
                 if kind == "xid" and isinstance(record, CommitRecord):
                     if record.xid == int(value) & 0xFFFFFFFF:
                         return Located(record.lsn, record.time)

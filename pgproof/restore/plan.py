@@ -20,7 +20,7 @@ from pgproof.errors import (
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
-from pgproof.wal.archive import WalListing, require, segments_between
+from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -50,10 +50,11 @@ class RestoreRequest:
 
 @dataclass(frozen=True)
 class Destination:
-    """What is at the destination: of each directory, whether it is empty or absent, and bytes free there."""
+    """What is at the destination: of each directory its fault, bytes free there, and its file system."""
 
     usable: Mapping[Path, str | None]
     free: Mapping[Path, int]
+    device: Mapping[Path, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,15 @@ def look_at_destination(request: RestoreRequest, tablespaces: Sequence[Path]) ->
     """Look at the directories that a restore would fill; nothing is written."""
     usable: dict[Path, str | None] = {}
     free: dict[Path, int] = {}
+    device: dict[Path, int] = {}
     for path in (request.destination, *tablespaces):
-        usable[path] = _fault(path)
+        usable[path] = "two directories of the backup would share it" if path in usable else _fault(path)
         parent = path
         while not parent.exists():
             parent = parent.parent
         state = os.statvfs(parent)
-        free[path] = state.f_bavail * state.f_frsize
-    return Destination(usable, free)
+        free[path], device[path] = state.f_bavail * state.f_frsize, parent.stat().st_dev
+    return Destination(usable, free, device)
 
 
 def _fault(path: Path) -> str | None:
@@ -180,8 +182,7 @@ def plan_restore(
     entry, segments, reason = _choose(request, catalog, history, on_path, listing, located)
     chain = catalog.chain(entry.label)
     tablespaces = _tablespaces(request, entry.record)
-    raw = sum(record.raw_size for record in chain)
-    room = raw + (raw if len(chain) > 1 else 0)
+    room = _room(request.destination, chain, tablespaces)
     _check_destination(look(request, list(tablespaces.values())), room)
     return RestorePlan(
         request,
@@ -191,8 +192,8 @@ def plan_restore(
         tuple(segments),
         max(located.lsn, entry.record.stop_lsn),
         tablespaces,
-        room,
-        _warnings(request, entry),
+        sum(room.values()),
+        _warnings(request, entry, catalog),
     )
 
 
@@ -223,7 +224,7 @@ def _locate(
     reader_of: Callable[[int], WalReader],
 ) -> Located:
     oldest, newest = on_path[0].record, on_path[-1].record
-    end = max([newest.stop_lsn, *(s.end for t in history.path if (s := listing.newest(t)) is not None)])
+    end = max(newest.stop_lsn, end_of_path(listing, history))
     if target.kind in ("end", "immediate"):
         return Located(end if target.kind == "end" else LSN(0), None)
     if target.kind == "lsn":
@@ -300,7 +301,7 @@ def _choose(
         candidates += [
             (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
         ]
-    gap: WalGap | None = None
+    fault: WalGap | NoBackup | None = None
     for entry, reason in candidates:
         record = entry.record
         if not history.contains(record.timeline, record.stop_lsn) or not (
@@ -309,12 +310,13 @@ def _choose(
             raise _outside(target, record, f"Backup {record.label} ended at LSN {record.stop_lsn}.")
         reach = record.stop_lsn if target.kind == "immediate" else max(located.lsn, record.stop_lsn)
         try:
+            catalog.chain(record.label)  # what it builds on must be there, too
             wanted = segments_between(history, record.first_segment, reach)
             return entry, require(listing, wanted, f"from backup {record.label} to {target}"), reason
-        except WalGap as error:
-            gap = gap or error
-    if gap is not None:
-        raise gap
+        except (WalGap, NoBackup) as error:
+            fault = fault or error
+    if fault is not None:
+        raise fault
     raise _outside(target, on_path[0].record, "")
 
 
@@ -334,7 +336,23 @@ def _tablespaces(request: RestoreRequest, record: BackupRecord) -> dict[int, Pat
     return {t.oid: Path(request.tablespaces.get(t.path, t.path)) for t in record.tablespaces}
 
 
-def _check_destination(found: Destination, room: int) -> None:
+def _room(
+    destination: Path, chain: Sequence[BackupRecord], tablespaces: Mapping[int, Path]
+) -> dict[Path, int]:
+    """Bytes that each directory needs; a chain is extracted in the data directory before it is combined."""
+    room = {destination: 0, **dict.fromkeys(tablespaces.values(), 0)}
+    for record in chain:
+        for volume in record.volumes:
+            path = (
+                destination if volume.tablespace is None else tablespaces.get(volume.tablespace, destination)
+            )
+            room[path] += volume.raw_size
+    if len(chain) > 1:
+        room[destination] += sum(record.raw_size for record in chain)
+    return room
+
+
+def _check_destination(found: Destination, room: Mapping[Path, int]) -> None:
     for path, fault in found.usable.items():
         if fault is not None:
             raise DestinationRefused(
@@ -343,15 +361,17 @@ def _check_destination(found: Destination, room: int) -> None:
                 "name a new directory; a tablespace's with --tablespace OLD=NEW",
             )
     for path, free in found.free.items():
-        if free < room:
+        device = found.device.get(path)
+        need = sum(size for other, size in room.items() if found.device.get(other) == device)
+        if free < need:
             raise NoRoom(
                 f'too little room at "{path}"',
-                f"The restore needs {room:,} bytes; {free:,} are free. Nothing was written.",
+                f"The restore needs {need:,} bytes there; {free:,} are free. Nothing was written.",
             )
 
 
-def _warnings(request: RestoreRequest, entry: BackupEntry) -> tuple[str, ...]:
-    warnings = []
+def _warnings(request: RestoreRequest, entry: BackupEntry, catalog: Catalog) -> tuple[str, ...]:
+    warnings = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
     if entry.state == "complete":
         warnings.append(f"backup {entry.label} is not proven by a restore drill yet")
     if entry.state == "failed":

@@ -43,7 +43,9 @@ class RecoveryTarget:
         Raises:
             InvalidTarget: more than one was given, or one cannot be read.
         """
-        given = [(k, v) for k, v in (("time", time), ("lsn", lsn), ("xid", xid), ("name", name)) if v]
+        # an empty one is refused below: taken for none, it would recover to the end
+        options = (("time", time), ("lsn", lsn), ("xid", xid), ("name", name))
+        given = [(kind, value) for kind, value in options if value is not None]
         given += [("immediate", "immediate")] if immediate else []
         if len(given) > 1:
             names = ", ".join(f"--target-{kind}" for kind, _ in given)
@@ -77,10 +79,10 @@ def _checked(kind: str, value: str) -> str:
         return parse_time(value).isoformat(sep=" ")
     if kind == "lsn":
         return str(LSN.parse(value))
-    if kind == "xid" and not (value.isdigit() and 3 <= int(value) < 1 << 64):
+    if kind == "xid" and not (value.isascii() and value.isdigit() and 3 <= int(value) < 1 << 64):
         raise InvalidTarget(f'invalid transaction ID "{value}"', "It is a number of 3 or more.")
-    if kind == "name" and len(value.encode()) > 63:
-        raise InvalidTarget(f'restore point name "{value}" is too long', "PostgreSQL allows 63 bytes.")
+    if kind == "name" and not 0 < len(value.encode()) < 64:
+        raise InvalidTarget(f'invalid restore point name "{value}"', "It has 1 to 63 bytes.")
     return value
 
 
@@ -92,17 +94,17 @@ def parse_time(text: str) -> datetime:
     """
     try:
         time = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidTarget(
             f'invalid target time "{text}"', f"{error}.", 'such as "2026-11-23 20:15:00+01:00" or "...Z"'
         ) from error
-    if time.tzinfo is None:
-        raise InvalidTarget(
-            f'target time "{text}" has no time zone',
-            "Without a zone it could be hours off.",
-            f'write "{time}Z" for UTC or "{time}+01:00" for an offset',
-        )
-    return time.astimezone(UTC)
+    raise InvalidTarget(
+        f'target time "{text}" has no time zone',
+        "Without a zone it could be hours off.",
+        f'write "{time}Z" for UTC or "{time}+01:00" for an offset',
+    )
 
 
 def _timeline(text: str | None) -> int | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pgproof.validation.fence import DatabaseFence, TableContent
+from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
 from pgproof.validation.fingerprint import Fingerprint
 
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
@@ -17,7 +17,7 @@ class TableComparison:
     """One table on both sides; rows are MISSING and the hash is empty where it does not exist.
 
     Args:
-        note: what is different besides, such as columns; empty when nothing is.
+        note: what is different besides, such as columns, or why the copy cannot be read; empty when nothing is.
     """
 
     database: str
@@ -39,7 +39,8 @@ class TableComparison:
         if self.equal:
             return ""
         if self.restored_rows == MISSING:
-            return f"missing from the restored cluster; the source has {self.source_rows} rows"
+            what = self.note or "missing from the restored cluster"
+            return what + (f"; the source has {self.source_rows} rows" if self.source_rows != MISSING else "")
         if self.source_rows == MISSING:
             return f"not in the source; the restored cluster has {self.restored_rows} rows"
         parts = [self.note] if self.note else []
@@ -54,9 +55,10 @@ class TableComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All tables of all databases, compared."""
+    """All tables of all databases, compared; and those that could not be, through no fault of the backup."""
 
     tables: tuple[TableComparison, ...]
+    not_checked: tuple[NotChecked, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -86,22 +88,27 @@ class Comparison:
         return [{**asdict(table), "equal": table.equal} for table in self.tables]
 
 
-def compare_database(source: DatabaseFence, restored: Iterable[TableContent]) -> list[TableComparison]:
+def compare_database(
+    source: DatabaseFence, restored: Iterable[TableContent], faults: Mapping[str, str] | None = None
+) -> list[TableComparison]:
     """Compare one database: every table of either side is a row.
 
     Args:
         source: what the fence holds.
         restored: what the restored database holds.
+        faults: title of a table that is there and cannot be read, to the reason.
     """
-    theirs = {content.title: content for content in restored}
-    ours = {content.title: content for content in source.tables}
+    faults = faults or {}
+    theirs = {(content.schema, content.name): content for content in restored}
+    ours = {(content.schema, content.name): content for content in source.tables}
     nothing = Fingerprint(MISSING, "")
     rows = []
-    for title in sorted(ours.keys() | theirs.keys()):
-        left, right = ours.get(title), theirs.get(title)
+    for key in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(key), theirs.get(key)
+        title = (left or theirs[key]).title
         a = left.fingerprint if left else nothing
-        b = right.fingerprint if right else nothing
-        note = ""
+        b = right.fingerprint if right and title not in faults else nothing
+        note = f"cannot be read in the restored cluster: {faults[title]}" if title in faults else ""
         if left and right and left.columns != right.columns:
             note = f"columns {', '.join(left.columns)} became {', '.join(right.columns)}"
         rows.append(

@@ -6,16 +6,12 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from pgproof import __version__
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Catalog, read_catalog
@@ -26,16 +22,11 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.comparison import Comparison, TableComparison, compare_database
-from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, Fence, TableContent
-from pgproof.validation.fingerprint import (
-    Table,
-    fingerprint,
-    fingerprint_large_objects,
-    list_tables,
-    pin_settings,
-)
+from pgproof.validation.claim import claim, remove_leftovers
+from pgproof.validation.comparison import Comparison, TableComparison
+from pgproof.validation.fence import Fence, NotChecked
 from pgproof.validation.proof import Proof
+from pgproof.validation.recount import recount
 from pgproof.validation.scratch import Scratch, prepare, recovered
 from pgproof.wal.archive import list_wal
 
@@ -68,6 +59,8 @@ def restore_scratch(
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
+    What a drill of the cluster left behind that was killed is removed first.
+
     Args:
         cluster: its drill settings.
         archive: to restore from.
@@ -75,7 +68,7 @@ def restore_scratch(
         label: of the backup; None takes the newest.
 
     Raises:
-        NotProven: the fence has no exact cut.
+        NotProven: the fence has no exact cut, or the backup ended after it.
         WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
     """
     if fence.cut is None or not fence.exact:
@@ -86,11 +79,19 @@ def restore_scratch(
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
-    root = cluster.drill.scratch_directory.absolute() / f"{cluster.name}-{fence.identifier}"
-    scratch = Scratch(root)
+    directory = cluster.drill.scratch_directory.absolute()
+    remove_leftovers(directory, cluster.name)
+    scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
     catalog = read_catalog(archive)
     chosen = catalog.entry(label) if label else catalog.newest
+    first_cut = min(database.cut for database in fence.databases if database.cut is not None)
+    if first_cut < chosen.record.stop_lsn:
+        raise NotProven(
+            f'backup "{chosen.label}" ended after fence "{fence.identifier}" was taken',
+            f"It ended at LSN {chosen.record.stop_lsn}; the cut is {first_cut}.",
+            f"pgproof drill {cluster.name} takes a new fence",
+        )
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
@@ -138,14 +139,19 @@ def compare_restored(
         on_database: called with a database's name and connection string while the copy is at its cut.
 
     Raises:
-        RecoveryFailed: a cut was not reached, or a transaction that the fence did not see is committed.
+        RecoveryFailed: a cut was not reached, or the copy cannot be read.
+        NotProven: a transaction is committed in the copy that the fence did not see.
+        DestinationRefused: the scratch directory is gone.
     """
     bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
     owner = account(cluster.drill.run_as)
+    claim(restored.scratch.root)
     rows: list[TableComparison] = []
+    not_checked: list[NotChecked] = []
     replay = compare = 0.0
-    fenced = sorted((d for d in fence.databases if d.cut is not None), key=lambda d: d.cut or 0)
-    for cut in sorted({d.cut for d in fenced if d.cut is not None}):
+    fenced = [d for d in fence.databases if d.cut is not None]
+    cuts = sorted({d.cut for d in fenced if d.cut is not None})
+    for cut in cuts:
         started = time.monotonic()
         with recovered(
             restored.scratch,
@@ -155,70 +161,20 @@ def compare_restored(
             fence.bootstrap_role,
             owner,
             cluster.drill.replay_timeout,
+            last=cut == cuts[-1],
         ) as dsn:
             ready = time.monotonic()
             replay += ready - started
             for database in (d for d in fenced if d.cut == cut):
                 name = f"{dsn} dbname={_quoted(database.database)}"
                 left_out = {item.what for item in fence.not_checked if item.database == database.database}
-                rows += _compare_database(cluster, database, name, left_out)
+                found = recount(cluster.drill, database, name, left_out)
+                rows += found.rows
+                not_checked += found.not_checked
                 on_database(database.database, name)
             compare += time.monotonic() - ready
     restored.phases.update(replay=round(replay, 3), compare=round(compare, 3))
-    return Comparison(tuple(rows))
-
-
-def _compare_database(
-    cluster: ClusterConfig, source: DatabaseFence, dsn: str, left_out: set[str]
-) -> list[TableComparison]:
-    samples = {content.title: content.sample for content in source.tables}
-    try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            _check_unseen(connection, source)
-            tables = list_tables(connection)
-    except psycopg.OperationalError as error:
-        if "does not exist" not in str(error):
-            raise
-        return compare_database(source, [])  # the database itself is missing
-    wanted = [t for t in tables if t.title in samples]
-    with contextlib.ExitStack() as stack:
-        workers = min(cluster.drill.workers, max(1, len(wanted)))
-        idle = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for _ in range(workers)]
-        for connection in idle:
-            pin_settings(connection, cluster.drill.statement_timeout)
-
-        def one(table: Table) -> TableContent:
-            connection = idle.pop()
-            try:
-                sample = samples[table.title]
-                found = fingerprint(connection, table, sample)
-                return TableContent(table.schema, table.name, table.columns, found, sample)
-            finally:
-                idle.append(connection)
-
-        with ThreadPoolExecutor(workers, "fingerprint") as pool:
-            contents = list(pool.map(one, wanted))
-        if LARGE_OBJECTS in samples:
-            contents.append(TableContent("", LARGE_OBJECTS, (), fingerprint_large_objects(idle[0])))
-        # a table that only the copy has is a difference, unless it was left out at the fence
-        surplus = [t for t in tables if t.title not in samples and t.title not in left_out]
-        contents += [TableContent(t.schema, t.name, t.columns, fingerprint(idle[0], t)) for t in surplus]
-    return compare_database(source, contents)
-
-
-def _check_unseen(connection: psycopg.Connection, source: DatabaseFence) -> None:
-    """No transaction that was running at the fence may be committed in the copy."""
-    for xid in sorted(source.snapshot.xip):
-        try:
-            row: Any = connection.execute("SELECT pg_xact_status(%s::text::xid8)", (str(xid),)).fetchone()
-        except psycopg.DataError:  # "is in the future": not replayed, so not committed
-            continue
-        if row[0] == "committed":
-            raise RecoveryFailed(
-                f"transaction {xid} is committed in the copy and was not seen at the fence",
-                "It waited between its commit record and its visibility, such as for a synchronous standby.",
-                "run the drill again",
-            )
+    return Comparison(tuple(rows), tuple(not_checked))
 
 
 def _quoted(value: str) -> str:
@@ -263,7 +219,7 @@ def make_proof(
         wal=restored.wal if restored else ("", "", 0),
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=fence.not_checked,
+        not_checked=fence.not_checked + (comparison.not_checked if comparison else ()),
         phases=dict(phases),
         rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
         restored_bytes=restored.size if restored else 0,
@@ -277,10 +233,12 @@ def _verdict(
 ) -> tuple[str, str]:
     if not fence.exact:
         return NOT_EXACT, "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
+    if isinstance(failure, NotProven):  # of the fence, and says nothing of the backup
+        return NOT_EXACT, str(failure).replace("\n", " ")
     if failure is not None:
         return NOT_RECOVERED, str(failure).replace("\n", " ")
-    if comparison is None:
-        return NOT_RECOVERED, "nothing was compared"
+    if comparison is None or not comparison.tables:
+        return NOT_EXACT, "nothing was compared"
     if not comparison.equal:
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive
 from pgproof.validation.cut import Snapshot
-from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.fingerprint import Fingerprint, table_title
 from pgproof.wal.lsn import LSN
 
 LARGE_OBJECTS = "(large objects)"
+WHOLE_DATABASE = "(whole database)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TableContent:
 
     @property
     def title(self) -> str:
-        return f"{self.schema}.{self.name}" if self.schema else self.name
+        return table_title(self.schema, self.name) if self.schema else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Fence:
         at: when, by the source's clock.
         timeline: of the source.
         end_lsn: WAL up to here is archived and holds a commit after every cut.
-        bootstrap_role: name of the role with OID 10, which can read everything in a restored copy.
+        bootstrap_role: a superuser that may log in, best the one with OID 10: it reads the restored copy.
         candidates: fences tried.
         exact_candidates: how many of them had an exact cut.
         held_seconds: how long the source's snapshots were held.
@@ -127,10 +128,9 @@ class Fence:
             values["databases"] = tuple(_database(item) for item in tree["databases"])
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(
-                f'fence "{tree.get("identifier", "?")}" cannot be read', f"{error!r}."
-            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError, PgproofError) as error:
+            name = tree.get("identifier", "?") if isinstance(tree, dict) else "?"
+            raise ObjectDamaged(f'fence "{name}" cannot be read', f"{error!r}.") from error
 
 
 def _database(tree: dict[str, Any]) -> DatabaseFence:

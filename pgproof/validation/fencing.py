@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,17 +21,10 @@ from pgproof.postgres.connection import connect, mapped
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive, check_system
+from pgproof.validation.counting import Counter
 from pgproof.validation.cut import Cut, Snapshot, find_cut
-from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, Fence, NotChecked, TableContent
-from pgproof.validation.fingerprint import (
-    Table,
-    current_filenode,
-    fingerprint,
-    fingerprint_large_objects,
-    list_tables,
-    pin_settings,
-    read_large_objects_freely,
-)
+from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
+from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
 from pgproof.wal.archive import find_key
 from pgproof.wal.fetch import fetch
 from pgproof.wal.lsn import LSN
@@ -79,13 +71,22 @@ def take_fence(
                 "A fence needs a server that writes.",
                 "name its primary",
             )
-        row: Any = connection.execute("SELECT rolname FROM pg_roles WHERE oid = 10").fetchone()
-        fencer = _Fencer(cluster, archive_of(facts.system_identifier), facts, connection)
+        archive = archive_of(facts.system_identifier)
+        check_system(
+            archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
+        )
+        pin_settings(connection, cluster.drill.statement_timeout)
+        # the commit that ends a fence must not wait for a synchronous standby that is away
+        connection.execute("SET synchronous_commit = local")
+        role = _reading_role(connection)
+        closed = _closed_databases(connection)
+        open_databases = [name for name in facts.databases if name not in {item.database for item in closed}]
+        fencer = _Fencer(cluster, archive, facts, connection)
         started = time.monotonic()
         groups = max(1, _CONNECTIONS // cluster.drill.candidates)
         databases: list[DatabaseFence] = []
-        for start in range(0, len(facts.databases), groups):
-            databases += fencer.fence(facts.databases[start : start + groups])
+        for start in range(0, len(open_databases), groups):
+            databases += fencer.fence(open_databases[start : start + groups])
     at = facts.clock.astimezone(UTC)
     return Fence(
         identifier=f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}",
@@ -96,14 +97,35 @@ def take_fence(
         server_version=facts.version,
         segment_size=facts.segment_size,
         end_lsn=fencer.end_lsn,
-        bootstrap_role=row[0],
+        bootstrap_role=role,
         databases=tuple(databases),
-        not_checked=tuple(fencer.not_checked),
+        not_checked=(*closed, *fencer.not_checked),
         candidates=fencer.tried,
         exact_candidates=fencer.exact,
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
     )
+
+
+def _reading_role(connection: psycopg.Connection) -> str:
+    """A superuser that may log in to the restored copy, best the bootstrap one (OID 10)."""
+    row: Any = connection.execute(
+        """SELECT rolname FROM pg_roles WHERE oid = 10 OR (rolsuper AND rolcanlogin)
+            ORDER BY rolcanlogin DESC, oid = 10 DESC, oid LIMIT 1"""
+    ).fetchone()
+    return str(row[0])
+
+
+def _closed_databases(connection: psycopg.Connection) -> list[NotChecked]:
+    """Databases that nobody can connect to; -2 is DATCONNLIMIT_INVALID_DB."""
+    rows = connection.execute(
+        """SELECT datname, CASE WHEN datconnlimit = -2 THEN 'invalid: its DROP DATABASE was interrupted'
+                                ELSE 'it allows no connections' END
+             FROM pg_database
+            WHERE datname NOT IN ('template0', 'template1') AND (datconnlimit = -2 OR NOT datallowconn)
+            ORDER BY datname"""
+    ).fetchall()
+    return [NotChecked(name, WHOLE_DATABASE, reason) for name, reason in rows]
 
 
 class _Fencer:
@@ -141,7 +163,7 @@ class _Fencer:
         return [done[name] for name in databases]
 
     def _burst(self, database: str, stack: contextlib.ExitStack) -> list[_Candidate]:
-        connections = [self._open(database, stack) for _ in range(self._drill.candidates)]
+        connections = [stack.enter_context(self._opened(database)) for _ in range(self._drill.candidates)]
         candidates = []
         for connection in connections:  # one straight after the other, about a millisecond each
             row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
@@ -151,11 +173,12 @@ class _Fencer:
         self.tried += len(candidates)
         return candidates
 
-    def _open(self, database: str, stack: contextlib.ExitStack) -> psycopg.Connection:
-        connection = stack.enter_context(connect(self._cluster, database))
-        pin_settings(connection, self._drill.statement_timeout)
-        read_large_objects_freely(connection)
-        return connection
+    @contextlib.contextmanager
+    def _opened(self, database: str) -> Iterator[psycopg.Connection]:
+        with connect(self._cluster, database) as connection:
+            pin_settings(connection, self._drill.statement_timeout)
+            read_large_objects_freely(connection)
+            yield connection
 
     def _archived_commits(self, burst: dict[str, list[_Candidate]]) -> list[CommitRecord]:
         """The commits around the fences, from the archive alone.
@@ -228,89 +251,11 @@ class _Fencer:
 
     def _count(self, chosen: _Candidate) -> DatabaseFence:
         assert chosen.cut is not None
+        counter = Counter(
+            self._drill, chosen.database, chosen.connection, lambda: self._opened(chosen.database)
+        )
         with mapped(self._cluster):
-            contents = self._count_tables(chosen)
+            contents = counter.count()
             chosen.connection.execute("ROLLBACK")
+        self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
         return DatabaseFence(chosen.database, chosen.snapshot, chosen.cut.lsn, "", tuple(contents))
-
-    def _count_tables(self, chosen: _Candidate) -> list[TableContent]:
-        row: Any = chosen.connection.execute("SELECT pg_export_snapshot()").fetchone()
-        tables = [t for t in list_tables(chosen.connection) if self._checkable(chosen.database, t)]
-        workers = min(self._drill.workers, max(1, len(tables)))
-        with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers, "fingerprint") as pool:
-            idle = [self._share(chosen.database, row[0], stack) for _ in range(workers)]
-
-            def one(table: Table) -> TableContent | None:
-                connection = idle.pop()
-                try:
-                    return self._count_table(chosen.database, connection, table)
-                finally:
-                    idle.append(connection)
-
-            contents = [content for content in pool.map(one, tables) if content is not None]
-        if (objects := self._count_large_objects(chosen)) is not None:
-            contents.append(objects)
-        return contents
-
-    def _share(self, database: str, exported: str, stack: contextlib.ExitStack) -> psycopg.Connection:
-        connection = self._open(database, stack)
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        connection.execute(psycopg.sql.SQL("SET TRANSACTION SNAPSHOT {}").format(exported))
-        return connection
-
-    def _checkable(self, database: str, table: Table) -> bool:
-        reason = None
-        if f"{database}.{table.title}" in self._drill.exclude_tables:
-            reason = "excluded by drill.exclude_tables"
-        elif table.persistence == "u":
-            reason = "unlogged: it comes back empty after recovery"
-        elif table.kind == "f":
-            reason = "foreign table: its rows are elsewhere"
-        if reason:
-            self.not_checked.append(NotChecked(database, table.title, reason))
-        return reason is None
-
-    def _count_table(
-        self, database: str, connection: psycopg.Connection, table: Table
-    ) -> TableContent | None:
-        large = 0 < self._drill.sample_above < table.size and table.kind == "r"
-        sample = self._drill.sample_percent if large else None
-        try:
-            with _savepoint(connection):
-                found = fingerprint(connection, table, sample)
-                if table.filenode != current_filenode(connection, table):
-                    raise psycopg.errors.ObjectNotInPrerequisiteState("it was rewritten while it was counted")
-        except (psycopg.ProgrammingError, psycopg.OperationalError, psycopg.DataError) as error:
-            if connection.broken:
-                raise
-            reason = " ".join(str(error).split())
-            self.not_checked.append(NotChecked(database, table.title, reason))
-            return None
-        if sample is not None:
-            why = f"sampled: {sample:g} % of its blocks were compared"
-            self.not_checked.append(NotChecked(database, table.title, why))
-        return TableContent(table.schema, table.name, table.columns, found, sample)
-
-    def _count_large_objects(self, chosen: _Candidate) -> TableContent | None:
-        try:
-            with _savepoint(chosen.connection):
-                found = fingerprint_large_objects(chosen.connection)
-        except psycopg.errors.InsufficientPrivilege as error:
-            hint = "GRANT SET ON PARAMETER lo_compat_privileges lets the role read them"
-            reason = f"{' '.join(str(error).split())}; {hint}"
-            self.not_checked.append(NotChecked(chosen.database, LARGE_OBJECTS, reason))
-            return None
-        return TableContent("", LARGE_OBJECTS, (), found) if found.rows else None
-
-
-@contextlib.contextmanager
-def _savepoint(connection: psycopg.Connection) -> Iterator[None]:
-    """A failed statement must not end the transaction that holds the snapshot."""
-    connection.execute("SAVEPOINT pgproof")
-    try:
-        yield
-    except psycopg.Error:
-        if not connection.broken:
-            connection.execute("ROLLBACK TO SAVEPOINT pgproof")
-        raise
-    connection.execute("RELEASE SAVEPOINT pgproof")

@@ -8,8 +8,11 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pgproof.postgres.versions import TRANSACTION_TIMEOUT
+
 # Every setting that changes how a value prints; both sides are read under the same
 SETTINGS = {
+    "client_encoding": "UTF8",  # of names; a database in SQL_ASCII would give bytes
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
@@ -23,35 +26,88 @@ SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "synchronize_seqscans": "off",
     "lock_timeout": "10s",
+    # a snapshot waits in an idle transaction for the archive, and for the tables of other databases
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
 }
 
+# Whatever decides how a table's rows are read and printed: its file, its names, its columns, and the user-defined
+# types below them. What is below FirstNormalObjectId (16384) is PostgreSQL's own and never changes. Columns beyond
+# a number are left out, as one that was added later is not read.
 _TABLES = """
-SELECT n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.oid::bigint,
-       c.relfilenode::bigint, pg_table_size(c.oid),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.oid::bigint,
+       hashtextextended(ROW(n.nspname, c.relname, c.relkind, c.relfilenode, columns.definition,
+                            types.labels, types.attributes)::text COLLATE "C", 0)::text,
+       c.relnatts, columns.names, columns.casts
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL (
+       SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
+              coalesce(array_agg(CASE WHEN t.oid < 16384 AND t.typname ~ '^reg' THEN '::oid'
+                                      WHEN t.oid < 16384 AND t.typname ~ '^_reg' THEN '::oid[]'
+                                      ELSE '' END ORDER BY a.attnum), '{}') AS casts,
+              array_agg(ROW(a.attnum, a.attname, a.atttypid, d.adbin::text) ORDER BY a.attnum)::text AS definition
+         FROM pg_catalog.pg_attribute a
+         JOIN pg_catalog.pg_type s ON s.oid = a.atttypid
+         JOIN pg_catalog.pg_type t ON t.oid = CASE s.typbasetype WHEN 0 THEN s.oid ELSE s.typbasetype END
+         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                                          AND a.attgenerated = 'v'
+        WHERE a.attrelid = c.oid AND a.attnum BETWEEN 1 AND %(width)s AND NOT a.attisdropped) columns
+ CROSS JOIN LATERAL (
+       WITH RECURSIVE used(oid) AS (
+              SELECT a.atttypid FROM pg_catalog.pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attnum BETWEEN 1 AND %(width)s AND NOT a.attisdropped
+                 AND a.atttypid >= 16384
+               UNION
+              SELECT part.oid FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid
+               CROSS JOIN LATERAL (
+                     SELECT t.typelem UNION ALL SELECT t.typbasetype UNION ALL
+                     SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+                                WHERE a.attrelid = t.typrelid AND a.attnum > 0) part(oid)
+               WHERE part.oid >= 16384)
+       SELECT (SELECT array_agg(ROW(e.oid, e.enumlabel) ORDER BY e.oid)::text
+                 FROM pg_catalog.pg_enum e JOIN used ON used.oid = e.enumtypid) AS labels,
+              (SELECT array_agg(ROW(t.oid, a.attnum, a.atttypid) ORDER BY t.oid, a.attnum)::text
+                 FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0) AS attributes) types
+"""
+_WIDEST = 32767  # an attribute number has 16 bits
+_USERS_TABLES = """
  WHERE c.relkind IN ('r', 'm', 'f') AND c.relpersistence <> 't'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)'
  ORDER BY 1, 2"""
 
 
+def table_title(schema: str, name: str) -> str:
+    """A table's name for people; a part that has a dot is quoted, so that two tables never share a title."""
+    parts = ('"' + part.replace('"', '""') + '"' if "." in part else part for part in (schema, name))
+    return ".".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as its database's catalog shows it; leaf partitions are tables, their parents hold nothing."""
+    """A table as its database's catalog shows it; leaf partitions are tables, their parents hold nothing.
+
+    Args:
+        definition: hash of everything in the catalog that decides how its rows are read and printed.
+        width: the number of its last column.
+        columns: in their order, without dropped ones.
+        casts: of each column, for a type whose text depends on other objects' names.
+    """
 
     schema: str
     name: str
     kind: str
     persistence: str
     oid: int
-    filenode: int
-    size: int
+    definition: str
+    width: int
     columns: tuple[str, ...]
+    casts: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        return f"{self.schema}.{self.name}"
+        return table_title(self.schema, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +126,19 @@ def pin_settings(connection: psycopg.Connection, statement_timeout: int) -> None
         connection: outside a transaction.
         statement_timeout: seconds.
     """
-    for name, value in SETTINGS.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{statement_timeout}s",))
+    settings = SETTINGS | {"statement_timeout": f"{statement_timeout}s"}
+    if connection.info.server_version // 10000 >= TRANSACTION_TIMEOUT:
+        settings["transaction_timeout"] = "0"
+    connection.execute(
+        "SELECT count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS pins(name, value)",
+        (list(settings), list(settings.values())),
+    )
 
 
 def list_tables(connection: psycopg.Connection) -> list[Table]:
-    """Every table, materialized view and foreign table that is not PostgreSQL's own."""
-    rows = connection.execute(_TABLES).fetchall()
-    return [Table(*(*row[:7], tuple(row[7]))) for row in rows]
+    """Every table, materialized view and foreign table that is not PostgreSQL's own; locks none of them."""
+    rows = connection.execute(f"{_TABLES}{_USERS_TABLES}".encode(), {"width": _WIDEST}).fetchall()
+    return [Table(*(*row[:7], tuple(row[7]), tuple(row[8]))) for row in rows]
 
 
 def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
@@ -91,7 +151,11 @@ def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
         sample: per cent of its blocks, chosen by hash of the block number, so the same on both sides;
             None reads all.
     """
-    columns = sql.SQL(", ").join(sql.Identifier("t", column) for column in table.columns)
+    columns = sql.SQL(", ").join(
+        sql.Identifier("t", column)
+        + (sql.SQL("::oid[]" if "[" in cast else "::oid") if cast else sql.SQL(""))
+        for column, cast in zip(table.columns, table.casts, strict=True)
+    )
     source = sql.SQL("ONLY {} t").format(sql.Identifier(table.schema, table.name))
     if table.kind == "m":
         source = sql.SQL("{} t").format(sql.Identifier(table.schema, table.name))
@@ -109,10 +173,22 @@ def fingerprint(connection: psycopg.Connection, table: Table, sample: float | No
     return Fingerprint(row[0], row[1], sample is not None)
 
 
-def current_filenode(connection: psycopg.Connection, table: Table) -> int | None:
-    """The file a table has now, whatever the snapshot: another one means it was rewritten or truncated."""
-    row: Any = connection.execute("SELECT pg_relation_filenode(%s::oid)::bigint", (table.oid,)).fetchone()
-    return None if row is None else row[0]
+def current_definition(connection: psycopg.Connection, table: Table) -> str | None:
+    """The definition a table has now; another one means that it was altered, rewritten, renamed or dropped.
+
+    Args:
+        connection: outside a transaction, so that the newest catalog is seen.
+        table: on which another connection holds a lock by having read it.
+    """
+    wanted = {"width": table.width, "oid": table.oid}
+    row: Any = connection.execute(f"{_TABLES} WHERE c.oid = %(oid)s::oid".encode(), wanted).fetchone()
+    return None if row is None else row[5]
+
+
+def table_size(connection: psycopg.Connection, table: Table) -> int:
+    """The bytes a table takes; 0 when it is gone."""
+    row: Any = connection.execute("SELECT pg_catalog.pg_table_size(%s::oid)", (table.oid,)).fetchone()
+    return row[0] or 0
 
 
 def fingerprint_large_objects(connection: psycopg.Connection) -> Fingerprint:
@@ -123,7 +199,7 @@ def fingerprint_large_objects(connection: psycopg.Connection) -> Fingerprint:
     row: Any = connection.execute(
         """SELECT count(*), coalesce(sum(hashtextextended(
                       oid::text || ':' || encode(sha256(lo_get(oid)), 'hex') COLLATE "C", 0)::numeric), 0)::text
-             FROM pg_largeobject_metadata"""
+             FROM pg_catalog.pg_largeobject_metadata"""
     ).fetchone()
     return Fingerprint(row[0], row[1])
 

@@ -72,10 +72,9 @@ class Proof:
             values["wal"] = tuple(tree["wal"])
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(
-                f'proof "{tree.get("identifier", "?")}" cannot be read', f"{error!r}."
-            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            name = tree.get("identifier", "?") if isinstance(tree, dict) else "?"
+            raise ObjectDamaged(f'proof "{name}" cannot be read', f"{error!r}.") from error
 
 
 def proof_key(archive: Archive, identifier: str) -> str:

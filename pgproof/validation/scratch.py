@@ -11,7 +11,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
-from pgproof.errors import NoRoom, ObjectDamaged, RecoveryFailed
+from pgproof.errors import NoRoom, NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.control import read_control
 from pgproof.postgres.programs import run
 from pgproof.postgres.server import LocalServer
+from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.claim import make_claimed, make_socket, remove_claimed
 from pgproof.wal.fetch import fetch_all, fetch_histories
 from pgproof.wal.lsn import LSN
 
@@ -45,6 +47,7 @@ _SAFE = {
     "primary_slot_name": "",
     "ssl": "off",
     "hot_standby": "on",
+    "autovacuum": "off",
     "max_standby_archive_delay": "-1",
     "fsync": "off",  # thrown away afterwards
     "jit": "off",
@@ -52,6 +55,15 @@ _SAFE = {
     "log_min_messages": "warning",
     "lc_messages": "C",
 }
+# Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
+_SAFE_SESSION = {
+    "session_preload_libraries": "",
+    "local_preload_libraries": "",
+    "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
+    "role": "none",
+}
+_NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
+_AT_END = ("pausing at the end of recovery", "archive recovery complete")
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ class Scratch:
         return self.root / "server.log"
 
     def remove(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_claimed(self.root)
 
 
 def prepare(
@@ -104,8 +116,9 @@ def prepare(
     Raises:
         ObjectDamaged: the files are not those of the backup manifest, or WAL is damaged.
         NoRoom: WAL and data would not fit.
+        DestinationRefused: the directory cannot be made.
     """
-    scratch.root.mkdir(parents=True, mode=0o700)
+    make_claimed(scratch.root)
     _own(scratch.root, owner)
     wal_size = sum(segment.size for segment in plan.segments)
     state = os.statvfs(scratch.root)
@@ -178,8 +191,10 @@ def recovered(
     role: str,
     owner: pwd.struct_passwd | None,
     timeout: float,
+    *,
+    last: bool = True,
 ) -> Iterator[str]:
-    """The scratch server, recovered to just before the cut and paused there, for the time of a block.
+    """The scratch server, recovered to just before the cut and held there, for the time of a block.
 
     Args:
         scratch: prepared.
@@ -189,14 +204,16 @@ def recovered(
         role: that can read everything.
         owner: account of the server when we are root.
         timeout: seconds for the replay.
+        last: no later cut is wanted, so that the server may end its recovery at this one.
 
     Yields:
         the connection string, without a database.
 
     Raises:
         RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
+        NotProven: it cannot be held at a cut that is not the last.
     """
-    socket = Path(tempfile.mkdtemp(prefix="pgproof-", dir="/tmp"))
+    socket = make_socket(scratch.root)
     server = LocalServer(
         bin_directory,
         scratch.data,
@@ -206,14 +223,23 @@ def recovered(
         owner,
     )
     try:
+        dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
+        said = scratch.log.stat().st_size if scratch.log.exists() else 0
         server.start()
-        dsn = f"{server.dsn} user={role}"
-        server.wait(lambda: _paused(dsn), timeout, "to reach the cut")
-        _check_position(dsn, cut)
+        server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
+        _check_position(dsn, cut, last)
         yield dsn
     finally:
         server.stop("fast")
         shutil.rmtree(socket, ignore_errors=True)
+
+
+def _options(scratch: Scratch) -> str:
+    """The settings of every connection to the copy, as libpq's ``options``."""
+    settings = dict(_SAFE_SESSION)
+    if int((scratch.data / "PG_VERSION").read_text()) >= LOGIN_EVENT_TRIGGERS:
+        settings["event_triggers"] = "off"
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) -> dict[str, str]:
@@ -233,23 +259,47 @@ def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) ->
     return {**files, **_SAFE, **minima, **unset, **recovery}
 
 
-def _paused(dsn: str) -> bool:
+def _arrived(dsn: str, log: Path, said: int) -> bool:
+    """Whether recovery came to its end, and the copy answers.
+
+    A server pauses there only when it could be a hot standby; else it opens, which is as good for reading.
+
+    Raises:
+        RecoveryFailed: it came to its end, and refuses the connection.
+    """
+    query = "SELECT NOT pg_is_in_recovery() OR pg_get_wal_replay_pause_state() = 'paused'"
     try:
-        with psycopg.connect(f"{dsn} dbname=postgres connect_timeout=2", autocommit=True) as connection:
-            row: Any = connection.execute("SELECT pg_get_wal_replay_pause_state()").fetchone()
-            return bool(row[0] == "paused")
-    except psycopg.OperationalError:
+        with psycopg.connect(f"{dsn} dbname=template1 connect_timeout=2", autocommit=True) as connection:
+            row: Any = connection.execute(query.encode()).fetchone()
+            return bool(row[0])
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        if not any(sign in reason for sign in _NOT_YET) and any(sign in _tail(log, said) for sign in _AT_END):
+            raise RecoveryFailed("the restored copy refuses connections", reason) from error
         return False
 
 
-def _check_position(dsn: str, cut: LSN) -> None:
-    """Paused must mean paused at the cut: recovery also pauses for settings that are too small."""
-    with psycopg.connect(f"{dsn} dbname=postgres", autocommit=True) as connection:
-        row: Any = connection.execute("SELECT pg_last_wal_replay_lsn()::text").fetchone()
-    replayed = LSN.parse(row[0])
+def _tail(log: Path, since: int) -> str:
+    with open(log, "rb") as file:
+        file.seek(since)
+        return file.read().decode(errors="replace")
+
+
+def _check_position(dsn: str, cut: LSN, last: bool) -> None:
+    """Stopped must mean stopped at the cut: recovery also pauses for settings that are too small."""
+    with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
+        row: Any = connection.execute("SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery()").fetchone()
+    replayed = LSN.parse(row[0] or "0/0")
     if not 0 <= cut - replayed <= 64:  # page headers and alignment may lie between two records
         raise RecoveryFailed(
-            "recovery paused elsewhere than at the cut", f"It replayed up to {replayed}; the cut is {cut}."
+            "recovery stopped elsewhere than at the cut", f"It replayed up to {replayed}; the cut is {cut}."
+        )
+    if not row[1] and not last:
+        raise NotProven(
+            f"the restored copy could not be held at cut {cut}",
+            "It opened instead of pausing, as a transaction with over 64 subtransactions ran from before the backup "
+            "until the cut, and other databases have later cuts.",
+            "run the drill again when that transaction has ended",
         )
 
 

@@ -9,6 +9,7 @@ from pgproof.errors import ObjectMissing, WalGap
 from pgproof.repository.layout import SUFFIXES, without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 
 
@@ -108,6 +109,23 @@ def segments_between(history: TimelineHistory, first: WalSegment, last_lsn: int)
         timeline = history.timeline_at(min(end_of_segment, last_lsn))
         yield WalSegment(max(timeline, first.timeline), number, first.size)
         number += 1
+
+
+def end_of_path(listing: WalListing, history: TimelineHistory) -> LSN:
+    """The end of the WAL that is archived along a path; 0 when nothing is.
+
+    What an ancestor wrote after it was left belongs to another future: a server that was restored to an earlier
+    point starts a timeline whose WAL ends long before that of the old one.
+    """
+    ends = [LSN(0)]
+    for index, timeline in enumerate(history.path):
+        newest = listing.newest(timeline)
+        if newest is None:
+            continue
+        left = min((fork.lsn for fork in history.forks[index:]), default=None)
+        # the segment that holds a fork counts from the younger timeline alone (segments_between)
+        ends.append(newest.end if left is None else min(newest.end, LSN(left - left % newest.size)))
+    return max(ends)
 
 
 def require(listing: WalListing, wanted: Iterator[WalSegment], purpose: str) -> list[WalSegment]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pgproof.backups.catalog import read_catalog
+from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError, ProgramMissing
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive, check_system
+from pgproof.repository.store import ObjectInfo
 from pgproof.restore.locate import WalReader
-from pgproof.wal.archive import list_wal
+from pgproof.retention.plan import ExpireFacts, plan_expire
+from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.fetch import check_content
 from pgproof.wal.gaps import GapReport, check_gaps
+from pgproof.wal.segment import WalSegment
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,16 @@ class WalCheck:
         }
 
 
-def check_wal(cluster: ClusterConfig, archive: Archive, *, content: bool = False) -> WalCheck:
+def check_wal(
+    cluster: ClusterConfig, archive: Archive, *, content: bool = False, now: datetime | None = None
+) -> WalCheck:
     """Check a cluster's archive; a source that is gone is reported, and the archive checked all the same.
 
     Args:
         cluster: its source is asked for its position.
         archive: to check.
         content: read every segment that a recovery needs, too.
+        now: aware, for what retention lets expire; by default the source's clock, else the newest backup's time.
 
     Raises:
         StoreUnavailable: the archive could not be looked at.
@@ -74,7 +81,12 @@ def check_wal(cluster: ClusterConfig, archive: Archive, *, content: bool = False
         else _segment_size(catalog.entries[-1].record.segment_size if catalog.entries else 0)
     )
     listing = list_wal(archive, size)
-    report = check_gaps(catalog, listing, facts)
+    clock = now or (facts.clock if facts else None)
+
+    def expired(missing: Collection[WalSegment]) -> Collection[WalSegment]:
+        return _expired(cluster, archive, catalog, listing, missing, clock)
+
+    report = check_gaps(catalog, listing, facts, expired)
     if content:
         report = replace(report, damaged=_damaged(archive, report))
     failing = ""
@@ -97,6 +109,30 @@ def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | Non
         return None, f"{error.fact}: {error.detail}"
     check_system(archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"')
     return facts, ""
+
+
+def _expired(
+    cluster: ClusterConfig,
+    archive: Archive,
+    catalog: Catalog,
+    listing: WalListing,
+    missing: Collection[WalSegment],
+    now: datetime | None,
+) -> set[WalSegment]:
+    """Of missing segments those that retention would remove if they were there: asked of expire's own plan."""
+    layout = archive.layout
+    keys = {layout.wal_file(segment.name): segment for segment in missing}
+    newest = (listing.newest(timeline) for timeline in listing.numbers)
+    present = {layout.wal_file(segment.name) for segment in newest if segment is not None}
+    facts = ExpireFacts(
+        catalog,
+        tuple(ObjectInfo(key, 0) for key in sorted({*keys, *present})),
+        listing.histories,
+        cluster.retention,
+        now or catalog.newest.record.stopped_at,
+        layout,
+    )
+    return {keys[info.key] for info in plan_expire(facts).remove_wal if info.key in keys}
 
 
 def _segment_size(known: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pgproof.errors import NoRoom, ObjectDamaged, PermanentError, WrongSystem
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
-from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment
+from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 
 
 def fetch(archive: Archive, name: str, destination: Path) -> int:
@@ -29,10 +29,15 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
         the size of the file in bytes.
 
     Raises:
+        PermanentError: no WAL file has such a name, or the destination cannot be written.
         ObjectMissing: it is not archived; the only error that PostgreSQL may take for the end of WAL.
         ObjectDamaged: the archived copy is truncated or altered.
         WrongSystem: the archived copy belongs to another cluster.
     """
+    if not is_archivable(name):
+        raise PermanentError(
+            f'"{name}" is not the name of a WAL file', hint="restore_command is 'pgproof wal fetch %f %p'"
+        )
     key = find_key(archive, name)
     temporary = destination.with_name(destination.name + ".pgproof-tmp")
     try:

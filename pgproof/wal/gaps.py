@@ -2,22 +2,29 @@
 
 Checked by name, along the ancestry of every timeline, from each backup to the newest archived segment. A segment
 that the source has not finished or not yet archived is *in flight*, which is no gap; one that the source's
-archiver reports as archived and that is not there is.
+archiver reports as archived and that is not there is. Nor is it a gap where expire has removed what lies between
+an old backup and the recovery windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from pgproof.backups.catalog import Catalog
+from pgproof.backups.record import BackupRecord
 from pgproof.postgres.facts import ServerFacts
-from pgproof.timelines.history import TimelineHistory, leaves
-from pgproof.wal.archive import WalListing, segments_between
+from pgproof.timelines.history import TimelineHistory, history_of, leaves
+from pgproof.wal.archive import WalListing, end_of_path, segments_between
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import SEGMENT_NAME, WalSegment
+
+# An idle server's insert position is just behind the first page's header (SizeOfXLogLongPHD)
+_PAGE_HEADER = 40
+
+Expired = Callable[[Collection[WalSegment]], Collection[WalSegment]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryWindow:
-    """From one backup, along one timeline: every LSN from ``start`` to ``end`` can be recovered."""
+    """From one backup, along one timeline: every LSN from ``start`` to ``end`` can be recovered.
+
+    It ends before the archive does where a segment is missing: ``broken_by`` is the gap's first one, None when
+    expire removed what followed.
+    """
 
     backup: str
     timeline: int
@@ -45,6 +56,7 @@ class RecoveryWindow:
     end: LSN
     from_time: datetime
     broken_by: WalSegment | None
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,51 +103,90 @@ class GapReport:
         return tree
 
 
-def check_gaps(catalog: Catalog, listing: WalListing, source: ServerFacts | None) -> GapReport:
+def check_gaps(
+    catalog: Catalog,
+    listing: WalListing,
+    source: ServerFacts | None,
+    expired: Expired = lambda missing: (),
+) -> GapReport:
     """Compare what is archived with what every recovery needs.
 
     Args:
         catalog: the backups.
         listing: the archive.
         source: facts of the running source, when it can be asked; they tell a gap from a segment in flight.
+        expired: of missing segments those that expire would remove, which are no gap.
     """
-    missing: set[WalSegment] = set()
-    needed: set[WalSegment] = set()
-    windows = []
-    for history in leaves(listing.timelines or _timelines(catalog, source), listing.histories):
-        end = _end_of_archive(listing, history, source)
-        for entry in catalog.entries:
-            record = entry.record
-            if not history.contains(record.timeline, record.stop_lsn):
-                continue
-            wanted = list(segments_between(history, record.first_segment, max(end, record.stop_lsn)))
-            absent = [segment for segment in wanted if segment not in listing]
-            needed.update(wanted)
-            missing.update(absent)
-            reach = absent[0].start if absent else wanted[-1].end
-            windows.append(
-                RecoveryWindow(
-                    record.label,
-                    history.timeline,
-                    record.stop_lsn,
-                    reach,
-                    record.stopped_at,
-                    absent[0] if absent else None,
-                )
-            )
+    found = [
+        (entry.record, history, list(_wanted(entry.record, history, listing, source)))
+        for history in recovery_paths(catalog, listing, source)
+        for entry in catalog.entries
+        if history.contains(entry.record.timeline, entry.record.stop_lsn)
+    ]
+    needed = {segment for _, _, wanted in found for segment in wanted}
+    missing = {segment for segment in needed if segment not in listing}
+    gone = set(expired(missing)) if missing else set()
     newest = _newest(listing, source)
-    in_flight, lag = _in_flight(newest, source)
-    checked = tuple(sorted(needed - missing))
+    in_flight, lag = _in_flight(listing, source)
     return GapReport(
         listing.count(),
         listing.stored_size,
         min(needed, key=lambda s: s.number) if needed else None,
         newest,
-        tuple(group(missing)),
-        tuple(windows),
+        tuple(group(missing - gone)),
+        tuple(_window(*one, missing, gone) for one in found),
         in_flight,
         lag,
-        checked=checked,
+        checked=tuple(sorted(needed - missing)),
+    )
+
+
+def recovery_paths(
+    catalog: Catalog, listing: WalListing, source: ServerFacts | None
+) -> list[TimelineHistory]:
+    """The timelines along which a recovery may be wanted.
+
+    Those that no other continues; and those that went on after another forked from them, because a backup or
+    the source itself is there: a restored copy was promoted and archived its history, say.
+    """
+    timelines = {entry.record.timeline for entry in catalog.entries} | (
+        {source.timeline} if source else set()
+    )
+    paths = leaves(listing.timelines | timelines, listing.histories)
+    beside = {
+        entry.record.timeline
+        for entry in catalog.entries
+        if not any(path.contains(entry.record.timeline, entry.record.stop_lsn) for path in paths)
+    }
+    beside |= {source.timeline} if source else set()
+    beside -= {path.timeline for path in paths}
+    return [*paths, *(history_of(timeline, listing.histories) for timeline in sorted(beside))]
+
+
+def _wanted(
+    record: BackupRecord, history: TimelineHistory, listing: WalListing, source: ServerFacts | None
+) -> Iterable[WalSegment]:
+    end = _end_of_archive(listing, history, source)
+    return segments_between(history, record.first_segment, max(end, record.stop_lsn))
+
+
+def _window(
+    record: BackupRecord,
+    history: TimelineHistory,
+    wanted: Sequence[WalSegment],
+    missing: Collection[WalSegment],
+    gone: Collection[WalSegment],
+) -> RecoveryWindow:
+    first = next((segment for segment in wanted if segment in missing), None)
+    expired = first in gone
+    return RecoveryWindow(
+        record.label,
+        history.timeline,
+        record.stop_lsn,
+        first.start if first else wanted[-1].end,
+        record.stopped_at,
+        None if expired else first,
+        expired,
     )
 
 
@@ -150,24 +201,13 @@ def group(missing: Iterable[WalSegment]) -> list[Gap]:
     return gaps
 
 
-def _timelines(catalog: Catalog, source: ServerFacts | None) -> set[int]:
-    found = {entry.record.timeline for entry in catalog.entries}
-    return found | ({source.timeline} if source else set())
-
-
 def _end_of_archive(listing: WalListing, history: TimelineHistory, source: ServerFacts | None) -> LSN:
     """The end of the newest segment along a path, or of what the source says it archived."""
-    ends = [LSN(0)]
-    for timeline in history.path:
-        newest = listing.newest(timeline)
-        if newest is None:
-            continue
-        left = next((fork.lsn for fork in history.forks if fork.timeline == timeline), None)
-        ends.append(newest.end if left is None else min(newest.end, left))
+    end = end_of_path(listing, history)
     acknowledged = _acknowledged(source)
     if acknowledged is not None and acknowledged.timeline == history.timeline:
-        ends.append(acknowledged.end)
-    return max(ends)
+        return max(end, acknowledged.end)
+    return end
 
 
 def _acknowledged(source: ServerFacts | None) -> WalSegment | None:
@@ -185,13 +225,15 @@ def _newest(listing: WalListing, source: ServerFacts | None) -> WalSegment | Non
     return None if timeline is None else listing.newest(timeline)
 
 
-def _in_flight(newest: WalSegment | None, source: ServerFacts | None) -> tuple[int, int | None]:
+def _in_flight(listing: WalListing, source: ServerFacts | None) -> tuple[int, int | None]:
     if source is None:
         return 0, None
-    if newest is None:
+    end = end_of_path(listing, history_of(source.timeline, listing.histories))
+    if not end:
         return 1, None
-    lag = max(0, source.insert_lsn - newest.end)
-    return (-(-lag // newest.size), lag)
+    lag = max(0, source.insert_lsn - end)
+    lag = 0 if lag <= _PAGE_HEADER else lag
+    return -(-lag // listing.segment_size), lag
 
 
 def describe(report: GapReport) -> Sequence[tuple[str, str, str, str]]:
@@ -201,7 +243,9 @@ def describe(report: GapReport) -> Sequence[tuple[str, str, str, str]]:
             window.backup,
             str(window.timeline),
             f"{window.start} to {window.end}",
-            f"broken by {window.broken_by}" if window.broken_by else "complete",
+            f"broken by {window.broken_by}"
+            if window.broken_by
+            else ("older: WAL after it is expired" if window.expired else "complete"),
         )
         for window in report.windows
     ]

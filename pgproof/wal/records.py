@@ -12,12 +12,13 @@ from pathlib import Path
 from pgproof.errors import ObjectDamaged
 from pgproof.postgres.programs import environment
 from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 
 _LINE = re.compile(
-    r"rmgr: (?P<rmgr>\w+)\s+len .*?, tx:\s+(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+), "
-    r"prev [0-9A-F]+/[0-9A-F]+, desc: (?P<kind>\w+) ?(?P<rest>.*)"
+    r"rmgr: (?P<rmgr>\w+)\s+len [^,]*, tx:\s+(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+), "
+    r"prev [0-9A-F]+/[0-9A-F]+, desc: (?P<kind>\w+) ?(?P<rest>.*)",
+    re.DOTALL,
 )
+_PREPARED = re.compile(r"(\d+): ")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 # zeros after the last record (a switched or unfinished segment), or no record starting in the range
 _END_OF_WAL = re.compile(r"got 0\b|invalid magic number 0000|could not find a valid record")
@@ -35,31 +36,38 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True)
 class RestorePoint:
-    """A named point that pg_create_restore_point wrote."""
+    """A named point that pg_create_restore_point wrote; pg_waldump does not show its time."""
 
     lsn: LSN
     name: str
-    time: datetime | None
+    time: datetime | None = None
 
 
 def parse_line(line: str) -> CommitRecord | RestorePoint | None:
-    """One line of pg_waldump; None for records of no interest here.
+    """One record as pg_waldump prints it; None for records of no interest here.
 
     The forms are those of ``xact_desc`` and ``xlog_desc`` in PostgreSQL's rmgrdesc.
+
+    Args:
+        line: without the line break at its end; a restore point's name may have others in it.
+
+    Raises:
+        ObjectDamaged: a commit that cannot be read; to leave it out could move a cut.
     """
     match = _LINE.match(line)
     if match is None:
         return None
     kind, rest, lsn = match["kind"], match["rest"], LSN.parse(match["lsn"])
-    time = _time(rest)
     if kind == "RESTORE_POINT":
-        return RestorePoint(lsn, rest.rsplit("; ", 1)[0] if "; " in rest else rest, time)
+        return RestorePoint(lsn, rest)
     if kind in ("COMMIT", "ABORT"):
-        return CommitRecord(lsn, int(match["xid"]), time, kind == "COMMIT")
+        return CommitRecord(lsn, int(match["xid"]), _time(rest), kind == "COMMIT")
     if kind in ("COMMIT_PREPARED", "ABORT_PREPARED"):
         # the record carries the xid of the prepared transaction in its description
-        xid = int(rest.split(":", 1)[0])
-        return CommitRecord(lsn, xid, time, kind == "COMMIT_PREPARED")
+        prepared = _PREPARED.match(rest)
+        if prepared is None:
+            raise ObjectDamaged(f"the record at LSN {lsn} cannot be read", f'pg_waldump says "{line}".')
+        return CommitRecord(lsn, int(prepared[1]), _time(rest), kind == "COMMIT_PREPARED")
     return None
 
 
@@ -95,16 +103,14 @@ def read_records(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env=environment(),
-        errors="replace",
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
-            for line in process.stdout:
+            for line in _whole(process.stdout):
                 if record := parse_line(line):
                     yield record
-            message = process.stderr.read().strip()
+            message = process.stderr.read().decode(errors="replace").strip()
             code = process.wait()
         finally:
             if process.poll() is None:
@@ -113,10 +119,13 @@ def read_records(
         raise ObjectDamaged(f"WAL from {start} to {end} cannot be read", message[-600:])
 
 
-def newest_commit(bin_directory: Path, directory: Path, segment: WalSegment) -> CommitRecord | None:
-    """The newest commit in one segment that lies in a directory."""
-    newest = None
-    for record in read_records(bin_directory, directory, segment.start, segment.end, segment.timeline):
-        if isinstance(record, CommitRecord) and record.committed and record.time is not None:
-            newest = record
-    return newest
+def _whole(lines: Iterable[bytes]) -> Iterator[str]:
+    """Lines put together again where a name within a record has line breaks."""
+    record = b""
+    for line in lines:
+        if record and line.startswith(b"rmgr: "):
+            yield record.decode(errors="replace").removesuffix("\n")
+            record = b""
+        record += line
+    if record:
+        yield record.decode(errors="replace").removesuffix("\n")

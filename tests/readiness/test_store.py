@@ -189,5 +189,5 @@ def test_encryption(place: Path, tmp_path: Path) -> None:
     assert (check.ok, check.blocks) == (False, "restore")
     assert "cannot be decrypted with the configured age identity" in check.fact
     key.unlink()
-    check = look(place, **recipients)["repository"]
+    check = look(place, **recipients)["encryption"]
     assert check.fact == f'cannot read secret file "{key}": No such file or directory'

@@ -1,0 +1,112 @@
+"""The Prefect server: found by PREFECT_API_URL, given a work pool, and told of runs whose worker is gone.
+
+Prefect is imported inside the functions, once the environment is as it shall be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pgproof.errors import AuthenticationFailed, ConfigError, TransientError
+
+POOL = "pgproof"
+ENDED = "its worker ended"
+
+
+def server_url() -> str:
+    """The URL of the server's API, from the environment or from Prefect's profile.
+
+    Raises:
+        ConfigError: none is named.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        from prefect.settings import get_current_settings
+
+        url = get_current_settings().api.url
+    if not url:
+        raise ConfigError(
+            "no Prefect server is named",
+            "Without PREFECT_API_URL the deployments would go to a server that ends with this command.",
+            "export PREFECT_API_URL=http://127.0.0.1:4200/api, or run pgproof up",
+        )
+    return url
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Any]:
+    """A client of the server, with what it says turned into our errors.
+
+    Raises:
+        ConfigError: no server is named.
+        AuthenticationFailed: it wants other credentials.
+        TransientError: it does not answer, or not as it should.
+    """
+    url = server_url()
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except PrefectHTTPStatusError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise AuthenticationFailed(
+                f'cannot log in to the Prefect server "{url}"',
+                f"It answers {status}.",
+                "export PREFECT_API_AUTH_STRING=user:password",
+            ) from error
+        raise TransientError(f'could not use the Prefect server "{url}"', f"{error}") from error
+    except httpx.TransportError as error:
+        raise TransientError(
+            f'could not reach the Prefect server "{url}"',
+            f"{error}.",
+            f"curl {url}/health must answer; pgproof up starts a server",
+        ) from error
+
+
+def ensure_pool() -> None:
+    """Make the work pool where it is missing; one that is there keeps its settings.
+
+    Raises:
+        TransientError, AuthenticationFailed: the server did not take it.
+    """
+    with server() as client:
+        from prefect.client.schemas.actions import WorkPoolCreate
+        from prefect.exceptions import ObjectAlreadyExists
+        from prefect.workers.process import ProcessWorker
+
+        template = ProcessWorker.get_default_base_job_template()
+        pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
+        with contextlib.suppress(ObjectAlreadyExists):
+            client.create_work_pool(pool)
+
+
+def end_orphans() -> list[str]:
+    """Mark the pool's unfinished runs as crashed; only for whoever knows that no worker is left.
+
+    A worker that ends takes its flow runs with it, and leaves them running for ever on the server
+    (PrefectHQ/prefect#16746), where they would hold their concurrency slots.
+
+    Returns:
+        the names of the runs.
+    """
+    with server() as client:
+        from prefect.client.schemas import filters
+        from prefect.client.schemas.objects import StateType
+        from prefect.states import Crashed
+
+        unfinished = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+        types = filters.FlowRunFilterStateType(any_=unfinished)
+        runs = client.read_flow_runs(
+            flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types)),
+            work_pool_filter=filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL])),
+        )
+        for run in runs:
+            client.set_flow_run_state(run.id, Crashed(message=ENDED), force=True)
+        return [run.name for run in runs]

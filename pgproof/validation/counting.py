@@ -1,0 +1,157 @@
+"""Counting: every table of a fenced database, fingerprinted by several connections that share its snapshot."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pgproof.config import DrillConfig
+from pgproof.validation.fence import LARGE_OBJECTS, NotChecked, TableContent
+from pgproof.validation.fingerprint import (
+    Table,
+    current_definition,
+    fingerprint,
+    fingerprint_large_objects,
+    list_tables,
+    table_size,
+)
+
+Connect = Callable[[], contextlib.AbstractContextManager[psycopg.Connection]]
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+class Counter:
+    """Counts one database.
+
+    Args:
+        drill: settings.
+        database: its name.
+        holder: the connection whose open transaction is the fence.
+        connect: opens another connection to the database, with pinned settings and outside a transaction.
+    """
+
+    def __init__(
+        self, drill: DrillConfig, database: str, holder: psycopg.Connection, connect: Connect
+    ) -> None:
+        self._drill, self._database, self._holder, self._connect = drill, database, holder, connect
+        self.not_checked: list[NotChecked] = []
+
+    def count(self) -> list[TableContent]:
+        """What every table held at the fence; ``not_checked`` gains what could not be counted, and why.
+
+        A snapshot protects rows, not the catalog: a table that was truncated, altered or renamed after the
+        fence reads as something that never was. So its definition is compared with that of the fence while
+        the lock of reading it is still held.
+
+        Raises:
+            psycopg.Error: a connection broke.
+        """
+        row: Any = self._holder.execute("SELECT pg_export_snapshot()").fetchone()
+        tables = [table for table in list_tables(self._holder) if self._checkable(table)]
+        workers = min(self._drill.workers, max(1, len(tables)))
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers, "fingerprint") as pool:
+            idle = [self._share(row[0], stack) for _ in range(workers)]
+            catalog = stack.enter_context(self._connect())
+
+            def one(table: Table) -> TableContent | None:
+                connection = idle.pop()
+                try:
+                    return self._count_table(connection, catalog, table)
+                finally:
+                    idle.append(connection)
+
+            contents = [content for content in pool.map(one, tables) if content is not None]
+        if (objects := self._count_large_objects()) is not None:
+            contents.append(objects)
+        return contents
+
+    def _share(self, exported: str, stack: contextlib.ExitStack) -> psycopg.Connection:
+        connection = stack.enter_context(self._connect())
+        connection.execute(_BEGIN)
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(exported))
+        return connection
+
+    def _checkable(self, table: Table) -> bool:
+        reason = None
+        if f"{self._database}.{table.title}" in self._drill.exclude_tables:
+            reason = "excluded by drill.exclude_tables"
+        elif table.persistence == "u":
+            reason = "unlogged: it comes back empty after recovery"
+        elif table.kind == "f":
+            reason = "foreign table: its rows are elsewhere"
+        if reason:
+            self._leave_out(table.title, reason)
+        return reason is None
+
+    def _count_table(
+        self, connection: psycopg.Connection, catalog: psycopg.Connection, table: Table
+    ) -> TableContent | None:
+        try:
+            with _undone(connection):
+                sample = self._sample(connection, table)
+                found = fingerprint(connection, table, sample)
+                same = current_definition(catalog, table) == table.definition
+        except psycopg.Error as error:
+            if connection.closed or catalog.closed:
+                raise
+            self._leave_out(table.title, self._reason(error))
+            return None
+        if not same:
+            self._leave_out(table.title, "it was altered or rewritten while it was counted")
+            return None
+        if sample is not None:
+            self._leave_out(table.title, f"sampled: {sample:g} % of its blocks were compared")
+        return TableContent(table.schema, table.name, table.columns, found, sample)
+
+    def _sample(self, connection: psycopg.Connection, table: Table) -> float | None:
+        above = self._drill.sample_above
+        large = above > 0 and table.kind == "r" and table_size(connection, table) > above
+        return self._drill.sample_percent if large else None
+
+    def _count_large_objects(self) -> TableContent | None:
+        try:
+            with _undone(self._holder):
+                found = fingerprint_large_objects(self._holder)
+        except psycopg.Error as error:
+            if self._holder.closed:
+                raise
+            reason = self._reason(error)
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                reason += "; GRANT SET ON PARAMETER lo_compat_privileges lets the role read them"
+            self._leave_out(LARGE_OBJECTS, reason)
+            return None
+        return TableContent("", LARGE_OBJECTS, (), found) if found.rows else None
+
+    def _reason(self, error: psycopg.Error) -> str:
+        return reason_of(error, self._drill)
+
+    def _leave_out(self, what: str, reason: str) -> None:
+        self.not_checked.append(NotChecked(self._database, what, reason))
+
+
+def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:
+    """Why something could not be read, on one line."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        reason += f"; drill.statement_timeout is {drill.statement_timeout} s"
+    return reason
+
+
+@contextlib.contextmanager
+def _undone(connection: psycopg.Connection) -> Iterator[None]:
+    """A savepoint that is always rolled back.
+
+    A failed statement must not end the transaction that holds the snapshot, and the lock of a table that was
+    read must not stay: an ALTER TABLE that waits for it stops everybody else.
+    """
+    connection.execute("SAVEPOINT pgproof")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK TO SAVEPOINT pgproof")

@@ -1,0 +1,188 @@
+"""A recount is what the restored copy holds, at the cut, of the tables that the fence counted."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+
+from pgproof.config import DrillConfig
+from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.validation.comparison import TableComparison, compare_database
+from pgproof.validation.counting import reason_of
+from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, NotChecked, TableContent
+from pgproof.validation.fingerprint import (
+    Fingerprint,
+    Table,
+    fingerprint,
+    fingerprint_large_objects,
+    list_tables,
+    pin_settings,
+)
+
+_LOCK_TIMEOUT = "500ms"  # nothing is replayed any more, so a lock of the replay is never released
+_LOCKED = "locked in the copy by a transaction that had not ended at the cut, such as an ALTER TABLE"
+_MOST_XIDS = 1_000_000
+_UNREAD = Fingerprint(0, "")
+
+
+@dataclass
+class Recount:
+    """One restored database beside its fence.
+
+    Args:
+        rows: the comparison.
+        not_checked: tables that could not be read, through no fault of the backup.
+    """
+
+    rows: list[TableComparison] = field(default_factory=list)
+    not_checked: list[NotChecked] = field(default_factory=list)
+
+
+def recount(drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[str]) -> Recount:
+    """Read a restored database and compare it with its fence.
+
+    Args:
+        drill: settings.
+        source: what the fence holds.
+        dsn: of the database in the copy, with a role that reads everything.
+        left_out: what the fence names as not checked.
+
+    Raises:
+        NotProven: a transaction is committed in the copy that the fence did not see, or its catalog is locked.
+        RecoveryFailed: the copy does not answer.
+    """
+    try:
+        return _Recounter(drill, source, dsn, left_out).run()
+    except psycopg.Error as error:
+        if f'database "{source.database}" does not exist' in str(error):
+            return Recount(compare_database(source, []))
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise NotProven(
+                f'database "{source.database}" could not be read at its cut',
+                f"Its catalog is {_LOCKED}.",
+                "run the drill again",
+            ) from error
+        raise RecoveryFailed(
+            f'restored database "{source.database}" cannot be read', " ".join(str(error).split())
+        ) from error
+
+
+class _Recounter:
+    """The steps of a recount, with what they gather."""
+
+    def __init__(self, drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[str]) -> None:
+        self._drill, self._source, self._dsn, self._left_out = drill, source, dsn, left_out
+        self._counted = {content.title: content for content in source.tables}
+        self._faults: dict[str, str] = {}
+        self._skipped: dict[str, str] = {}
+
+    def run(self) -> Recount:
+        with contextlib.ExitStack() as stack:
+            first = self._connect(stack)
+            check_unseen(first, self._source)
+            tables = list_tables(first)
+            wanted = [table for table in tables if table.title in self._counted]
+            idle = [first, *(self._connect(stack) for _ in range(min(self._drill.workers, len(wanted)) - 1))]
+
+            def one(table: Table) -> TableContent:
+                connection = idle.pop()
+                try:
+                    return self._read(connection, table)
+                finally:
+                    idle.append(connection)
+
+            with ThreadPoolExecutor(len(idle), "fingerprint") as pool:
+                contents = list(pool.map(one, wanted))
+            contents += self._surplus(first, tables)
+            contents += self._large_objects(first)
+        source = replace(
+            self._source, tables=tuple(c for c in self._source.tables if c.title not in self._skipped)
+        )
+        rows = compare_database(
+            source, [content for content in contents if content.title not in self._skipped], self._faults
+        )
+        skipped = [NotChecked(source.database, what, why) for what, why in sorted(self._skipped.items())]
+        return Recount(rows, skipped)
+
+    def _connect(self, stack: contextlib.ExitStack) -> psycopg.Connection:
+        connection = stack.enter_context(psycopg.connect(self._dsn, autocommit=True))
+        pin_settings(connection, self._drill.statement_timeout)
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
+        return connection
+
+    def _read(self, connection: psycopg.Connection, table: Table) -> TableContent:
+        sample = self._counted[table.title].sample
+        try:
+            found = fingerprint(connection, table, sample)
+        except psycopg.Error as error:
+            found = self._unread(connection, table.title, error)
+        return TableContent(table.schema, table.name, table.columns, found, sample)
+
+    def _unread(self, connection: psycopg.Connection, title: str, error: psycopg.Error) -> Fingerprint:
+        """A table that cannot be read is a difference, unless it is only locked or takes too long."""
+        if connection.closed:
+            raise error
+        reason = reason_of(error, self._drill)
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            self._skipped[title] = _LOCKED
+        elif isinstance(error, psycopg.errors.QueryCanceled):
+            self._skipped[title] = f"in the copy: {reason}"
+        else:
+            self._faults[title] = reason
+        return _UNREAD
+
+    def _surplus(self, connection: psycopg.Connection, tables: list[Table]) -> list[TableContent]:
+        """Tables that only the copy has are differences, unless they were left out at the fence.
+
+        A foreign table is never read: it would reach out. An unlogged one cannot be.
+        """
+        found = []
+        for table in tables:
+            if table.title in self._counted or table.title in self._left_out:
+                continue
+            rows = _UNREAD
+            if table.kind != "f" and table.persistence != "u":
+                with contextlib.suppress(psycopg.DatabaseError):
+                    rows = fingerprint(connection, table)
+            found.append(TableContent(table.schema, table.name, table.columns, rows))
+        return found
+
+    def _large_objects(self, connection: psycopg.Connection) -> list[TableContent]:
+        if LARGE_OBJECTS in self._left_out:
+            return []
+        try:
+            found = fingerprint_large_objects(connection)
+        except psycopg.Error as error:
+            found = self._unread(connection, LARGE_OBJECTS, error)
+        wanted = found.rows or LARGE_OBJECTS in self._counted or LARGE_OBJECTS in self._faults
+        return [TableContent("", LARGE_OBJECTS, (), found)] if wanted else []
+
+
+def check_unseen(connection: psycopg.Connection, source: DatabaseFence) -> None:
+    """No transaction that the fence did not see may be committed in the copy.
+
+    Those are the ones that were running at the fence, and all from its xmax on: each may have waited long between
+    its commit record and its visibility.
+
+    Raises:
+        NotProven: one is; the fence's cut is not exact then.
+    """
+    query = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
+    row: Any = connection.execute(query).fetchone()
+    known, xmax = int(row[0]), source.snapshot.xmax  # pg_xact_status knows nothing of later ones
+    xids = [*sorted(source.snapshot.xip), *range(xmax, min(known, xmax + _MOST_XIDS))]
+    unseen = connection.execute(
+        "SELECT xid FROM unnest(%s::text[]) xid WHERE pg_xact_status(xid::xid8) = 'committed' LIMIT 1",
+        ([str(xid) for xid in xids if xid < known],),
+    ).fetchone()
+    if unseen is not None:
+        raise NotProven(
+            f"transaction {unseen[0]} is committed in the copy and was not seen at the fence",
+            "It waited between its commit record and its visibility, such as for a synchronous standby; or the "
+            "copy was recovered beyond the cut.",
+            "run the drill again",
+        )

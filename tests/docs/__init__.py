@@ -1,0 +1,1 @@
+"""The documentation, checked: commands run, options and keys exist, links lead somewhere."""

@@ -1,0 +1,227 @@
+"""A backup that is disturbed leaves nothing that looks like a backup, and the next one works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pgproof.backups.base_backup import check_archiving
+from pgproof.backups.catalog import read_catalog
+from pgproof.errors import LeaseHeld, ServerNotReady
+from pgproof.postgres.connection import connect
+from pgproof.postgres.facts import read_facts
+from tests.drills.damage import assert_command_refused, assert_refused, flip_bit
+from tests.servers.postgres import PGPROOF, PROJECT, Source, installed, now, running_source
+
+SLOW = "backup.max_rate = 6000"  # kB/s: four seconds for an empty cluster
+
+
+def backup_objects(source: Source) -> list[Path]:
+    """Everything below ``backups/``, temporary files too."""
+    return [path for path in source.repository_path.glob("main/*/backups/*/*") if path.is_file()]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def running(source: Source) -> Iterator[subprocess.Popen[str]]:
+    """A backup that has stored its first volume and goes on."""
+    source.write_config(cluster=SLOW)
+    source.archive_now()
+    process = subprocess.Popen(
+        [*PGPROOF, "--config", str(source.config_path), "backup", "main"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: {path.name[:5] for path in backup_objects(source)} == {"base-", ".tmp-"})
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def test_killed_backup(source: Source, running: subprocess.Popen[str]) -> None:
+    running.kill()
+    running.wait()
+    source.write_config()
+    listed = json.loads(source.run("list", "main", "--json").stdout)
+    assert listed["backups"] == []
+    assert len(listed["torn"]) == 1
+    torn = listed["torn"][0]
+
+    record = source.backup()  # at once: the lease of a dead process is no lease
+    catalog = read_catalog(source.archive)
+    assert [entry.label for entry in catalog.entries] == [record.label]
+    assert catalog.torn == (torn,)
+
+    done = source.run("expire", "main", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["torn"] == [torn]
+    assert read_catalog(source.archive).torn == ()
+    assert list(source.archive.store.list(source.archive.layout.backup(torn))) == []
+    assert source.run("verify", "main").returncode == 0
+
+
+def test_two_backups_at_once(source: Source, running: subprocess.Popen[str]) -> None:
+    with pytest.raises(LeaseHeld) as caught:
+        source.backup()
+    lease = source.archive.layout.lease
+    assert caught.value.fact == f'could not take the lease "{lease}"'
+    assert caught.value.detail.startswith('It is held for a base backup of cluster "main" by process ')
+    assert str(running.pid) in caught.value.detail
+    assert caught.value.exit_code == 78
+    assert running.poll() is None
+
+
+@pytest.mark.parametrize("how", ["server", "walsender"])
+def test_server_that_dies_on_the_way(source: Source, running: subprocess.Popen[str], how: str) -> None:
+    if how == "server":
+        source.server.stop("immediate")
+    else:
+        source.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    out, err = running.communicate(timeout=30)
+    assert (running.returncode, out) == (76, "")
+    assert err.startswith('pgproof: the replication connection to cluster "main" broke\nDETAIL: ')
+    said = "terminating connection due to administrator command"
+    assert (said if how == "walsender" else "server closed the connection") in err
+    assert backup_objects(source) == []
+
+
+def test_invariant_2_no_record_without_its_wal(source: Source) -> None:
+    switch = source.root / "archiver-may-work"
+    switch.touch()
+    source.set(archive_command=f"test -e {switch} || exit 3; {source.archive_command}")
+    source.archive_now()
+    source.write_config(cluster="")
+    text = source.config_path.read_text()
+    source.config_path.write_text(
+        text.replace('backup.archive_timeout = "20s"', 'backup.archive_timeout = "1s"')
+    )
+    switch.unlink()
+    before = now()
+    done = source.run("backup", "main")
+    assert done.returncode == 79
+    lines = done.stderr.splitlines()
+    segment = lines[0].split('"')[1]
+    assert lines[0].startswith(f'pgproof: WAL segment "{segment}" of backup "{before:%Y%m%dT%H}')
+    assert lines[0].endswith("did not reach the archive")
+    assert lines[1] == f"DETAIL: Waited 1 s for segments {segment} to {segment}."
+    assert lines[2] == (
+        "HINT: pgproof doctor main; SELECT * FROM pg_stat_archiver shows the archiver's last error"
+    )
+    assert backup_objects(source) == []
+    assert read_catalog(source.archive).entries == ()
+
+    switch.touch()
+    source.archive_now()  # nothing was lost: the segment is archived, and so is the next
+    assert source.stored(segment).exists()
+    assert source.backup()
+
+
+def test_corrupt_page_of_the_source() -> None:
+    if reason := installed(18):
+        pytest.skip(f"{reason} (its clusters have checksums by default)")
+    with running_source(18) as source:
+        source.sql("CREATE TABLE t AS SELECT g, repeat('x', 500) FROM generate_series(1, 500) g")
+        source.sql("CHECKPOINT")
+        path = source.data / source.sql("SELECT pg_relation_filepath('t')")[0][0]
+        flip_bit(path, 3 * 8192 + 5000)
+        assert_command_refused(
+            source,
+            ["backup", "main"],
+            40,
+            'BASE_BACKUP failed on cluster "main"\n'
+            "DETAIL: ERROR: checksum verification failure during base backup\n"
+            "HINT: a page of the source is corrupt: look in its log for the file, and keep the older backups",
+        )
+        assert backup_objects(source) == []
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Source]:
+    """A source whose archive_command succeeds and archives nothing."""
+    with running_source(17, archive_command="true") as source:
+        yield source
+
+
+@pytest.mark.parametrize("command", ["true", "cp %p {root}/elsewhere/%f"], ids=["true", "cp"])
+def test_archive_command_that_points_elsewhere(elsewhere: Source, command: str) -> None:
+    command = command.format(root=elsewhere.root)
+    (elsewhere.root / "elsewhere").mkdir(exist_ok=True)
+    elsewhere.set(archive_command=command)
+    started = time.monotonic()
+    done = elsewhere.run("backup", "main")
+    assert time.monotonic() - started < 15  # the archiver says that it is done: there is nothing to wait for
+    segment = elsewhere.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0]
+    assert done.stderr == (
+        f'pgproof: WAL of cluster "main" does not arrive in the repository "file://{elsewhere.repository_path}"\n'
+        f'DETAIL: The archiver says: it last archived {segment}. archive_command is "{command}".\n'
+        "HINT: run the archive_command by hand as the server's account, and look in the server's log; "
+        "it must be: pgproof --config /path/pgproof.toml wal push %p\n"
+    )
+    assert done.returncode == 22
+    assert os.listdir(elsewhere.repository_path) == ["pgproof.json"]
+
+
+def test_archive_command_that_fails(elsewhere: Source) -> None:
+    elsewhere.set(archive_command="false")
+    with connect(elsewhere.cluster) as connection, pytest.raises(ServerNotReady) as caught:
+        facts = read_facts(connection)
+        archive = elsewhere.repository.archive("main", facts.system_identifier)
+        check_archiving(connection, archive, facts, timeout=1.5)
+    name, at = elsewhere.sql("SELECT last_failed_wal, last_failed_time FROM pg_stat_archiver")[0]
+    assert caught.value.detail.startswith(f"The archiver says: {name} failed at {at:%F %H:%M}")
+    assert caught.value.detail.endswith('archive_command is "false".')
+
+
+def test_archiving_switched_off(elsewhere: Source) -> None:
+    elsewhere.set(archive_mode="off")
+    assert_refused(
+        elsewhere,
+        ["backup", "main"],
+        22,
+        'cluster "main" does not archive WAL\n'
+        'DETAIL: archive_mode is off, archive_command is "(disabled)".\n'
+        "HINT: pgproof init main shows the settings; without WAL no backup can be restored",
+    )
+
+
+def test_wal_level_minimal(elsewhere: Source) -> None:
+    elsewhere.set(archive_mode="off", wal_level="minimal", max_wal_senders="0")
+    assert_refused(
+        elsewhere,
+        ["backup", "main"],
+        22,
+        'cluster "main" has wal_level = minimal\n'
+        "DETAIL: Such WAL cannot be archived or recovered from.\n"
+        "HINT: psql -c \"ALTER SYSTEM SET wal_level = 'replica'\" and restart the server",
+    )
+
+
+def test_archive_command_that_was_changed_after_the_last_segment(source: Source) -> None:
+    """The last segment is here, so the backup starts; its own WAL tells (invariant 2)."""
+    source.archive_now()
+    source.set(archive_command="true")
+    text = source.config_path.read_text()
+    source.config_path.write_text(
+        text.replace('backup.archive_timeout = "20s"', 'backup.archive_timeout = "1s"')
+    )
+    assert source.run("backup", "main").returncode == 79
+    assert backup_objects(source) == []

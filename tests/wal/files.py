@@ -1,0 +1,61 @@
+"""WAL files made by hand: a segment with the header that PostgreSQL would write, in a data directory's pg_wal."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+from pgproof.config import RepositoryConfig
+from pgproof.repository.repository import Archive, create_repository
+from pgproof.wal.segment import WalSegment
+
+SYSTEM = 7412345678901234567
+OTHER = 7499999999999999999
+MB = 1 << 20
+_HEADER = struct.Struct("=HHIQI4xQII")
+
+
+def segment_bytes(
+    segment: WalSegment, *, system: int = SYSTEM, seed: str = "", timeline: int | None = None
+) -> bytes:
+    """The content of a segment: its long page header, then bytes that follow from the seed."""
+    magic, long_header = 0xD116, 0x0002
+    header = _HEADER.pack(
+        magic,
+        long_header,
+        segment.timeline if timeline is None else timeline,
+        int(segment.start),
+        0,
+        system,
+        segment.size,
+        8192,
+    )
+    body = hashlib.sha256(f"{segment}{seed}".encode()).digest() * (1 << 10)
+    return (header + body).ljust(segment.size, b"\0")
+
+
+class DataDirectory:
+    """As much of a data directory as push and fetch look at."""
+
+    def __init__(self, root: Path, system: int = SYSTEM) -> None:
+        self.root, self.wal = root, root / "pg_wal"
+        self.wal.mkdir(parents=True)
+        (root / "global").mkdir()
+        (root / "global" / "pg_control").write_bytes(struct.pack("=Q", system) + bytes(8184))
+
+    def write(self, name: str, content: bytes) -> Path:
+        path = self.wal / name
+        path.write_bytes(content)
+        return path
+
+    def segment(self, number: int = 5, size: int = MB, timeline: int = 1, **options: object) -> Path:
+        segment = WalSegment(timeline, number, size)
+        return self.write(segment.name, segment_bytes(segment, **options))  # type: ignore[arg-type]
+
+
+def make_archive(directory: Path, system: int = SYSTEM, **settings: object) -> Archive:
+    """A repository in a directory, and in it the archive of cluster ``shop``."""
+    url = f"file://{directory}/repository"
+    config = RepositoryConfig.model_validate({"url": url, **settings})
+    return create_repository(config).archive("shop", system)
