@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from prefect import task
 
 from pgproof.commands.restore import make_plan, next_steps, run_plan
 from pgproof.restore.plan import RestorePlan, RestoreRequest
-from pgproof.restore.target import RecoveryTarget
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import open_work
 
@@ -18,12 +15,9 @@ _WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_acc
 
 
 @task(**settings("plan restore", 6 * HOUR), **RETRY)
-def plan_cluster_restore(
-    cluster: str, destination: str, target: dict[str, Any], options: dict[str, Any], config: str | None = None
-) -> RestorePlan:
+def plan_cluster_restore(cluster: str, request: RestoreRequest, config: str | None = None) -> RestorePlan:
     """Decide everything, and refuse what cannot end well; nothing is written."""
     work = open_work(cluster, config)
-    request = RestoreRequest(Path(destination), RecoveryTarget.build(**target), **options)
     plan = make_plan(work.cluster, work.archive, request)
     warnings = [f"restore_command cannot read {block}: {_WITHOUT_BLOCKS}" for block in work.blocks]
     return replace(plan, warnings=(*plan.warnings, *warnings))
