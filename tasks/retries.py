@@ -22,15 +22,10 @@ def may_help(task: Any, run: Any, state: Any) -> bool:
     What is not ours (a connection that broke in the middle of a query, a Prefect server that is away) is tried
     again, too; a task that took all of its time is not.
     """
-    try:
-        state.result()
-    except PgproofError as error:
+    error = state.result(raise_on_failure=False)  # raised, it would gain a traceback of its own
+    if isinstance(error, PgproofError):
         return isinstance(error, TransientError)
-    except TaskRunTimeoutError:  # an OSError to Python
-        return False
-    except Exception as error:
-        return isinstance(error, _PASSING)
-    return False
+    return isinstance(error, _PASSING) and not isinstance(error, TaskRunTimeoutError)  # an OSError to Python
 
 
 # 10, 20 and 40 s with jitter: long enough for a restarted server or a passing fault of a store

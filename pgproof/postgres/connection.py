@@ -31,6 +31,7 @@ def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
         ConfigError: the DSN cannot be parsed, or the password's reference cannot be resolved.
     """
     settings: dict[str, Any] = {"connect_timeout": 10, "application_name": "pgproof"}
+    settings |= {"client_encoding": "UTF8"}  # a database in SQL_ASCII would give names as bytes
     settings |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
     try:
         settings |= dict(conninfo_to_dict(cluster.dsn))
@@ -69,6 +70,7 @@ def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psy
     """
     overrides = {} if database is None else {"dbname": database}
     with mapped(cluster), psycopg.connect(conninfo(cluster, **overrides), autocommit=True) as connection:
+        connection.execute("SET datestyle = 'ISO, YMD'")  # psycopg reads times in no other
         yield connection
 
 

@@ -61,6 +61,9 @@ _SAFE_SESSION = {
     "local_preload_libraries": "",
     "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
     "role": "none",
+    "client_encoding": "UTF8",
+    "datestyle": "ISO",  # psycopg reads times and intervals in no other
+    "intervalstyle": "postgres",
 }
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
@@ -230,7 +233,8 @@ def recovered(
         _check_position(dsn, cut, last)
         yield dsn
     finally:
-        server.stop("fast")
+        # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
+        server.stop("immediate" if last else "fast")
         shutil.rmtree(socket, ignore_errors=True)
 
 

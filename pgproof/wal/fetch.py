@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pgproof.errors import NoRoom, ObjectDamaged, PermanentError, WrongSystem
+from pgproof.errors import NoBackup, NoRoom, ObjectDamaged, ObjectMissing, PermanentError, WrongSystem
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
@@ -31,6 +31,7 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
     Raises:
         PermanentError: no WAL file has such a name, or the destination cannot be written.
         ObjectMissing: it is not archived; the only error that PostgreSQL may take for the end of WAL.
+        NoBackup: nothing at all is archived of this system identifier, so this is the wrong place to ask.
         ObjectDamaged: the archived copy is truncated or altered.
         WrongSystem: the archived copy belongs to another cluster.
     """
@@ -38,7 +39,11 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
         raise PermanentError(
             f'"{name}" is not the name of a WAL file', hint="restore_command is 'pgproof wal fetch %f %p'"
         )
-    key = find_key(archive, name)
+    try:
+        key = find_key(archive, name)
+    except ObjectMissing:
+        _check_not_empty(archive)
+        raise
     temporary = destination.with_name(destination.name + ".pgproof-tmp")
     try:
         with open(temporary, "wb") as file:
@@ -55,6 +60,16 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _check_not_empty(archive: Archive) -> None:
+    """Refuse to say "not archived", which may end recovery, for another cluster's repository or an empty one."""
+    if next(iter(archive.store.list(f"{archive.layout.root}/")), None) is None:
+        raise NoBackup(
+            f'repository "{archive.store.url}" has nothing of cluster "{archive.layout.cluster}" '
+            f"with system identifier {archive.system_identifier}",
+            hint="name the right cluster with --cluster, and look at the repository's url",
+        )
 
 
 def fetch_all(archive: Archive, segments: Sequence[WalSegment], directory: Path, workers: int = 4) -> int:

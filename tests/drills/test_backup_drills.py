@@ -109,11 +109,7 @@ def test_invariant_2_no_record_without_its_wal(source: Source) -> None:
     switch.touch()
     source.set(archive_command=f"test -e {switch} || exit 3; {source.archive_command}")
     source.archive_now()
-    source.write_config(cluster="")
-    text = source.config_path.read_text()
-    source.config_path.write_text(
-        text.replace('backup.archive_timeout = "20s"', 'backup.archive_timeout = "1s"')
-    )
+    source.write_config(cluster='backup.archive_timeout = "1s"')
     switch.unlink()
     before = now()
     done = source.run("backup", "main")
@@ -219,9 +215,6 @@ def test_archive_command_that_was_changed_after_the_last_segment(source: Source)
     """The last segment is here, so the backup starts; its own WAL tells (invariant 2)."""
     source.archive_now()
     source.set(archive_command="true")
-    text = source.config_path.read_text()
-    source.config_path.write_text(
-        text.replace('backup.archive_timeout = "20s"', 'backup.archive_timeout = "1s"')
-    )
+    source.write_config(cluster='backup.archive_timeout = "1s"')
     assert source.run("backup", "main").returncode == 79
     assert backup_objects(source) == []

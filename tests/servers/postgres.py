@@ -117,16 +117,36 @@ class Source:
         self.sql(ROLE)
 
     def write_config(
-        self, cluster: str = "", repository: str | None = None, extra: str = "", dsn: str | None = None
+        self,
+        cluster: str = "",
+        repository: str | None = None,
+        extra: str = "",
+        dsn: str | None = None,
+        store: str = "",
     ) -> None:
-        """(Re)write pgproof.toml; ``cluster`` are lines of the cluster's section, ``extra`` whole sections."""
+        """(Re)write pgproof.toml.
+
+        Args:
+            cluster: lines of the cluster's section; they replace those that are there anyway.
+            repository: another URL.
+            extra: whole sections.
+            dsn: another one.
+            store: lines of the repository's section.
+        """
         url = repository or f"file://{self.repository_path}"
         dsn = dsn or f"host={self.root}/s user=pgproof dbname=postgres"
+        lines = {
+            "drill.scratch_directory": f'"{self.root}/scratch"',
+            "drill.archive_timeout": '"20s"',
+            "backup.archive_timeout": '"20s"',
+            "backup.volume_size": '"4MB"',
+        }
+        defaults = "\n".join(
+            f"{name} = {value}" for name, value in lines.items() if f"{name} =" not in cluster
+        )
         self.config_path.write_text(
-            f'state_directory = "{self.root}/state"\n\n[repositories.main]\nurl = "{url}"\n\n'
-            f'[clusters.main]\ndsn = "{dsn}"\n'
-            f'drill.scratch_directory = "{self.root}/scratch"\ndrill.archive_timeout = "20s"\n'
-            f'backup.archive_timeout = "20s"\nbackup.volume_size = "4MB"\n{cluster}\n{extra}\n'
+            f'state_directory = "{self.root}/state"\n\n[repositories.main]\nurl = "{url}"\n{store}\n\n'
+            f'[clusters.main]\ndsn = "{dsn}"\n{defaults}\n{cluster}\n{extra}\n'
         )
 
     @property

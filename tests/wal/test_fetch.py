@@ -14,6 +14,7 @@ from pgproof.commands import wal_files
 from pgproof.errors import (
     ConfigError,
     DestinationRefused,
+    NoBackup,
     ObjectDamaged,
     ObjectMissing,
     PermanentError,
@@ -111,6 +112,17 @@ def test_not_archived(archive: Archive, target: Path, name: str) -> None:
         fetch(archive, name, target)
     assert str(caught.value) == f'WAL file "{name}" is not in the archive "{archive.store.url}"'
     assert os.listdir(target.parent) == []
+
+
+def test_archive_that_has_nothing_of_this_system_identifier(tmp_path: Path, target: Path) -> None:
+    """As when the repository's URL was changed: "not archived" would end recovery."""
+    archive = make_archive(tmp_path)
+    with pytest.raises(NoBackup) as caught:
+        fetch(archive, NAME, target)
+    assert str(caught.value) == (
+        f'repository "{archive.store.url}" has nothing of cluster "shop" with system identifier {SYSTEM}\n'
+        "HINT: name the right cluster with --cluster, and look at the repository's url"
+    )
 
 
 @pytest.mark.parametrize("name", ["x", "../pgproof.json", "", "000000010000000000000005.zst"])
@@ -243,7 +255,7 @@ class TestExitCode:
         assert code(NAME, target, "--cluster", "nobody") == 130
         assert code(NAME, tmp_path / "no" / "data" / "directory") == 128 + DestinationRefused.exit_code
         other = DataDirectory(tmp_path / "other", OTHER).wal / "RECOVERYXLOG"
-        assert code(NAME, other) == 1  # another cluster's archive, which has nothing
+        assert code(NAME, other) == 128 + NoBackup.exit_code  # nothing of it is here at all
         config.write_text(f"{text}system_identifier = {SYSTEM}\n")
         assert code(NAME, other) == 128 + WrongSystem.exit_code
         config.write_text(text.replace("/repository", "/unmounted"))

@@ -1,0 +1,1 @@
+"""Base backups: taken from real servers, and their parts as values."""

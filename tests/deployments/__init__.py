@@ -1,0 +1,1 @@
+"""The deployments on real Prefect servers: deploy, up, prefect.yaml."""

@@ -1,0 +1,140 @@
+"""Every ``pgproof ...`` of the documentation is a command that exists, with options that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pgproof.commands.application import application
+from tests.docs.pages import PAGES, PROJECT, blocks, headings, inline_code, table_under, tables, title
+
+README = PROJECT / "README.md"
+_ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
+
+
+@cache
+def program() -> Any:
+    """The whole command, with those of the higher layers."""
+    for point in entry_points(group="pgproof.commands"):
+        application.command(point.name)(point.load())
+    return typer.main.get_command(application)
+
+
+def find_command(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words name, and the words after its name."""
+    command, rest = program(), list(words)
+    while hasattr(command, "commands"):
+        while rest[:1] == ["--config"]:
+            del rest[:2]
+        assert rest, "no command is named"
+        assert rest[0] in command.commands, f'there is no command "{rest[0]}"'
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def options_of(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """The words of each command line in a page's blocks of shell, without comments, ``sudo`` and assignments."""
+    for block in blocks(page):
+        if block.language != "sh":
+            continue
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if "pgproof" not in line or line.lstrip().startswith("#"):
+                continue
+            words = shlex.split(line, comments=True)
+            while words and (_ASSIGNMENT.fullmatch(words[0]) or words[0] in ("sudo", "export")):
+                words.pop(0)
+            if words and Path(words[0]).name == "pgproof":
+                yield words[1:]
+
+
+LINES = [(title(page), shlex.join(words)) for page in PAGES for words in command_lines(page)]
+INLINE = sorted(
+    {
+        (title(page), code)
+        for page in PAGES
+        for code in inline_code(page)
+        if re.match(r"pgproof( |$)", code) and "COMMAND" not in code
+    }
+)
+
+
+def test_there_is_something_to_check() -> None:
+    pages = {page for page, _ in LINES}
+    assert {"README.md", "docs/runbooks/lost-server.md", "docs/runbooks/wal-gap.md"} <= pages
+    assert len(LINES) > 40
+    assert INLINE
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=lambda value: value)
+def test_a_command_line_can_be_run_as_it_stands(page: str, line: str) -> None:
+    command, rest = find_command(shlex.split(line))
+    context = command.make_context("pgproof", rest)  # raises Typer's usage error
+    assert context.args == []
+
+
+@pytest.mark.parametrize(("page", "code"), INLINE, ids=lambda value: value)
+def test_a_command_in_a_sentence_exists(page: str, code: str) -> None:
+    words = shlex.split(code)[1:]
+    if not words:
+        return
+    command, rest = find_command(words)
+    named = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    assert named <= options_of(command)
+
+
+@pytest.mark.parametrize(
+    "line", ["nosuch shop", "restore shop", "restore shop --to /x --nosuch", "wal check", "list shop more"]
+)
+def test_lines_that_are_refused_bad(line: str) -> None:
+    with pytest.raises(Exception) as caught:  # Typer keeps the class of its usage errors to itself
+        test_a_command_line_can_be_run_as_it_stands("", line)
+    assert isinstance(caught.value, AssertionError) or hasattr(caught.value, "show")
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    shown = {re.match(r"`pgproof (wal \w+|\w+)", row[0])[1] for row in table_under(README, "Commands")}  # type: ignore[index]
+    whole = program()
+    names = set(whole.commands) - {"wal"} | {f"wal {name}" for name in whole.commands["wal"].commands}
+    assert shown == names
+
+
+def test_options_named_in_a_table_of_the_readme_exist() -> None:
+    known = {name for command in program().commands.values() for name in options_of(command)}
+    known |= {name for command in program().commands["wal"].commands.values() for name in options_of(command)}
+    cells = [cell for _, _, rows in tables(README) for row in rows for cell in row]
+    named = {word for cell in cells for word in re.findall(r"`(--[a-z-]+)", cell)}
+    assert named
+    assert named <= known
+
+
+def test_every_schedule_of_prefect_yaml_is_in_the_readme() -> None:
+    import yaml
+
+    tree = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "x", (PROJECT / "prefect.yaml").read_text()))
+    shown = {row[0].strip("`"): row[1].strip("`") for row in table_under(README, "Schedule it in Prefect")}
+    found = {}
+    for deployment in tree["deployments"]:
+        flow = deployment["entrypoint"].split(":")[1].replace("_", "-")
+        schedules = deployment.get("schedules") or [{}]
+        assert len(schedules) == 1
+        interval = schedules[0].get("interval")
+        found[flow] = schedules[0].get("cron") or (f"every {interval} s" if interval else "by hand")
+    assert shown == found
+
+
+def test_the_readme_opens_with_restoring() -> None:
+    assert headings(README)[:2] == ["pgproof", "Restoring"]
+    assert [words[0] for words in command_lines(README)][:3] == ["list", "restore", "restore"]
+    assert README.read_text().count("<!-- demo-output -->") in (0, 1)

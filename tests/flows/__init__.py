@@ -1,0 +1,1 @@
+"""The flows end to end: a real PostgreSQL, a real Prefect server."""

@@ -1,0 +1,64 @@
+"""The flow ``retention-pruning``: the plan is shown first, and a dry run ends there."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from flows.retention_pruning import retention_pruning
+from pgproof.backups.catalog import read_catalog
+from pgproof.repository.lease import hold_lease
+from tests.flows.runs import run
+from tests.servers.postgres import Source
+
+KEY = "pgproof-main-retention"
+SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
+
+
+@pytest.fixture
+def labels(shop: Source) -> list[str]:
+    """Five backups, none proven: the policy below would keep one, and without a proof three stay."""
+    shop.write_config(cluster=SHORT)
+    made = []
+    while len(made) < 5:
+        made.append(shop.backup().label)
+        time.sleep(1)  # a label has seconds
+    return made
+
+
+def test_dry_run_and_run(shop: Source, labels: list[str]) -> None:
+    config = str(shop.config_path)
+    plan = run(retention_pruning, "main", config, dry_run=True)
+
+    assert plan.name == "retention pruning of main"
+    assert plan.tasks == ["plan retention"]
+    removed = plan.state.result()
+    assert removed and set(removed) < set(labels)
+    assert [entry.label for entry in read_catalog(shop.archive).entries] == labels  # nothing is gone
+    text = plan.artifact(KEY)
+    assert text.startswith("# Retention of main\n\n| what | state | verdict | bytes | why |\n")
+    for label in labels:
+        verdict = "expire" if label in removed else "keep"
+        assert f"| backup {label} | full, complete | {verdict} | " in text
+    assert text.count("| warning | ") == 1
+    assert "; " not in text  # one reason a line
+    kept = len(labels) - len(removed)
+    assert plan.artifacts[KEY]["description"].startswith(
+        f"Retention of main: keeps {kept} of 5 backups, frees "
+    )
+
+    archive = shop.archive
+    with hold_lease(archive.store, archive.layout.lease, "a base backup"):
+        refused = run(retention_pruning, "main", config)
+    assert "LeaseHeld: could not take the lease" in refused.message
+    assert refused.attempts == {"plan retention": 1, "expire": 4}
+    assert [entry.label for entry in read_catalog(shop.archive).entries] == labels
+
+    done = run(retention_pruning, "main", config)
+
+    assert done.tasks == ["plan retention", "expire"]
+    assert sorted(done.state.result()) == sorted(removed)
+    assert done.artifact(KEY).splitlines()[:-1] == text.splitlines()[:-1]  # what the dry run said
+    left = [entry.label for entry in read_catalog(shop.archive).entries]
+    assert left == [label for label in labels if label not in removed]

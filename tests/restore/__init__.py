@@ -1,0 +1,1 @@
+"""Restore: plans as values, and what real servers recover from what was put back."""

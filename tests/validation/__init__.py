@@ -1,0 +1,1 @@
+"""The exact cut, fingerprints, drills and proofs."""
