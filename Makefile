@@ -54,7 +54,7 @@ test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
-	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md prefect.yaml pyproject.toml Makefile .gitignore $$place/; fi; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
 	python=$(abspath $(BIN))/python; \
 	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \

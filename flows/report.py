@@ -54,12 +54,12 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
     console.print(
         f"[bold]RPO[/bold]        {rpo}, measured from the newest commit in the repository; "
-        f"target {duration(cluster.targets.rpo)}"
+        f"target {_target(wal.rpo_seconds, cluster.targets.rpo)}"
     )
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
     console.print(
         f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured ({phases}); "
-        f"target {duration(cluster.targets.rto)}"
+        f"target {_target(proof.rto_seconds, cluster.targets.rto)}"
     )
     console.print(table("[bold]retention[/bold]", COLUMNS, [tuple(row) for row in rows(done.plan)]))
     console.print(f"[bold]records[/bold]    {repository}")
@@ -68,3 +68,9 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"[bold]checks[/bold]     Great Expectations: {proof.expectations.get('summary', '')}", markup=True
     )
     console.print(f"[bold]Data Docs[/bold]  {proof.expectations.get('data_docs', '')}")
+
+
+def _target(measured: float | None, target: int) -> str:
+    """A target, and whether it was met."""
+    met = "" if measured is None else (", met" if measured <= target else ", [red]MISSED[/red]")
+    return f"{duration(target)}{met}"

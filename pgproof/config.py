@@ -121,15 +121,23 @@ class BackupConfig(_Model):
     volume_size: Bytes = Field(128 << 20, description="raw bytes of a tar volume; files are never split")
     workers: int = Field(2, ge=1, le=32)
     checkpoint: Literal["fast", "spread"] = "fast"
-    max_rate: int = Field(0, ge=0, description="kB/s the server may send; 0 is no limit")
+    max_rate: int = Field(
+        0, ge=0, le=1 << 20, description="kB/s the server may send, 32 or more; 0 is no limit"
+    )
     archive_timeout: Seconds = Field(300, description="how long to wait for the backup's last WAL segment")
+
+    def model_post_init(self, _: object) -> None:
+        if 0 < self.max_rate < 32:  # MAX_RATE_LOWER of PostgreSQL's basebackup.c
+            raise ValueError("max_rate is 0 or at least 32 kB/s")
 
 
 class DrillConfig(_Model):
     """How restores are tested."""
 
     scratch_directory: Path = Field(Path("/var/tmp/pgproof-scratch"))
-    run_as: str | None = Field(None, description="account of the scratch server when we are root")
+    run_as: str | None = Field(
+        None, description="as root: account of scratch servers, and owner of restored files"
+    )
     candidates: int = Field(6, ge=1, le=50, description="fences tried at once for one exact cut")
     workers: int = Field(2, ge=1, le=32, description="connections that count and fingerprint")
     archive_timeout: Seconds = Field(120, description="how long to wait for the fence's WAL segment")

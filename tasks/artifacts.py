@@ -21,7 +21,7 @@ _LONGEST = 500  # tables shown; the proof record holds all of them
 
 
 def key_for(cluster: str, noun: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them; another for every cluster."""
+    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them."""
     return f"pgproof-{cluster.replace('_', '--')}-{noun}"
 
 
@@ -74,7 +74,7 @@ def show_wal(cluster: str, found: WalCheck) -> None:
     if report.gaps or report.damaged:
         text += ["", "Points in time behind a gap are lost: take a new base backup at once."]
     lag = size(report.lag) if report.lag is not None else "unknown"
-    rpo = duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
+    rpo = "at most " + duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
     facts = [
         ("archived", f"{count(report.segments, 'segment')}, {size(report.stored_size)}"),
         ("newest", f"`{report.newest}`" if report.newest else "none"),

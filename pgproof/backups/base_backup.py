@@ -139,10 +139,10 @@ def _take(
         wait_for_wal(cluster, archive, record)
         lease.check()
         archive.write_json(archive.layout.backup_record(label), record.as_dict())
+        _check_written(archive, record)
     except BaseException:
         _remove_torn(archive, prefix)
         raise
-    _check_written(archive, record)
     return record
 
 

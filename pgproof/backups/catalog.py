@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, check_system
 
+T = TypeVar("T")
 # The verdicts of a restore drill; NOT_EXACT says nothing of the backup
 PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
 
@@ -25,6 +26,28 @@ class Hold:
 
     def active(self, now: datetime) -> bool:
         return self.until is None or now < self.until
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Hold:
+        """Read a hold as the repository holds it; raises KeyError, TypeError or ValueError."""
+        until = tree.get("until")
+        return cls(str(tree["label"]), str(tree["reason"]), datetime.fromisoformat(until) if until else None)
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """What the catalog needs of a proof record."""
+
+    backup: str
+    verdict: str
+    at: datetime
+    summary: str
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> DrillResult:
+        """Read a proof as the repository holds it; raises KeyError, TypeError or ValueError."""
+        at = datetime.fromisoformat(tree["at"])
+        return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +163,8 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
     for info in archive.store.list(archive.layout.backups):
         label, _, name = info.key.removeprefix(archive.layout.backups).partition("/")
         labels[label] = labels.get(label, False) or name == "backup.json"
-    proofs = read_json_below(archive, archive.layout.proofs, tolerant=tolerant)
-    held = read_json_below(archive, archive.layout.holds, tolerant=tolerant)
-    holds = {tree["label"]: _hold(tree) for tree in held}
+    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant)
+    holds = {hold.label: hold for hold in read_holds(archive, tolerant=tolerant)}
     entries, damaged = [], []
     for label in sorted(label for label, exists in labels.items() if exists):
         try:
@@ -170,7 +192,12 @@ def _read_record(archive: Archive, label: str) -> BackupRecord:
     return record
 
 
-def read_json_below(archive: Archive, prefix: str, *, tolerant: bool = False) -> list[Any]:
+def read_holds(archive: Archive, *, tolerant: bool = False) -> list[Hold]:
+    """Every hold, active or not; tolerant leaves out damaged ones."""
+    return _read_below(archive, archive.layout.holds, Hold.from_dict, tolerant)
+
+
+def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolerant: bool) -> list[T]:
     """Every JSON record directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
     keys = sorted(
         info.key
@@ -180,27 +207,25 @@ def read_json_below(archive: Archive, prefix: str, *, tolerant: bool = False) ->
     records = []
     for key in keys:
         try:
-            records.append(archive.read_json(key))
+            records.append(parse(archive.read_json(key)))
         except ObjectMissing:
             continue
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if not tolerant:
+                raise ObjectDamaged(f'record "{key}" cannot be read', f"{error!r}.") from error
         except ObjectDamaged:
             if not tolerant:
                 raise
     return records
 
 
-def _hold(tree: dict[str, Any]) -> Hold:
-    until = tree.get("until")
-    return Hold(tree["label"], tree["reason"], datetime.fromisoformat(until) if until else None)
-
-
-def _entry(record: BackupRecord, proofs: Sequence[Any], hold: Hold | None) -> BackupEntry:
+def _entry(record: BackupRecord, proofs: Sequence[DrillResult], hold: Hold | None) -> BackupEntry:
     proven_at, failed = None, None
     for proof in proofs:  # oldest first: keys are times
-        if proof.get("backup") != record.label:
+        if proof.backup != record.label:
             continue
-        if proof.get("verdict") == PROVEN:
-            proven_at, failed = datetime.fromisoformat(proof["at"]), None
-        elif proof.get("verdict") in (NOT_EQUAL, NOT_RECOVERED):
-            failed = str(proof.get("summary"))
+        if proof.verdict == PROVEN:
+            proven_at, failed = proof.at, None
+        elif proof.verdict in (NOT_EQUAL, NOT_RECOVERED):
+            failed = proof.summary
     return BackupEntry(record, proven_at, failed, hold)

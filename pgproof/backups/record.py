@@ -77,6 +77,7 @@ class BackupRecord:
 
     def as_dict(self) -> dict[str, Any]:
         tree = asdict(self)
+        tree["system_identifier"] = str(self.system_identifier)  # over 2^53: a JSON number would lose digits
         for name in ("start_lsn", "stop_lsn"):
             tree[name] = str(getattr(self, name))
         for name in ("started_at", "stopped_at"):
@@ -94,6 +95,7 @@ class BackupRecord:
         try:
             values = {**tree}
             values.pop("kind", None)
+            values["system_identifier"] = int(tree["system_identifier"])
             for name in ("start_lsn", "stop_lsn"):
                 values[name] = LSN.parse(tree[name])
             for name in ("started_at", "stopped_at"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from pgproof import __version__
 from pgproof.commands.console import Session, show, write_json
-from pgproof.errors import ConfigError, PgproofError
+from pgproof.errors import ConfigError, PgproofError, UsageError
 
 Name = Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")]
 ConfigPath = Annotated[
@@ -244,6 +245,8 @@ def drill(
     """Prove a backup: restore it, recover to the exact cut, compare every table with the source."""
     from pgproof.commands import drill as drill_command
 
+    if backup and oldest:
+        raise UsageError("--backup and --oldest name two backups", hint="leave out one of them")
     return drill_command.drill(_session(config, json), name, backup, oldest)
 
 
@@ -320,6 +323,8 @@ def run(words: list[str]) -> int:
     except Exception as error:
         show = getattr(error, "show", None)  # Typer's usage errors, whose class it keeps to itself
         if show is None:
-            raise
+            traceback.print_exc()
+            sys.stderr.write(f"pgproof: unexpected error: {error!r}\n")
+            return 70  # EX_SOFTWARE: 1 would read as a finding
         show()
         return 2

@@ -121,14 +121,19 @@ def next_steps(cluster: ClusterConfig, plan: RestorePlan) -> list[str]:
         directory = str(find_bin_directory(plan.record.major, cluster.bin_directory)) + "/"
     except ProgramMissing:
         directory = ""
-    steps = [f"{directory}pg_ctl -D {data} -l {data}.log start"]
+    steps = []
+    if plan.request.destination.is_dir() and not (plan.request.destination / "postgresql.conf").exists():
+        steps.append(f"copy postgresql.conf and pg_hba.conf into {data}: the source kept them elsewhere")
+    steps.append(f"{directory}pg_ctl -D {data} -l {data}.log start")
     if plan.request.standby:
         steps.append("SELECT pg_last_wal_replay_lsn();  -- it follows the archive")
     elif plan.request.target_action == "pause" and plan.request.target.kind != "end":
         steps.append("look at the data: the server is read-only at the target")
         steps.append("SELECT pg_wal_replay_resume();  -- accept this point and open for writing")
     if not plan.request.take_over:
-        steps.append("ALTER SYSTEM RESET archive_mode;  -- and restart, when this cluster takes over")
+        steps.append(
+            "ALTER SYSTEM SET archive_mode = 'on';  -- then stop and start, when this cluster takes over"
+        )
     return steps
 
 

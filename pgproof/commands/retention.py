@@ -77,7 +77,12 @@ def hold(
     made = add_hold(archive, label, reason or "held by hand", end)
     limit = f" until {made.until:%F %T%z}" if made.until else ""
     session.show(
-        {"backup": label, "held": True, "reason": made.reason, "until": made.until},
+        {
+            "backup": label,
+            "held": True,
+            "reason": made.reason,
+            "until": made.until and made.until.isoformat(),
+        },
         lambda console: console.print(f"backup {label} is held{limit}: {made.reason}", markup=False),
     )
     return 0

@@ -38,7 +38,7 @@ def show(console: Console, found: WalCheck) -> None:
     if found.rpo_seconds is not None and found.newest_commit is not None:
         console.print(
             f"newest commit in the repository: {found.newest_commit:%F %T.%f} UTC; "
-            f"lost if the source died now: {duration(found.rpo_seconds)}"
+            f"lost if the source died now: at most {duration(found.rpo_seconds)}"
         )
     if report.windows:
         console.print(table("recovery windows", ("backup", "timeline", "LSN", ""), describe(report)))

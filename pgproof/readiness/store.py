@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pgproof.errors import ObjectMissing, PermanentError, PgproofError, RepositoryMissing
+from pgproof.errors import ObjectExists, ObjectMissing, PermanentError, PgproofError, RepositoryMissing
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
 from pgproof.repository.store import read
 
@@ -44,12 +44,27 @@ def _writable(subject: Subject) -> Answer:
     try:
         if read(store, key) != _PROBE:
             return Answer(False, f'object "{key}" reads back differently', "do not use this store")
+        if not _refuses_to_replace(subject, key):
+            return Answer(
+                False,
+                "the store ignores conditional writes: two writers at the same moment are not kept apart",
+                "let one worker alone write to it, or use a store with If-None-Match",
+                blocks="",
+            )
     finally:
         failure = _removed(subject, key)
     if failure is not None:
         fact = f"objects can be written and not removed, so nothing expires: {failure.fact}"
         return Answer(False, fact, f'{failure.hint or "allow it"}; then remove "{key}"', blocks="")
     return Answer(True, "an object was written, read and removed")
+
+
+def _refuses_to_replace(subject: Subject, key: str) -> bool:
+    try:
+        subject.archive.store.put(key, _PROBE, create=True)
+    except ObjectExists:
+        return True
+    return False
 
 
 def _removed(subject: Subject, key: str) -> PgproofError | None:

@@ -179,7 +179,7 @@ def plan_restore(
             "choose another --target-timeline; pgproof list NAME",
         )
     located = _locate(request.target, history, on_path, listing, reader_of)
-    entry, segments, reason = _choose(request, catalog, history, on_path, listing, located)
+    entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
     chain = catalog.chain(entry.label)
     tablespaces = _tablespaces(request, entry.record)
     room = _room(request.destination, chain, tablespaces)
@@ -193,7 +193,7 @@ def plan_restore(
         max(located.lsn, entry.record.stop_lsn),
         tablespaces,
         sum(room.values()),
-        _warnings(request, entry, catalog),
+        (*passed, *_warnings(request, entry, catalog)),
     )
 
 
@@ -289,8 +289,12 @@ def _choose(
     on_path: Sequence[BackupEntry],
     listing: WalListing,
     located: Located,
-) -> tuple[BackupEntry, list[WalSegment], str]:
-    """The backup: one that was named, else the newest proven one before the target, else the newest."""
+) -> tuple[BackupEntry, list[WalSegment], str, tuple[str, ...]]:
+    """The backup: one that was named, else the newest proven one before the target, else the newest.
+
+    Returns:
+        it, the WAL that recovery reads, why it was chosen, and what was passed over for which fault.
+    """
     target = request.target
     if request.label is not None:
         candidates = [(catalog.entry(request.label), "named by --backup")]
@@ -301,7 +305,7 @@ def _choose(
         candidates += [
             (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
         ]
-    fault: WalGap | NoBackup | None = None
+    faults: dict[str, WalGap | NoBackup] = {}
     for entry, reason in candidates:
         record = entry.record
         if not history.contains(record.timeline, record.stop_lsn) or not (
@@ -312,10 +316,13 @@ def _choose(
         try:
             catalog.chain(record.label)  # what it builds on must be there, too
             wanted = segments_between(history, record.first_segment, reach)
-            return entry, require(listing, wanted, f"from backup {record.label} to {target}"), reason
+            segments = require(listing, wanted, f"from backup {record.label} to {target}")
         except (WalGap, NoBackup) as error:
-            fault = fault or error
-    if fault is not None:
+            faults[record.label] = error
+            continue
+        passed = tuple(f"backup {label} was passed over: {error.fact}" for label, error in faults.items())
+        return entry, segments, reason, passed
+    for fault in faults.values():  # of the one that would have been taken
         raise fault
     raise _outside(target, on_path[0].record, "")
 

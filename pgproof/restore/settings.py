@@ -52,7 +52,7 @@ def recovery_settings(
     settings["recovery_target_action"] = action
     chosen = "recovery_target" if target.kind == "immediate" else _TARGETS.get(target.kind)
     if chosen is not None:
-        # last, as 15 and 16 refuse an empty one that follows it (assign_recovery_target and its siblings)
+        # last, as PostgreSQL refuses an empty one that follows it (assign_recovery_target and its siblings)
         del settings[chosen]
         settings[chosen] = target.value or target.kind
     return settings
@@ -76,5 +76,7 @@ def _name(line: str) -> str | None:
 
 
 def quote(value: str) -> str:
-    """A value as a configuration file takes it."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+    """A value as a configuration file takes it (``GUC_scanstr``)."""
+    return (
+        "'" + value.replace("\\", "\\\\").replace("'", "''").replace("\n", "\\n").replace("\r", "\\r") + "'"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pgproof.backups.catalog import Hold, read_catalog, read_json_below
+from pgproof.backups.catalog import Hold, read_catalog, read_holds
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, UsageError
 from pgproof.repository.repository import Archive
 
@@ -55,7 +55,7 @@ def remove_hold(archive: Archive, label: str) -> None:
     Raises:
         UsageError: there is no hold on this label.
     """
-    held = [str(tree["label"]) for tree in read_json_below(archive, archive.layout.holds)]
+    held = [hold.label for hold in read_holds(archive)]
     if label not in held:
         raise UsageError(
             f'backup "{label}" is not held', f"Held are: {', '.join(held) or 'none'}.", "pgproof list NAME"
@@ -71,9 +71,7 @@ def read_hold(archive: Archive, label: str) -> Hold | None:
     """
     key = hold_key(archive, label)
     try:
-        tree = archive.read_json(key)
-        until = tree.get("until")
-        return Hold(tree["label"], tree["reason"], datetime.fromisoformat(until) if until else None)
+        return Hold.from_dict(archive.read_json(key))
     except ObjectMissing:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:

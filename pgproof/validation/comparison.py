@@ -78,7 +78,8 @@ class Comparison:
         if not self.tables:
             return "nothing was compared"
         if self.equal:
-            return f"{len(self.tables)} tables with {self.rows} rows are equal"
+            noun = "table" if len(self.tables) == 1 else "tables"
+            return f"{len(self.tables)} {noun} with {self.rows} rows are equal"
         first = self.different[0]
         more = f" (and {len(self.different) - 1} more tables)" if len(self.different) > 1 else ""
         return f"{first.database}: {first.table}: {first.difference()}{more}"

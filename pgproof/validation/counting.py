@@ -136,7 +136,7 @@ class Counter:
 
 def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:
     """Why something could not be read, on one line."""
-    reason = " ".join(str(error).split())
+    reason = error.diag.message_primary or " ".join(str(error).split())
     if isinstance(error, psycopg.errors.QueryCanceled):
         reason += f"; drill.statement_timeout is {drill.statement_timeout} s"
     return reason

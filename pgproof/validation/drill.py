@@ -24,7 +24,7 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
-from pgproof.validation.fence import Fence, NotChecked
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.scratch import Scratch, prepare, recovered
@@ -219,7 +219,7 @@ def make_proof(
         wal=restored.wal if restored else ("", "", 0),
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=fence.not_checked + (comparison.not_checked if comparison else ()),
+        not_checked=(*fence.not_checked, *(comparison.not_checked if comparison else ()), NEVER_CHECKED),
         phases=dict(phases),
         rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
         restored_bytes=restored.size if restored else 0,

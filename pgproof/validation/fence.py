@@ -45,6 +45,14 @@ class NotChecked:
     reason: str
 
 
+# What comes back with the files, and no drill looks at
+NEVER_CHECKED = NotChecked(
+    "every database",
+    "sequences, indexes, functions, roles and privileges",
+    "only tables and large objects are compared",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseFence:
     """One database at its own cut.
@@ -110,6 +118,7 @@ class Fence:
 
     def as_dict(self) -> dict[str, Any]:
         tree = asdict(self)
+        tree["system_identifier"] = str(self.system_identifier)  # over 2^53: a JSON number would lose digits
         tree["at"], tree["end_lsn"] = self.at.isoformat(), str(self.end_lsn)
         for database, values in zip(self.databases, tree["databases"], strict=True):
             values["snapshot"] = str(database.snapshot)
@@ -125,6 +134,7 @@ class Fence:
         """
         try:
             values = {**tree, "at": datetime.fromisoformat(tree["at"]), "end_lsn": LSN.parse(tree["end_lsn"])}
+            values["system_identifier"] = int(tree["system_identifier"])
             values["databases"] = tuple(_database(item) for item in tree["databases"])
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)

@@ -57,6 +57,7 @@ class Proof:
 
     def as_dict(self) -> dict[str, Any]:
         tree = asdict(self)
+        tree["system_identifier"] = str(self.system_identifier)  # over 2^53: a JSON number would lose digits
         tree["at"] = self.at.isoformat()
         return tree
 
@@ -69,6 +70,7 @@ class Proof:
         """
         try:
             values = {**tree, "at": datetime.fromisoformat(tree["at"]), "tables": tuple(tree["tables"])}
+            values["system_identifier"] = int(tree["system_identifier"])
             values["wal"] = tuple(tree["wal"])
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)

@@ -17,8 +17,8 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.postgres.control import read_system_identifier
-from pgproof.repository.layout import SUFFIXES
 from pgproof.repository.repository import Archive
+from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_archivable
 
 
@@ -67,24 +67,21 @@ def push(archive: Archive, path: Path) -> PushResult:
     content = _read(path)
     _check(archive, path, content)
     key = archive.layout.wal_file(path.name)
-    present = _with_other_suffix(archive, key)
-    if present is None:
+    try:
+        present = find_key(archive, path.name)  # a store may ignore that we want to create, not replace
+    except ObjectMissing:
         try:
             stored = archive.write(key, [content], create=True)
             return PushResult(path.name, stored.size, already_there=False)
-        except ObjectExists:  # which also says that what is there is durable, though its writer may have died
+        except ObjectExists:  # another push of the same file was quicker
             present = key + archive.repository.codec.suffix
     _compare(archive, present, path.name, content)
+    if present == key + archive.repository.codec.suffix:
+        with contextlib.suppress(
+            ObjectExists
+        ):  # which says that it is durable, though its writer may have died
+            archive.write(key, [content], create=True)
     return PushResult(path.name, archive.store.head(present).size, already_there=True)
-
-
-def _with_other_suffix(archive: Archive, key: str) -> str | None:
-    """The same file as another codec wrote it, from before encryption was switched on or off."""
-    for suffix in SUFFIXES:
-        if suffix != archive.repository.codec.suffix:
-            with contextlib.suppress(ObjectMissing):
-                return archive.store.head(key + suffix).key
-    return None
 
 
 def _check(archive: Archive, path: Path, content: bytes) -> None:

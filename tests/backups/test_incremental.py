@@ -17,7 +17,7 @@ from pgproof.errors import NoBackup, ServerNotReady
 from tests.drills.damage import answer, assert_command_refused, assert_refused
 from tests.retention.archives import entry
 from tests.servers.postgres import Source, installed, now, running_source
-from tests.wal.test_gaps import source as facts_of
+from tests.wal.listings import source as facts_of
 
 
 @pytest.fixture(params=[17, 18], ids=["pg17", "pg18"])

@@ -14,6 +14,7 @@ import tasks.validation
 from flows.protect import Protection, protect
 from flows.writer import ensure_limit
 from pgproof.backups.catalog import read_catalog
+from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from tests.flows.runs import Run, run
 from tests.servers.postgres import Source
@@ -110,7 +111,7 @@ def test_no_proof_stops_the_chain_before_anything_is_removed(
         path.write_text(json.dumps(tree))
         return real(cluster, archive, fence, label)
 
-    real = tasks.validation.restore_scratch
+    real = restore_scratch
     monkeypatch.setattr(tasks.validation, "restore_scratch", tampered)
     shop.write_config(cluster=NEWEST_ONLY)
     before = labels(shop)

@@ -20,7 +20,7 @@ SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
 def labels(shop: Source) -> list[str]:
     """Five backups, none proven: the policy below would keep one, and without a proof three stay."""
     shop.write_config(cluster=SHORT)
-    made = []
+    made: list[str] = []
     while len(made) < 5:
         made.append(shop.backup().label)
         time.sleep(1)  # a label has seconds

@@ -100,7 +100,14 @@ def test_without_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "quoted"), [("", "''"), ("a'b", "'a''b'"), ("C:\\x", "'C:\\\\x'"), ('%f "%p"', "'%f \"%p\"'")]
+    ("value", "quoted"),
+    [
+        ("", "''"),
+        ("two\nlines\r", "'two\\nlines\\r'"),
+        ("a'b", "'a''b'"),
+        ("C:\\x", "'C:\\\\x'"),
+        ('%f "%p"', "'%f \"%p\"'"),
+    ],
 )
 def test_quoting(value: str, quoted: str) -> None:
     assert quote(value) == quoted

@@ -215,14 +215,14 @@ class Source:
         """Run the pgproof command as a user would."""
         return run_pgproof("--config", str(self.config_path), *words, environment=environment)
 
-    def start_copy(self, data: Path, name: str = "copy") -> LocalServer:
+    def start_copy(self, data: Path, name: str = "copy", **settings: str) -> LocalServer:
         """Start a restored data directory; the caller stops it."""
         copy = LocalServer(
             self.bin,
             data,
             self.root / f"s-{name}",
             self.root / f"log-{name}",
-            {"listen_addresses": ""},
+            {"listen_addresses": "", "fsync": "off", **settings},
             account(None),
         )
         copy.start()

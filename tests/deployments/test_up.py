@@ -1,0 +1,256 @@
+"""``pgproof up`` from its start to its end: what it deploys, that schedules and the worker work, that nothing stays.
+
+The tests of this module share two runs of the command and follow each other.
+"""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Running
+
+from tests.deployments.upped import Up, until
+from tests.servers.postgres import Source, run_pgproof, running_source
+
+SECOND = """
+[clusters.second_one]
+dsn = "host=/nowhere user=pgproof dbname=postgres"
+"""
+FLOWS = {
+    "protect": ("cron", "30 1 * * *", "daily", "CANCEL_NEW"),
+    "base-backup": ("cron", "30 13 * * *", "midday", "CANCEL_NEW"),
+    "wal-gap-check": ("interval", 300.0, "five-minutes", "CANCEL_NEW"),
+    "restore-validation": ("cron", "0 4 * * SUN", "weekly", "ENQUEUE"),
+    "retention-pruning": ("cron", "0 6 * * *", "daily", "CANCEL_NEW"),
+    "restore-cluster": None,
+}
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Source]:
+    with running_source(17) as source:
+        source.sql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 100) g")
+        source.backup()
+        yield source
+
+
+@pytest.fixture(scope="module")
+def up(shop: Source) -> Iterator[Up]:
+    """The first run of the command: a new server."""
+    made = Up(shop)
+    made.start()
+    try:
+        made.wait_ready()
+        yield made
+    finally:
+        made.kill_all()
+
+
+@pytest.fixture(scope="module")
+def again(shop: Source, up: Up) -> Iterator[Up]:
+    """The second one, on what the first left, with one more cluster."""
+    assert up.process.poll() is not None, "the first one runs still"
+    shop.write_config(extra=SECOND)
+    made = Up(shop)
+    made.start()
+    try:
+        made.wait_ready()
+        yield made
+    finally:
+        made.kill_all()
+
+
+def test_it_says_where(shop: Source, up: Up) -> None:
+    assert up.said() == (
+        f"Prefect runs at http://127.0.0.1:{up.port} with the flows of: main\n"
+        f"logs: {shop.root}/state/prefect-server.log and {shop.root}/state/prefect-worker.log; Ctrl-C ends both\n"
+    )
+
+
+def test_every_flow_is_deployed(shop: Source, up: Up) -> None:
+    deployments = up.deployments()
+    assert set(deployments) == set(FLOWS)
+    for flow, wanted in FLOWS.items():
+        found = deployments[flow]
+        assert (found["name"], sorted(found["tags"])) == ("main", ["main", "pgproof"])
+        assert (found["work_pool_name"], found["paused"]) == ("pgproof", False)
+        more = {"backup": "least recently proven"} if flow == "restore-validation" else {}
+        assert found["parameters"] == {"cluster": "main", "config": str(shop.config_path), **more}
+        properties = found["parameter_openapi_schema"]["properties"]
+        assert properties["cluster"]["type"] == "string"
+        assert properties["cluster"]["description"] == "as pgproof.toml names it"
+        if wanted is None:
+            assert found["schedules"] == [] and found["global_concurrency_limit"] is None
+            continue
+        kind, value, slug, strategy = wanted
+        (schedule,) = found["schedules"]
+        assert (schedule["slug"], schedule["active"]) == (slug, True)
+        assert schedule["schedule"][kind] == value
+        assert schedule["schedule"]["timezone"] == "UTC"
+        assert found["global_concurrency_limit"]["limit"] == 1
+        assert found["concurrency_options"]["collision_strategy"] == strategy
+    assert [limit["limit"] for limit in up.limits() if limit["name"] == "pgproof-main"] == [1]
+
+
+def test_the_ui_is_served(up: Up) -> None:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{up.port}/deployments", headers={"Accept": "text/html"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        page = answer.read().decode()
+    assert "<title>Prefect" in page
+    script = page.split('src="')[1].split('"')[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.port}{script}", timeout=10) as answer:
+        assert len(answer.read()) > 1000
+    with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/ui-settings", timeout=10) as answer:
+        assert f'"api_url":"{up.api}"' in answer.read().decode()
+
+
+def test_a_run_through_the_worker(shop: Source, up: Up) -> None:
+    deployment = up.deployments()["wal-gap-check"]["id"]
+    with up.client() as client:
+        run = client.create_flow_run_from_deployment(UUID(deployment))
+        done = until(lambda: client.read_flow_run(run.id), is_final, 60)
+        assert done.state_name == "Completed", up.log("worker")
+        assert done.name == "WAL gap check of main"
+        wanted = {"artifacts": {"flow_run_id": {"any_": [str(run.id)]}, "key": {"exists_": True}}}
+        (artifact,) = client.request("POST", "/artifacts/filter", json=wanted).json()
+    assert artifact["key"] == "pgproof-main-wal"
+    assert artifact["data"].startswith("# WAL of main: no gap\n")
+
+
+def test_a_schedule_makes_runs(up: Up) -> None:
+    """With SQLAlchemy 2.1 the server looks healthy and its scheduler never makes one."""
+    deployment = up.deployments()["protect"]["id"]
+    wanted = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    with up.client() as client:
+        runs = until(lambda: client.request("POST", "/flow_runs/filter", json=wanted).json(), bool, 90)
+    assert runs, up.log("server")
+    assert runs[0]["expected_start_time"][11:16] == "01:30"
+    assert runs[0]["auto_scheduled"] and runs[0]["work_pool_name"] == "pgproof"
+    assert sorted(runs[0]["tags"]) == ["auto-scheduled", "main", "pgproof"]
+
+
+def test_deploying_again_changes_nothing(shop: Source, up: Up) -> None:
+    def identities() -> Any:
+        return {
+            flow: (found["id"], found["created"], [s["id"] for s in found["schedules"]])
+            for flow, found in up.deployments().items()
+        }
+
+    def limits() -> Any:
+        return [(limit["id"], limit["name"], limit["limit"]) for limit in up.limits()]
+
+    with up.client() as client:  # an operator's own settings of the pool
+        client.update_work_pool("pgproof", WorkPoolUpdate(concurrency_limit=3, description="ours"))
+    before = identities(), limits()
+
+    done = run_pgproof(
+        "--config", str(shop.config_path), "deploy", "--json", environment={"PREFECT_API_URL": up.api}
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f'"server": "{up.api}"' in done.stdout
+    assert '"worker": "prefect worker start --pool pgproof --type process"' in done.stdout
+    assert (identities(), limits()) == before
+    with up.client() as client:
+        pool = client.read_work_pool("pgproof")
+    assert (pool.concurrency_limit, pool.description, pool.type) == (3, "ours", "process")
+
+
+def test_a_second_one_on_the_same_state_is_refused(shop: Source, up: Up) -> None:
+    done = run_pgproof("--config", str(shop.config_path), "up", "--port", str(up.port))
+    assert done.returncode == 2
+    assert f'pgproof: pgproof up runs already in "{shop.root}/state"' in done.stderr
+
+
+def test_when_it_is_killed_everything_ends(up: Up) -> None:
+    commands = up.processes().values()
+    assert any("server start" in command for command in commands)
+    assert any("worker start" in command for command in commands)
+    pretend_to_run(up, "cut off by a kill")
+    assert up.end(signal.SIGKILL) == -signal.SIGKILL
+    assert until(up.processes, lambda left: not left, 30) == {}
+
+
+def test_the_next_one_finds_the_run_that_was_cut_off(again: Up) -> None:
+    (run,) = runs_named(again, "cut off by a kill")
+    assert (run.state_name, run.state.message if run.state else "") == ("Crashed", "its worker ended")
+
+
+def test_every_cluster_is_deployed(again: Up) -> None:
+    with again.client() as client:
+        found = client.request("POST", "/deployments/filter", json={}).json()
+    assert sorted(deployment["name"] for deployment in found) == ["main"] * 6 + ["second_one"] * 6
+    names = [limit["name"] for limit in again.limits() if limit["name"].startswith("pgproof-")]
+    assert names == ["pgproof-main", "pgproof-second_one"]
+    assert "with the flows of: main, second_one" in again.said()
+
+
+def test_it_ends_when_asked(shop: Source, again: Up) -> None:
+    run = pretend_to_run(again, "cut off by the end")
+    assert again.end(signal.SIGINT) == 0
+    assert again.processes() == {}
+    assert "Traceback" not in again.said()
+    with sqlite3.connect(shop.root / "state" / "prefect" / "prefect.db") as database:
+        rows = database.execute("SELECT state_type FROM flow_run WHERE id = ?", (str(run),)).fetchall()
+    assert rows == [("CRASHED",)]
+
+
+@pytest.mark.parametrize("when", ["the server starts", "the server listens"])
+def test_it_ends_while_it_starts(shop: Source, when: str) -> None:
+    made = Up(shop)
+    made.start()
+    try:
+        until(made.processes, lambda found: any("server start" in command for command in found.values()), 30)
+        if when == "the server listens":
+            until(lambda: listens(made), bool, 60)
+        assert made.end(signal.SIGTERM) == 0, made.said()
+        assert until(made.processes, lambda left: not left, 5) == {}
+        assert made.said() == ""
+    finally:
+        made.kill_all()
+
+
+def listens(up: Up) -> bool:
+    try:
+        with urllib.request.urlopen(f"{up.api}/health", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def is_final(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
+def pretend_to_run(up: Up, name: str) -> UUID:
+    """A run as the server sees it while a worker has it."""
+    deployment = up.deployments()["restore-cluster"]["id"]
+    with up.client() as client:
+        where = {"destination": "/nowhere"}
+        run = client.create_flow_run_from_deployment(
+            UUID(deployment), parameters=where, name=name, state=Running()
+        )
+        assert run.state_name == "Running"
+        return run.id
+
+
+def runs_named(up: Up, name: str) -> list[FlowRun]:
+    from prefect.client.schemas import filters
+
+    wanted = filters.FlowRunFilter(name=filters.FlowRunFilterName(any_=[name]))
+    with up.client() as client:
+        return client.read_flow_runs(flow_run_filter=wanted)

@@ -1,0 +1,114 @@
+"""A standby that follows the archive, made by restore; and backups taken from it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from pgproof.postgres.server import LocalServer
+from tests.drills.damage import answer
+from tests.servers.postgres import Source
+
+
+@contextmanager
+def following(source: Source) -> Iterator[LocalServer]:
+    """A standby beside the source."""
+    data = source.root / "standby"
+    done = answer(source, "restore", "main", "--to", str(data), "--standby")
+    assert done[0] == 0, done
+    assert (data / "standby.signal").exists()
+    assert not (data / "recovery.signal").exists()
+    standby = source.start_copy(data, "standby", wal_retrieve_retry_interval="200ms")
+    try:
+        standby.wait_ready()
+        yield standby
+    finally:
+        standby.stop("fast")
+
+
+@contextmanager
+def switching(source: Source) -> Iterator[None]:
+    """A primary that finishes a segment now and then, as its writers or archive_timeout would."""
+    stop = threading.Event()
+
+    def switch() -> None:
+        while not stop.wait(0.3):
+            source.sql("SELECT pg_current_xact_id()")
+            source.sql("SELECT pg_switch_wal()")
+
+    thread = threading.Thread(target=switch)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def rows(server: LocalServer) -> list[int]:
+    with psycopg.connect(f"{server.dsn} user=postgres dbname=postgres") as connection:
+        found = connection.execute("SELECT array_agg(g ORDER BY g) FROM t").fetchone()
+    assert found is not None
+    return list(found[0])
+
+
+def wait_for(server: LocalServer, expected: list[int]) -> None:
+    end = time.monotonic() + 30
+    while rows(server) != expected:
+        assert time.monotonic() < end, server.log.read_text()[-2000:]
+        time.sleep(0.1)
+
+
+def test_standby_follows_and_can_be_backed_up(source: Source) -> None:
+    source.sql("CREATE TABLE t (g int)")
+    source.sql("INSERT INTO t VALUES (1)")
+    first = source.backup()
+    with following(source) as standby:
+        source.sql("INSERT INTO t VALUES (2)")
+        source.archive_now()
+        wait_for(standby, [1, 2])
+
+        source.write_config(dsn=f"host={standby.socket} user=pgproof dbname=postgres")
+        with switching(source):
+            done = source.run("backup", "main", "--json")
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert (record["from_standby"], record["timeline"]) == (True, 1)
+        assert record["label"] != first.label
+        code, out, _ = answer(source, "wal", "check", "main", "--json")
+        assert (code, json.loads(out)["gaps"]) == (0, [])
+
+    source.write_config()
+    source.sql("INSERT INTO t VALUES (3)")
+    source.archive_now()
+    data = source.root / "restored"
+    done = source.run("restore", "main", "--to", str(data), "--backup", record["label"])
+    assert done.returncode == 0, done.stderr
+    # the backup holds the standby's own standby.signal, with which it would never open
+    assert not (data / "standby.signal").exists()
+    with source.copy(data) as connection:
+        assert connection.execute("SELECT array_agg(g ORDER BY g) FROM t").fetchone() == ([1, 2, 3],)
+
+
+def test_standby_that_takes_over(source: Source) -> None:
+    """The primary is lost: the standby has all that was archived, and becomes the next primary."""
+    source.sql("CREATE TABLE t (g int)")
+    source.backup()
+    source.sql("INSERT INTO t VALUES (1)")
+    source.archive_now()
+    with following(source) as standby:
+        wait_for(standby, [1])
+        source.server.stop("immediate")
+        with psycopg.connect(f"{standby.dsn} user=postgres dbname=postgres", autocommit=True) as connection:
+            assert connection.execute("SHOW archive_mode").fetchone() == ("off",)
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
+            connection.execute("INSERT INTO t VALUES (2)")
+            name = connection.execute("SELECT pg_walfile_name(pg_current_wal_lsn())").fetchone()
+        assert name is not None
+        assert name[0].startswith("00000002")
+        assert rows(standby) == [1, 2]
