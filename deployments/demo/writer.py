@@ -29,7 +29,7 @@ def write(dsn: str, seed: int) -> None:
                 connection.commit()
 
 
-def main(dsn: str, connections: int = 4) -> None:
+def main(dsn: str, connections: int = 2) -> None:
     """Several connections at once, until the process is ended or the server goes away."""
     threads = [threading.Thread(target=write, args=(dsn, seed), daemon=True) for seed in range(connections)]
     for thread in threads:

@@ -63,9 +63,8 @@ def execute(
     if not plan.request.take_over:
         settings["archive_mode"] = "off"
     write_settings(data, settings)
-    (data / "standby.signal").unlink(
-        missing_ok=True
-    )  # a backup taken from a standby has it, and it would win
+    # a backup that was taken from a standby has it, and it would win
+    (data / "standby.signal").unlink(missing_ok=True)
     signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
     signal.touch(mode=0o600)
     for path in (data / "postgresql.auto.conf", signal):

@@ -1,121 +1,287 @@
-"""The proof record: what it names, and how its verdict comes about."""
+"""The records of a drill: what they say, that they come back as they were stored, and the verdicts."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN
-from pgproof.config import RepositoryConfig
-from pgproof.errors import ObjectDamaged, RecoveryFailed
-from pgproof.repository.repository import Archive, create_repository
-from pgproof.validation.comparison import Comparison, TableComparison
-from pgproof.validation.cut import Snapshot
+from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed, WalGap
+from pgproof.validation.comparison import MISSING, Comparison, TableComparison, compare_database
 from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
-from pgproof.validation.proof import Proof, read_proof
+from pgproof.validation.expectations import ExpectationOutcome
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, TableContent, read_fence, write_fence
+from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.proof import Proof, read_proof, write_proof
 from pgproof.validation.scratch import Scratch
-from pgproof.wal.lsn import LSN
+from tests.validation.values import AT, SYSTEM, archive, compared, comparison, content, database, fence
 
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-UNLOGGED = NotChecked("shop", "public.cache", "unlogged: it comes back empty after recovery")
-EQUAL = Comparison((TableComparison("shop", "public.orders", 5, 5, "17", "17"),))
-DIFFERENT = Comparison((TableComparison("shop", "public.orders", 5, 4, "17", "16"),))
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    repository = create_repository(RepositoryConfig(url=f"file://{tmp_path}/repository"))
-    return repository.archive("main", 7711489348342484992)
+RESTORED = Restored(
+    Scratch(Path("/nowhere")),
+    "20261123T200000Z",
+    3,
+    ("000000030000000000000004", "000000030000000000000006", 3),
+    1234567,
+    {"extract": 1.5, "verify": 0.25, "fetch": 0.5, "replay": 2.0, "compare": 9.0},
+)
 
 
-@pytest.fixture
-def fence(archive: Archive) -> Fence:
-    database = DatabaseFence("shop", Snapshot(10, 12, frozenset({11})), LSN.parse("0/5000028"), "")
-    return Fence(
-        "20261123T120000000000Z",
-        "main",
-        archive.system_identifier,
-        NOON,
-        1,
-        170010,
-        16 << 20,
-        LSN.parse("0/5000100"),
-        "postgres",
-        (database,),
-        (UNLOGGED,),
+def proof(**changes: Any) -> Proof:
+    values: dict[str, Any] = {"restored": RESTORED, "comparison": comparison()} | changes
+    return make_proof(
+        archive("proofs"), values.pop("fence", fence()), "20261123T200000Z", lambda: AT, **values
     )
 
 
-def restored(tmp_path: Path) -> Restored:
-    wal = ("000000010000000000000004", "000000010000000000000005", 2)
-    return Restored(
-        Scratch(tmp_path),
-        "20261123T110000Z-full",
-        1,
-        wal,
-        1000,
-        {"extract": 1.0, "fetch": 0.5, "replay": 0.25},
+# ---- invariant 7
+
+
+def test_invariant_7_a_proof_names_backup_wal_cut_and_what_was_not_checked() -> None:
+    slow = NotChecked("shop", "public.slow", "in the copy: it took too long")
+    found = proof(comparison=comparison(not_checked=(slow,)))
+    assert found.identifier == "20261123T212715112664Z-20261123T200000Z"
+    assert (found.cluster, found.system_identifier, found.at) == ("main", SYSTEM, AT)
+    assert found.backup == "20261123T200000Z"
+    assert found.fence == "20261123T212715112664Z"
+    assert (found.timeline, found.wal) == (3, ("000000030000000000000004", "000000030000000000000006", 3))
+    assert found.cuts == {"shop": "0/5000028"}
+    assert found.not_checked == (NotChecked("shop", "public.lost", "unlogged"), slow, NEVER_CHECKED)
+    assert found.rto_seconds == 4.0  # extract, fetch and replay
+    assert found.restored_bytes == 1234567
+    assert found.rows == 3
+    assert found.software["postgresql"] == "PostgreSQL 17.10"
+    assert found.tables == (
+        {
+            "database": "shop",
+            "table": "public.t",
+            "source_rows": 3,
+            "restored_rows": 3,
+            "source_hash": "11",
+            "restored_hash": "11",
+            "sampled": False,
+            "note": "",
+            "equal": True,
+        },
     )
 
 
-def proof_of(archive: Archive, fence: Fence, **rest: object) -> Proof:
-    return make_proof(archive, fence, "20261123T110000Z-full", lambda: NOON, **rest)  # type: ignore[arg-type]
+def test_a_drill_that_ended_early_names_what_it_knows() -> None:
+    found = proof(restored=None, comparison=None, failure=WalGap('WAL segment "X" is missing', "Detail."))
+    assert (found.verdict, found.summary) == (NOT_RECOVERED, 'WAL segment "X" is missing DETAIL: Detail.')
+    assert (found.wal, found.tables, found.restored_bytes, found.rto_seconds) == (("", "", 0), (), 0, 0)
+    assert not found.proven
+    assert found.not_checked == (NotChecked("shop", "public.lost", "unlogged"), NEVER_CHECKED)
 
 
-def test_invariant_7_a_proof_names_backup_wal_cut_and_what_was_not_checked(
-    archive: Archive, fence: Fence, tmp_path: Path
-) -> None:
-    proof = proof_of(archive, fence, restored=restored(tmp_path), comparison=EQUAL)
-    key = store_evidence(archive, proof, None)
-    stored = json.loads((tmp_path / "repository" / key).read_text())
-    assert stored["backup"] == "20261123T110000Z-full"
-    assert stored["wal"] == ["000000010000000000000004", "000000010000000000000005", 2]
-    assert stored["cuts"] == {"shop": "0/5000028"}
-    assert [item["what"] for item in stored["not_checked"]] == ["public.cache", NEVER_CHECKED.what]
-    assert stored["system_identifier"] == "7711489348342484992"
-    assert stored["rto_seconds"] == 1.75
-    assert read_proof(archive, proof.identifier) == proof
+# ---- verdicts
+
+UNEQUAL = comparison(compared(), compared("public.u", 3, 2))
+VERDICTS = [
+    ({}, PROVEN, "1 table with 3 rows are equal"),
+    ({"expectations": {"success": True}}, PROVEN, "1 table with 3 rows are equal"),
+    ({"comparison": UNEQUAL}, NOT_EQUAL, "shop: public.u: source has 3 rows, restored has 2"),
+    (
+        {"expectations": {"success": False, "summary": "6 of 7 met; x"}},
+        NOT_EQUAL,
+        "expectations failed: 6 of 7 met; x",
+    ),
+    (
+        {"comparison": UNEQUAL, "expectations": {"success": False, "summary": "x"}},
+        NOT_EQUAL,
+        "shop: public.u: source has 3 rows, restored has 2",
+    ),
+    ({"failure": RecoveryFailed("it ended", "Log.")}, NOT_RECOVERED, "it ended DETAIL: Log."),
+    ({"failure": ObjectDamaged("object damaged")}, NOT_RECOVERED, "object damaged"),
+    ({"failure": NotProven("transaction 7 is committed")}, NOT_EXACT, "transaction 7 is committed"),
+    ({"comparison": None}, NOT_EXACT, "nothing was compared"),
+    ({"comparison": Comparison(())}, NOT_EXACT, "nothing was compared"),
+    (
+        {"fence": fence(database("shop", "0/5000028", content("t")), database("other", None))},
+        NOT_EXACT,
+        "other: no commit after the fence",
+    ),
+    (
+        {"fence": fence(database("other", None)), "failure": RecoveryFailed("it ended")},
+        NOT_EXACT,
+        "other: no commit after the fence",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "verdict", "summary"), VERDICTS, ids=range(len(VERDICTS)))
+def test_verdict(values: dict[str, Any], verdict: str, summary: str) -> None:
+    found = proof(**values)
+    assert (found.verdict, found.summary) == (verdict, summary)
+    assert found.proven == (verdict == PROVEN)
+
+
+# ---- round trips
+
+
+def as_stored(tree: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(tree, ensure_ascii=False))
 
 
 @pytest.mark.parametrize(
-    ("rest", "verdict", "summary"),
+    "value",
     [
-        ({"comparison": EQUAL}, PROVEN, "1 table with 5 rows are equal"),
-        (
-            {"comparison": DIFFERENT},
-            NOT_EQUAL,
-            "shop: public.orders: source has 5 rows, restored has 4",
-        ),
-        ({"comparison": Comparison(())}, NOT_EXACT, "nothing was compared"),
-        ({}, NOT_EXACT, "nothing was compared"),
-        ({"failure": RecoveryFailed("it ended", "Early.")}, NOT_RECOVERED, "it ended DETAIL: Early."),
-        (
-            {"comparison": EQUAL, "expectations": {"success": False, "summary": "6 of 7 met"}},
-            NOT_EQUAL,
-            "expectations failed: 6 of 7 met",
-        ),
+        fence(),
+        fence(database("shop", None)),
+        fence(database('O\'Neill \\ "db" ü', "0/1", content('a "b".c%s', 1 << 53, "9" * 30)), database()),
+        replace(fence(), software={}, not_checked=()),
     ],
+    ids=range(4),
 )
-def test_verdict(archive: Archive, fence: Fence, rest: dict[str, object], verdict: str, summary: str) -> None:
-    proof = proof_of(archive, fence, **rest)
-    assert (proof.verdict, proof.summary) == (verdict, summary)
+def test_a_fence_comes_back_as_it_was_stored(value: Fence) -> None:
+    assert Fence.from_dict(as_stored(value.as_dict())) == value
+    stored = archive("fences")
+    key = f"fences-{id(value)}"
+    write_fence(stored, replace(value, identifier=key))
+    assert read_fence(stored, key) == replace(value, identifier=key)
 
 
-def test_without_an_exact_cut_nothing_is_proven(archive: Archive, fence: Fence) -> None:
-    inexact = replace(fence, databases=(replace(fence.databases[0], cut=None, reason="no commit came"),))
-    proof = proof_of(archive, inexact, comparison=EQUAL)
-    assert (proof.verdict, proof.summary) == (NOT_EXACT, "shop: no commit came")
+def test_a_proof_comes_back_as_it_was_stored() -> None:
+    stored = archive("proofs")
+    for found in (proof(), proof(comparison=UNEQUAL), proof(expectations={"success": True, "suites": {}})):
+        assert Proof.from_dict(as_stored(found.as_dict())) == found
+        found = replace(found, identifier=f"proof-{id(found)}")
+        assert write_proof(stored, found) == f"main/{SYSTEM}/proofs/{found.identifier}.json"
+        assert read_proof(stored, found.identifier) == found
 
 
-@pytest.mark.parametrize("missing", ["backup", "at", "not_checked", "wal", "system_identifier"])
-def test_a_record_without_a_field_is_damaged(archive: Archive, fence: Fence, missing: str) -> None:
-    tree = proof_of(archive, fence, comparison=EQUAL).as_dict()
-    del tree[missing]
-    with pytest.raises(ObjectDamaged):
-        Proof.from_dict(tree)
+def test_system_identifiers_are_text_in_json() -> None:
+    """A JSON number loses digits beyond 2^53 in many readers."""
+    assert as_stored(fence().as_dict())["system_identifier"] == str(SYSTEM)
+    assert as_stored(proof().as_dict())["system_identifier"] == str(SYSTEM)
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(ObjectMissing) as caught:
+        read_fence(archive("empty"), "20260101T000000Z")
+    assert caught.value.fact == 'fence "20260101T000000Z" does not exist'
+    with pytest.raises(ObjectMissing) as caught:
+        read_proof(archive("empty"), "20260101T000000Z")
+    assert caught.value.fact == 'proof "20260101T000000Z" does not exist'
+
+
+BAD_VALUES = [
+    {"at": "yesterday"},
+    {"at": 7},
+    {"at": None},
+    {"not_checked": [{"database": "x"}]},
+    {"not_checked": 5},
+    {"system_identifier": "x"},
+    {"surprise": 1},
+]
+BAD_FENCES = [
+    *BAD_VALUES,
+    {"end_lsn": "0-1"},
+    {"end_lsn": 17},
+    {"databases": None},
+    {"databases": [None]},
+    {"databases": [{"database": "x"}]},
+    {"databases": [as_stored(fence().as_dict())["databases"][0] | {"cut": "x"}]},
+    {"databases": [as_stored(fence().as_dict())["databases"][0] | {"cut": 5}]},
+    {"databases": [as_stored(fence().as_dict())["databases"][0] | {"snapshot": "1:2"}]},
+    {"databases": [as_stored(fence().as_dict())["databases"][0] | {"tables": [{}]}]},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_FENCES, ids=range(len(BAD_FENCES)))
+def test_fence_bad(bad: dict[str, Any]) -> None:
+    with pytest.raises(ObjectDamaged) as caught:
+        Fence.from_dict(as_stored(fence().as_dict()) | bad)
+    assert caught.value.fact == 'fence "20261123T212715112664Z" cannot be read'
+
+
+@pytest.mark.parametrize("bad", [*BAD_VALUES, {"tables": 5}, {"wal": None}], ids=range(len(BAD_VALUES) + 2))
+def test_proof_bad(bad: dict[str, Any]) -> None:
+    found = proof()
+    with pytest.raises(ObjectDamaged) as caught:
+        Proof.from_dict(as_stored(found.as_dict()) | bad)
+    assert caught.value.fact == f'proof "{found.identifier}" cannot be read'
+
+
+@pytest.mark.parametrize("tree", [None, [], "text", 7, {}])
+def test_a_record_that_is_no_record(tree: Any) -> None:
+    for read in (Fence.from_dict, Proof.from_dict):
+        with pytest.raises(ObjectDamaged) as caught:
+            read(tree)
+        assert caught.value.fact.endswith('"?" cannot be read')
+
+
+def test_the_results_are_stored_before_the_proof_that_names_them() -> None:
+    stored = archive("evidence")
+    found = proof()
+    outcome = ExpectationOutcome(True, "7 of 7 expectations met", {}, {"suite": {"success": True}})
+    key = store_evidence(stored, found, outcome)
+    beside = f"main/{SYSTEM}/proofs/{found.identifier}/great_expectations.json"
+    assert [info.key for info in stored.store.list(stored.layout.proofs)] == sorted([key, beside])
+    assert stored.read_json(beside) == {"suite": {"success": True}}
+    assert "results" not in outcome.as_dict()
+
+
+# ---- comparisons
+
+DIFFERENCES = [
+    (compared(), ""),
+    (compared("t", 0, 0), ""),
+    (compared("t", 3, 2), "source has 3 rows, restored has 2"),
+    (compared("t", 3, MISSING), "missing from the restored cluster; the source has 3 rows"),
+    (compared("t", MISSING, 0), "not in the source; the restored cluster has 0 rows"),
+    (TableComparison("d", "t", 3, 3, "11", "12"), "3 rows each, but hash 11 became 12"),
+    (compared("t", 3, 3, "columns a became b"), "columns a became b"),
+    (compared("t", 3, 2, "columns a became b"), "columns a became b; source has 3 rows, restored has 2"),
+    (
+        compared("t", 3, MISSING, "cannot be read in the restored cluster: x"),
+        "cannot be read in the restored cluster: x; the source has 3 rows",
+    ),
+    (compared("t", MISSING, MISSING, "cannot be read"), "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("table", "difference"), DIFFERENCES, ids=range(len(DIFFERENCES)))
+def test_a_difference_in_words(table: TableComparison, difference: str) -> None:
+    assert table.equal == (difference == "")
+    assert table.difference() == difference
+
+
+def test_a_summary_names_the_first_difference() -> None:
+    assert comparison(compared(), compared("public.u")).summary() == "2 tables with 6 rows are equal"
+    assert comparison(compared("a", 1, 2), compared("b", 1, 3)).summary() == (
+        "shop: a: source has 1 rows, restored has 2 (and 1 more tables)"
+    )
+    assert Comparison(()).summary() == "nothing was compared"
+    assert not Comparison(()).equal
+
+
+def test_every_table_of_either_side_is_a_row() -> None:
+    source = database("shop", "0/1", content("both"), content("lost"), content("damaged"))
+    restored = [content("both"), content("surplus", 1), content("damaged", 0, "")]
+    found = compare_database(source, restored, {"public.damaged": "invalid page"})
+    assert {table.table: table.difference() for table in found} == {
+        "public.both": "",
+        "public.damaged": "cannot be read in the restored cluster: invalid page; the source has 3 rows",
+        "public.lost": "missing from the restored cluster; the source has 3 rows",
+        "public.surplus": "not in the source; the restored cluster has 1 rows",
+    }
+
+
+def test_columns_are_compared_by_name_and_order() -> None:
+    source = database("shop", "0/1", content("t"))
+    (found,) = compare_database(source, [replace(content("t"), columns=("ü", "id"))])
+    assert found.difference() == "columns id, ü became ü, id"
+
+
+def test_tables_whose_names_have_dots_are_not_confused() -> None:
+    one = TableContent("a.b", "c", (), Fingerprint(1, "1"))
+    two = TableContent("a", "b.c", (), Fingerprint(2, "2"))
+    found = compare_database(database("shop", "0/1", one, two), [two, one])
+    assert {table.table: table.equal for table in found} == {'"a.b".c': True, 'a."b.c"': True}
+    found = compare_database(database("shop", "0/1", one, two), [one])
+    assert [table.table for table in found if not table.equal] == ['a."b.c"']
