@@ -27,7 +27,8 @@ from pgproof.validation.comparison import Comparison, TableComparison
 from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
-from pgproof.validation.scratch import Scratch, prepare, recovered
+from pgproof.validation.replay import recovered
+from pgproof.validation.scratch import Scratch, prepare
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]

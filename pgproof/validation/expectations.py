@@ -223,7 +223,9 @@ def _failure(outcome: Any) -> str:
     if outcome.success:
         return ""
     result = outcome.to_json_dict().get("result") or {}
-    found = result.get("unexpected_index_list") or result.get("partial_unexpected_list") or []
+    rows = result.get("unexpected_index_list") or []
+    named = bool(rows) and isinstance(rows[0], dict)  # else they are numbers of rows, which say nothing
+    found = (rows if named else result.get("partial_unexpected_list")) or []
     shown = found[:3] or result.get("observed_value")
     kwargs = {k: v for k, v in config.kwargs.items() if k not in ("batch_id", "value_set")}
     return f"{config.type} {kwargs} found {shown}"

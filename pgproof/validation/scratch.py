@@ -1,72 +1,23 @@
-"""A scratch cluster: a restored copy that is read at the cut and can never reach out.
+"""Scratch is where a drill works: a restored copy of the data directory, with all the WAL that it may replay.
 
-It does not archive, replicate, subscribe or run scheduled jobs, listens on no network, and has no
-credentials of the repository: the WAL it may replay lies beside it. All of that is given on the server's
-command line, where nothing in the restored data directory can override it.
+The copy has no credentials of the repository, and no setting of the source that could make it reach out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psycopg
-from psycopg.conninfo import make_conninfo
-
-from pgproof.errors import NoRoom, NotProven, ObjectDamaged, RecoveryFailed
-from pgproof.postgres.control import read_control
+from pgproof.errors import NoRoom, ObjectDamaged
 from pgproof.postgres.programs import run
-from pgproof.postgres.server import LocalServer
-from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
-from pgproof.restore.settings import LEAKING, recovery_settings
-from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.claim import make_claimed, make_socket, remove_claimed
+from pgproof.validation.claim import make_claimed, remove_claimed
 from pgproof.wal.fetch import fetch_all, fetch_histories
-from pgproof.wal.lsn import LSN
-
-_SAFE = {
-    "listen_addresses": "",
-    "archive_mode": "off",
-    "archive_command": "",
-    "archive_library": "",
-    "shared_preload_libraries": "",
-    "session_preload_libraries": "",
-    "local_preload_libraries": "",
-    "max_logical_replication_workers": "0",
-    "primary_conninfo": "",
-    "primary_slot_name": "",
-    "ssl": "off",
-    "hot_standby": "on",
-    "autovacuum": "off",
-    "max_standby_archive_delay": "-1",
-    "fsync": "off",  # thrown away afterwards
-    "jit": "off",
-    "shared_buffers": "128MB",
-    "log_min_messages": "warning",
-    "lc_messages": "C",
-}
-# Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
-_SAFE_SESSION = {
-    "session_preload_libraries": "",
-    "local_preload_libraries": "",
-    "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
-    "role": "none",
-    "client_encoding": "UTF8",
-    "datestyle": "ISO",  # psycopg reads times and intervals in no other
-    "intervalstyle": "postgres",
-}
-_NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
-_AT_END = ("pausing at the end of recovery", "archive recovery complete")
 
 
 @dataclass(frozen=True)
@@ -183,128 +134,6 @@ def _isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
     ):
         path.chmod(0o600)
         _own(path, owner)
-
-
-@contextlib.contextmanager
-def recovered(
-    scratch: Scratch,
-    bin_directory: Path,
-    cut: LSN,
-    timeline: int,
-    role: str,
-    owner: pwd.struct_passwd | None,
-    timeout: float,
-    *,
-    last: bool = True,
-) -> Iterator[str]:
-    """The scratch server, recovered to just before the cut and held there, for the time of a block.
-
-    Args:
-        scratch: prepared.
-        bin_directory: of the cluster's major version.
-        cut: the first record that is not replayed.
-        timeline: to follow.
-        role: that can read everything.
-        owner: account of the server when we are root.
-        timeout: seconds for the replay.
-        last: no later cut is wanted, so that the server may end its recovery at this one.
-
-    Yields:
-        the connection string, without a database.
-
-    Raises:
-        RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
-        NotProven: it cannot be held at a cut that is not the last.
-    """
-    socket = make_socket(scratch.root)
-    server = LocalServer(
-        bin_directory,
-        scratch.data,
-        socket,
-        scratch.log,
-        _settings(scratch, bin_directory, cut, timeline),
-        owner,
-    )
-    try:
-        dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
-        said = scratch.log.stat().st_size if scratch.log.exists() else 0
-        server.start()
-        server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
-        _check_position(dsn, cut, last)
-        yield dsn
-    finally:
-        # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
-        server.stop("immediate" if last else "fast")
-        shutil.rmtree(socket, ignore_errors=True)
-
-
-def _options(scratch: Scratch) -> str:
-    """The settings of every connection to the copy, as libpq's ``options``."""
-    settings = dict(_SAFE_SESSION)
-    if int((scratch.data / "PG_VERSION").read_text()) >= LOGIN_EVENT_TRIGGERS:
-        settings["event_triggers"] = "off"
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
-
-
-def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) -> dict[str, str]:
-    wal = str(scratch.wal).replace("%", "%%")
-    target = RecoveryTarget("lsn", str(cut), exclusive=True)
-    recovery = recovery_settings(target, timeline, f'cp "{wal}/%f" "%p"', "pause")
-    control = read_control(bin_directory, scratch.data)
-    files = {
-        "config_file": str(scratch.root / "postgresql.conf"),
-        "hba_file": str(scratch.root / "pg_hba.conf"),
-        "ident_file": str(scratch.root / "pg_ident.conf"),
-    }
-    minima = {name: str(value) for name, value in control.minima.items()}
-    unset = {name: "" for name in LEAKING if name not in ("promote_trigger_file",)}
-    for name in ("recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"):
-        unset.pop(name)
-    return {**files, **_SAFE, **minima, **unset, **recovery}
-
-
-def _arrived(dsn: str, log: Path, said: int) -> bool:
-    """Whether recovery came to its end, and the copy answers.
-
-    A server pauses there only when it could be a hot standby; else it opens, which is as good for reading.
-
-    Raises:
-        RecoveryFailed: it came to its end, and refuses the connection.
-    """
-    query = "SELECT NOT pg_is_in_recovery() OR pg_get_wal_replay_pause_state() = 'paused'"
-    try:
-        with psycopg.connect(f"{dsn} dbname=template1 connect_timeout=2", autocommit=True) as connection:
-            row: Any = connection.execute(query.encode()).fetchone()
-            return bool(row[0])
-    except psycopg.OperationalError as error:
-        reason = " ".join(str(error).split())
-        if not any(sign in reason for sign in _NOT_YET) and any(sign in _tail(log, said) for sign in _AT_END):
-            raise RecoveryFailed("the restored copy refuses connections", reason) from error
-        return False
-
-
-def _tail(log: Path, since: int) -> str:
-    with open(log, "rb") as file:
-        file.seek(since)
-        return file.read().decode(errors="replace")
-
-
-def _check_position(dsn: str, cut: LSN, last: bool) -> None:
-    """Stopped must mean stopped at the cut: recovery also pauses for settings that are too small."""
-    with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
-        row: Any = connection.execute("SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery()").fetchone()
-    replayed = LSN.parse(row[0] or "0/0")
-    if not 0 <= cut - replayed <= 64:  # page headers and alignment may lie between two records
-        raise RecoveryFailed(
-            "recovery stopped elsewhere than at the cut", f"It replayed up to {replayed}; the cut is {cut}."
-        )
-    if not row[1] and not last:
-        raise NotProven(
-            f"the restored copy could not be held at cut {cut}",
-            "It opened instead of pausing, as a transaction with over 64 subtransactions ran from before the backup "
-            "until the cut, and other databases have later cuts.",
-            "run the drill again when that transaction has ended",
-        )
 
 
 def _phase(phases: dict[str, float], name: str, since: float) -> float:

@@ -1,7 +1,4 @@
-"""``pgproof up`` from its start to its end: what it deploys, that schedules and the worker work, that nothing stays.
-
-The tests of this module share two runs of the command and follow each other.
-"""
+"""``pgproof up`` from its start to its end: what it deploys, that schedules and the worker work, that nothing stays."""
 
 from __future__ import annotations
 
@@ -42,40 +39,33 @@ def shop() -> Iterator[Source]:
         yield source
 
 
-@pytest.fixture(scope="module")
-def up(shop: Source) -> Iterator[Up]:
-    """The first run of the command: a new server."""
-    made = Up(shop)
-    made.start()
-    try:
-        made.wait_ready()
-        yield made
-    finally:
-        made.kill_all()
-
-
-@pytest.fixture(scope="module")
-def again(shop: Source, up: Up) -> Iterator[Up]:
-    """The second one, on what the first left, with one more cluster."""
-    assert up.process.poll() is not None, "the first one runs still"
+@pytest.mark.timeout(600)
+def test_the_life_of_a_server(shop: Source) -> None:
+    """One test, because a server takes ten seconds to start: each check is a function of its own."""
+    with Up(shop).running() as up:
+        it_says_where(shop, up)
+        every_flow_is_deployed(shop, up)
+        the_ui_is_served(up)
+        a_run_goes_through_the_worker(up)
+        a_schedule_makes_runs(up)
+        deploying_again_changes_nothing(shop, up)
+        a_second_one_on_the_same_state_is_refused(shop, up)
+        when_it_is_killed_everything_ends(up)
     shop.write_config(extra=SECOND)
-    made = Up(shop)
-    made.start()
-    try:
-        made.wait_ready()
-        yield made
-    finally:
-        made.kill_all()
+    with Up(shop).running() as again:
+        the_run_that_was_cut_off_is_crashed(again)
+        every_cluster_is_deployed(again)
+        it_ends_when_asked(shop, again)
 
 
-def test_it_says_where(shop: Source, up: Up) -> None:
+def it_says_where(shop: Source, up: Up) -> None:
     assert up.said() == (
         f"Prefect runs at http://127.0.0.1:{up.port} with the flows of: main\n"
         f"logs: {shop.root}/state/prefect-server.log and {shop.root}/state/prefect-worker.log; Ctrl-C ends both\n"
     )
 
 
-def test_every_flow_is_deployed(shop: Source, up: Up) -> None:
+def every_flow_is_deployed(shop: Source, up: Up) -> None:
     deployments = up.deployments()
     assert set(deployments) == set(FLOWS)
     for flow, wanted in FLOWS.items():
@@ -100,7 +90,7 @@ def test_every_flow_is_deployed(shop: Source, up: Up) -> None:
     assert [limit["limit"] for limit in up.limits() if limit["name"] == "pgproof-main"] == [1]
 
 
-def test_the_ui_is_served(up: Up) -> None:
+def the_ui_is_served(up: Up) -> None:
     request = urllib.request.Request(
         f"http://127.0.0.1:{up.port}/deployments", headers={"Accept": "text/html"}
     )
@@ -114,7 +104,7 @@ def test_the_ui_is_served(up: Up) -> None:
         assert f'"api_url":"{up.api}"' in answer.read().decode()
 
 
-def test_a_run_through_the_worker(shop: Source, up: Up) -> None:
+def a_run_goes_through_the_worker(up: Up) -> None:
     deployment = up.deployments()["wal-gap-check"]["id"]
     with up.client() as client:
         run = client.create_flow_run_from_deployment(UUID(deployment))
@@ -127,7 +117,7 @@ def test_a_run_through_the_worker(shop: Source, up: Up) -> None:
     assert artifact["data"].startswith("# WAL of main: no gap\n")
 
 
-def test_a_schedule_makes_runs(up: Up) -> None:
+def a_schedule_makes_runs(up: Up) -> None:
     """With SQLAlchemy 2.1 the server looks healthy and its scheduler never makes one."""
     deployment = up.deployments()["protect"]["id"]
     wanted = {
@@ -143,7 +133,7 @@ def test_a_schedule_makes_runs(up: Up) -> None:
     assert sorted(runs[0]["tags"]) == ["auto-scheduled", "main", "pgproof"]
 
 
-def test_deploying_again_changes_nothing(shop: Source, up: Up) -> None:
+def deploying_again_changes_nothing(shop: Source, up: Up) -> None:
     def identities() -> Any:
         return {
             flow: (found["id"], found["created"], [s["id"] for s in found["schedules"]])
@@ -170,13 +160,13 @@ def test_deploying_again_changes_nothing(shop: Source, up: Up) -> None:
     assert (pool.concurrency_limit, pool.description, pool.type) == (3, "ours", "process")
 
 
-def test_a_second_one_on_the_same_state_is_refused(shop: Source, up: Up) -> None:
+def a_second_one_on_the_same_state_is_refused(shop: Source, up: Up) -> None:
     done = run_pgproof("--config", str(shop.config_path), "up", "--port", str(up.port))
     assert done.returncode == 2
     assert f'pgproof: pgproof up runs already in "{shop.root}/state"' in done.stderr
 
 
-def test_when_it_is_killed_everything_ends(up: Up) -> None:
+def when_it_is_killed_everything_ends(up: Up) -> None:
     commands = up.processes().values()
     assert any("server start" in command for command in commands)
     assert any("worker start" in command for command in commands)
@@ -185,12 +175,12 @@ def test_when_it_is_killed_everything_ends(up: Up) -> None:
     assert until(up.processes, lambda left: not left, 30) == {}
 
 
-def test_the_next_one_finds_the_run_that_was_cut_off(again: Up) -> None:
+def the_run_that_was_cut_off_is_crashed(again: Up) -> None:
     (run,) = runs_named(again, "cut off by a kill")
     assert (run.state_name, run.state.message if run.state else "") == ("Crashed", "its worker ended")
 
 
-def test_every_cluster_is_deployed(again: Up) -> None:
+def every_cluster_is_deployed(again: Up) -> None:
     with again.client() as client:
         found = client.request("POST", "/deployments/filter", json={}).json()
     assert sorted(deployment["name"] for deployment in found) == ["main"] * 6 + ["second_one"] * 6
@@ -199,7 +189,7 @@ def test_every_cluster_is_deployed(again: Up) -> None:
     assert "with the flows of: main, second_one" in again.said()
 
 
-def test_it_ends_when_asked(shop: Source, again: Up) -> None:
+def it_ends_when_asked(shop: Source, again: Up) -> None:
     run = pretend_to_run(again, "cut off by the end")
     assert again.end(signal.SIGINT) == 0
     assert again.processes() == {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,16 @@ class Up:
                 text=True,
                 start_new_session=True,
             )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Up]:
+        """Started and ready for the time of a block; whatever is left of it afterwards is killed."""
+        self.start()
+        try:
+            self.wait_ready()
+            yield self
+        finally:
+            self.kill_all()
 
     def wait_ready(self) -> None:
         until(lambda: "Ctrl-C" in self.said() or self.process.poll() is not None, bool, 120)

@@ -57,7 +57,16 @@ def running(source: Source) -> Iterator[subprocess.Popen[str]]:
             stream.close()
 
 
-def test_killed_backup(source: Source, running: subprocess.Popen[str]) -> None:
+def test_second_backup_at_once_and_a_killed_one(source: Source, running: subprocess.Popen[str]) -> None:
+    with pytest.raises(LeaseHeld) as caught:
+        source.backup()
+    lease = source.archive.layout.lease
+    assert caught.value.fact == f'could not take the lease "{lease}"'
+    assert caught.value.detail.startswith('It is held for a base backup of cluster "main" by process ')
+    assert str(running.pid) in caught.value.detail
+    assert caught.value.exit_code == 78
+    assert running.poll() is None
+
     running.kill()
     running.wait()
     source.write_config()
@@ -77,17 +86,6 @@ def test_killed_backup(source: Source, running: subprocess.Popen[str]) -> None:
     assert read_catalog(source.archive).torn == ()
     assert list(source.archive.store.list(source.archive.layout.backup(torn))) == []
     assert source.run("verify", "main").returncode == 0
-
-
-def test_two_backups_at_once(source: Source, running: subprocess.Popen[str]) -> None:
-    with pytest.raises(LeaseHeld) as caught:
-        source.backup()
-    lease = source.archive.layout.lease
-    assert caught.value.fact == f'could not take the lease "{lease}"'
-    assert caught.value.detail.startswith('It is held for a base backup of cluster "main" by process ')
-    assert str(running.pid) in caught.value.detail
-    assert caught.value.exit_code == 78
-    assert running.poll() is None
 
 
 @pytest.mark.parametrize("how", ["server", "walsender"])

@@ -22,6 +22,7 @@ def shop(prefect: Path) -> Iterator[Source]:
     """A source with some tables, for the tests of one module."""
     with running_source(17, summarize_wal="on") as source:
         source.sql(TABLES)
+        source.archive_now()  # the repository knows the cluster
         yield source
 
 

@@ -71,14 +71,14 @@ def test_steps_are_no_flow_runs(first: Run) -> None:
 
 def test_an_incremental_second_run(shop: Source, config: str, first: Run) -> None:
     shop.sql("UPDATE orders SET amount = amount + 1 WHERE id <= 10")
+    newest = [entry.label for entry in read_catalog(shop.archive).entries if not entry.failed][-1]
     second = run(protect, "main", config, incremental=True)
     assert second.tasks == CHAIN, second.message
     done: Protection = second.state.result()
-    full = first.state.result().taken.record.label
-    assert done.taken.record.parent == full
+    assert done.taken.record.parent == newest
     assert done.stored.proof.proven
     assert f"parent of {done.taken.record.label}" in second.artifact("pgproof-main-retention")
-    assert labels(shop)[-2:] == [full, done.taken.record.label]
+    assert {newest, done.taken.record.label} <= set(labels(shop))
 
 
 def test_a_gap_stops_the_chain_before_anything_is_removed(shop: Source, first: Run, tmp_path: Path) -> None:

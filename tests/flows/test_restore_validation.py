@@ -33,7 +33,7 @@ def backup(shop: Source) -> BackupRecord:
 def nothing_left(shop: Source) -> Any:
     """Whatever came of a drill, its copy of the data is gone."""
     yield
-    assert list((shop.root / "scratch").iterdir()) == []
+    assert list((shop.root / "scratch").glob("*")) == []
 
 
 def proof_of(shop: Source, done: Run) -> Proof:
@@ -42,7 +42,8 @@ def proof_of(shop: Source, done: Run) -> Proof:
     return Proof.from_dict(json.loads((shop.repository_path / key).read_text()))
 
 
-def test_proven(shop: Source, config: str, backup: BackupRecord) -> None:
+def test_proven(shop: Source, config: str) -> None:
+    backup = shop.backup()
     done = run(restore_validation, "main", config)
     proof = proof_of(shop, done)
     assert done.name == "restore validation of main"

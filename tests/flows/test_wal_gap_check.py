@@ -107,6 +107,7 @@ def test_an_archiver_that_fails(shop: Source, config: str, backup: BackupRecord)
         done = run(wal_gap_check, "main", config)
     finally:
         shop.set(archive_command=working)
+        shop.archive_now()
     assert "the archiver is failing: " in done.message
     assert done.artifact("pgproof-main-wal").startswith("# WAL of main: the archiver is failing\n")
 

@@ -104,7 +104,6 @@ CASES = [
     ("xid:2", [], 3),
     ("xid:2", ["--exclusive"], 2),
     ("name:it's; the mark", [], 3),
-    ("xid:5", [], 6),
 ]
 
 

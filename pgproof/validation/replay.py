@@ -1,0 +1,203 @@
+"""A replay is the scratch server recovered to a cut: it can be read there, and can never reach out.
+
+It does not archive, replicate, subscribe or run scheduled jobs, and listens on no network. All of that is given on
+the server's command line and with each connection, where nothing in the restored data directory can override it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.postgres.control import read_control
+from pgproof.postgres.server import LocalServer
+from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
+from pgproof.restore.settings import LEAKING, recovery_settings
+from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.claim import make_socket
+from pgproof.validation.scratch import Scratch
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
+
+_SAFE = {
+    "listen_addresses": "",
+    "archive_mode": "off",
+    "archive_command": "",
+    "archive_library": "",
+    "shared_preload_libraries": "",
+    "session_preload_libraries": "",
+    "local_preload_libraries": "",
+    "max_logical_replication_workers": "0",
+    "primary_conninfo": "",
+    "primary_slot_name": "",
+    "ssl": "off",
+    "hot_standby": "on",
+    "autovacuum": "off",
+    "max_standby_archive_delay": "-1",
+    "fsync": "off",  # thrown away afterwards
+    "jit": "off",
+    "shared_buffers": "128MB",
+    "log_min_messages": "warning",
+    "lc_messages": "C",
+}
+# Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
+_SAFE_SESSION = {
+    "session_preload_libraries": "",
+    "local_preload_libraries": "",
+    "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
+    "role": "none",
+    "client_encoding": "UTF8",
+    "datestyle": "ISO",  # psycopg reads times and intervals in no other
+    "intervalstyle": "postgres",
+}
+_NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
+_AT_END = ("pausing at the end of recovery", "archive recovery complete")
+_END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
+_LSN = re.compile(r"(?:at|LSN) ([0-9A-F]+/[0-9A-F]+)")
+
+
+@contextlib.contextmanager
+def recovered(
+    scratch: Scratch,
+    bin_directory: Path,
+    cut: LSN,
+    timeline: int,
+    role: str,
+    owner: pwd.struct_passwd | None,
+    timeout: float,
+    *,
+    last: bool = True,
+) -> Iterator[str]:
+    """The scratch server, recovered to just before the cut and held there, for the time of a block.
+
+    Args:
+        scratch: prepared.
+        bin_directory: of the cluster's major version.
+        cut: the first record that is not replayed.
+        timeline: to follow.
+        role: that can read everything.
+        owner: account of the server when we are root.
+        timeout: seconds for the replay.
+        last: no later cut is wanted, so that the server may end its recovery at this one.
+
+    Yields:
+        the connection string, without a database.
+
+    Raises:
+        RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
+        NotProven: it cannot be held at a cut that is not the last.
+    """
+    socket = make_socket(scratch.root)
+    server = LocalServer(
+        bin_directory,
+        scratch.data,
+        socket,
+        scratch.log,
+        _settings(scratch, bin_directory, cut, timeline),
+        owner,
+    )
+    try:
+        dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
+        said = scratch.log.stat().st_size if scratch.log.exists() else 0
+        server.start()
+        try:
+            server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
+        except RecoveryFailed as error:
+            where = _where_wal_ended(scratch, timeline, said)
+            raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
+        _check_position(dsn, cut, last)
+        yield dsn
+    finally:
+        # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
+        server.stop("immediate" if last else "fast")
+        shutil.rmtree(socket, ignore_errors=True)
+
+
+def _options(scratch: Scratch) -> str:
+    """The settings of every connection to the copy, as libpq's ``options``."""
+    settings = dict(_SAFE_SESSION)
+    if int((scratch.data / "PG_VERSION").read_text()) >= LOGIN_EVENT_TRIGGERS:
+        settings["event_triggers"] = "off"
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) -> dict[str, str]:
+    wal = str(scratch.wal).replace("%", "%%")
+    target = RecoveryTarget("lsn", str(cut), exclusive=True)
+    recovery = recovery_settings(target, timeline, f'cp "{wal}/%f" "%p"', "pause")
+    control = read_control(bin_directory, scratch.data)
+    files = {
+        "config_file": str(scratch.root / "postgresql.conf"),
+        "hba_file": str(scratch.root / "pg_hba.conf"),
+        "ident_file": str(scratch.root / "pg_ident.conf"),
+    }
+    minima = {name: str(value) for name, value in control.minima.items()}
+    unset = {name: "" for name in LEAKING if name not in ("promote_trigger_file",)}
+    for name in ("recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"):
+        unset.pop(name)
+    return {**files, **_SAFE, **minima, **unset, **recovery}
+
+
+def _arrived(dsn: str, log: Path, said: int) -> bool:
+    """Whether recovery came to its end, and the copy answers.
+
+    A server pauses there only when it could be a hot standby; else it opens, which is as good for reading.
+
+    Raises:
+        RecoveryFailed: it came to its end, and refuses the connection.
+    """
+    query = "SELECT NOT pg_is_in_recovery() OR pg_get_wal_replay_pause_state() = 'paused'"
+    try:
+        with psycopg.connect(f"{dsn} dbname=template1 connect_timeout=2", autocommit=True) as connection:
+            row: Any = connection.execute(query.encode()).fetchone()
+            return bool(row[0])
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        if not any(sign in reason for sign in _NOT_YET) and any(sign in _tail(log, said) for sign in _AT_END):
+            raise RecoveryFailed("the restored copy refuses connections", reason) from error
+        return False
+
+
+def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
+    """The WAL segment that replay could not go on with, and why, from the server's log; empty when it went on."""
+    match = _END_OF_WAL.search(_tail(scratch.log, said))
+    if match is None:
+        return ""
+    reason = match["reason"].strip()
+    lsn = _LSN.search(reason)
+    size = max((path.stat().st_size for path in scratch.wal.iterdir()), default=0)
+    name = f' "{WalSegment.containing(timeline, LSN.parse(lsn[1]), size)}"' if lsn and size else ""
+    return f"Replay found no more valid WAL{' in segment' + name if name else ''}: {reason}. "
+
+
+def _tail(log: Path, since: int) -> str:
+    with open(log, "rb") as file:
+        file.seek(since)
+        return file.read().decode(errors="replace")
+
+
+def _check_position(dsn: str, cut: LSN, last: bool) -> None:
+    """Stopped must mean stopped at the cut: recovery also pauses for settings that are too small."""
+    with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
+        row: Any = connection.execute("SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery()").fetchone()
+    replayed = LSN.parse(row[0] or "0/0")
+    if not 0 <= cut - replayed <= 64:  # page headers and alignment may lie between two records
+        raise RecoveryFailed(
+            "recovery stopped elsewhere than at the cut", f"It replayed up to {replayed}; the cut is {cut}."
+        )
+    if not row[1] and not last:
+        raise NotProven(
+            f"the restored copy could not be held at cut {cut}",
+            "It opened instead of pausing, as a transaction with over 64 subtransactions ran from before the backup "
+            "until the cut, and other databases have later cuts.",
+            "run the drill again when that transaction has ended",
+        )
