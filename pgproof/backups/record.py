@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pgproof.errors import ObjectDamaged
+from pgproof.errors import ObjectDamaged, PgproofError
 from pgproof.repository.repository import StoredObject
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
@@ -106,6 +106,6 @@ class BackupRecord:
                 Volume(**{**item, "object": StoredObject(**item["object"])}) for item in tree["volumes"]
             )
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, PgproofError) as error:
             label = tree.get("label", "?") if isinstance(tree, dict) else "?"
             raise ObjectDamaged(f'backup record "{label}" cannot be read', f"{error!r}.") from error

@@ -33,9 +33,12 @@ def check(source: Source, **options: bool) -> WalCheck:
 
 
 def test_idle_source_loses_nothing(shared: Source) -> None:
-    shared.archive_now()
-    committed = now()
-    found = check(shared, content=True)
+    for _ in range(3):  # the server may write a record of its own in between
+        shared.archive_now()
+        committed = now()
+        found = check(shared, content=True)
+        if found.report.lag == 0:
+            break
     assert found.ok
     assert (found.report.in_flight, found.report.lag, found.rpo_seconds) == (0, 0, 0.0)
     assert found.newest_commit is not None
