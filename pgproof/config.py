@@ -131,6 +131,23 @@ class BackupConfig(_Model):
             raise ValueError("max_rate is 0 or at least 32 kB/s")
 
 
+class WalConfig(_Model):
+    """How WAL reaches the archive and comes back, and how the archive is checked."""
+
+    workers: int = Field(2, ge=1, le=32, description="WAL files stored, fetched or checked at once")
+    quorum: int = Field(0, ge=0, description="repositories that must have a file; 0 is every one")
+    push_timeout: Seconds = Field(60, description="how long one wal push may take")
+    fetch_timeout: Seconds = Field(600, description="how long one wal fetch may take")
+    prefetch_size: Bytes = Field(256 << 20, description="WAL fetched ahead of recovery; 0 fetches none")
+    linger: Seconds = Field(600, description="how long the pusher stays when there is nothing to push")
+    slot: str = Field("pgproof", pattern=r"^[a-z0-9_]{1,63}$", description="of wal receive")
+    partial_interval: Seconds = Field(
+        10, description="received part of a segment is stored so often; 0 never"
+    )
+    synchronous: bool = Field(False, description="wal receive confirms what is on its own disk")
+    recheck_after: Seconds = Field(30 * 86400, description="a checked segment is read again after this")
+
+
 class DrillConfig(_Model):
     """How restores are tested."""
 
@@ -171,7 +188,10 @@ class ClusterConfig(_Model):
     repository: str = "main"
     system_identifier: int | None = None
     bin_directory: Path | None = None
+    copies: tuple[str, ...] = Field((), description="other repositories that get every WAL file, too")
+    standbys: tuple[str, ...] = Field((), repr=False, description="DSNs of servers asked for missing WAL")
     backup: BackupConfig = BackupConfig()
+    wal: WalConfig = WalConfig()
     retention: RetentionConfig = RetentionConfig()
     targets: TargetsConfig = TargetsConfig()
     drill: DrillConfig = DrillConfig()
@@ -205,6 +225,10 @@ class Config(_Model):
 
     def repository_of(self, cluster: ClusterConfig) -> RepositoryConfig:
         return self.repositories[cluster.repository]
+
+    def copies_of(self, cluster: ClusterConfig) -> dict[str, RepositoryConfig]:
+        """The other repositories that get every WAL file of a cluster, by name."""
+        return {name: self.repositories[name] for name in cluster.copies}
 
     @property
     def state(self) -> Path:
@@ -266,10 +290,30 @@ def parse(tree: dict[str, Any], path: Path) -> Config:
                 f'cluster name "{name}" is not usable',
                 "A name has lower-case letters, digits, _ and -, and starts with a letter or digit.",
             )
-        if cluster.repository not in config.repositories:
-            raise ConfigError(
-                f'cluster "{name}" names repository "{cluster.repository}", which is not configured',
-                f"{path} has: {', '.join(config.repositories) or 'none'}.",
-                f'add a section [repositories.{cluster.repository}] with url = "file:///..."',
-            )
+        _check_repositories(config, cluster)
     return config
+
+
+def _check_repositories(config: Config, cluster: ClusterConfig) -> None:
+    """Refuse a repository that is not there or named twice, and a quorum that there are too few for."""
+    named = (cluster.repository, *cluster.copies)
+    for repository in named:
+        if repository not in config.repositories:
+            raise ConfigError(
+                f'cluster "{cluster.name}" names repository "{repository}", which is not configured',
+                f"{config.path} has: {', '.join(config.repositories) or 'none'}.",
+                f'add a section [repositories.{repository}] with url = "file:///..."',
+            )
+    urls = [config.repositories[repository].url for repository in named]
+    if len(set(urls)) < len(urls):
+        raise ConfigError(
+            f'cluster "{cluster.name}" names one repository twice',
+            f"repository and copies lead to: {', '.join(urls)}.",
+            "copies names repositories at other places",
+        )
+    if cluster.wal.quorum > len(named):
+        raise ConfigError(
+            f'cluster "{cluster.name}" has a quorum that it cannot reach',
+            f"quorum is {cluster.wal.quorum}, and there are {len(named)} repositories.",
+            "0 is every one of them",
+        )

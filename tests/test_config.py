@@ -425,3 +425,38 @@ def test_secrets_that_are_not_there_bad(tmp_path: Path, monkeypatch: pytest.Monk
             resolve_secret(reference)
         assert str(caught.value) == message
         assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            'copies = ["main"]',
+            'cluster "shop" names one repository twice\n'
+            "DETAIL: repository and copies lead to: file:///srv/pgproof, file:///srv/pgproof.\n"
+            "HINT: copies names repositories at other places",
+        ),
+        (
+            "wal.quorum = 2",
+            'cluster "shop" has a quorum that it cannot reach\n'
+            "DETAIL: quorum is 2, and there are 1 repositories.\nHINT: 0 is every one of them",
+        ),
+    ],
+    ids=["twice", "quorum"],
+)
+def test_copies_that_make_no_sense_bad(path: Path, lines: str, message: str) -> None:
+    text = f'[repositories.main]\nurl = "file:///srv/pgproof"\n[clusters.shop]\ndsn = "host=db"\n{lines}\n'
+    with pytest.raises(ConfigError) as caught:
+        loaded(path, text)
+    assert str(caught.value) == message
+
+
+def test_copies(path: Path) -> None:
+    text = (
+        '[repositories.main]\nurl = "file:///a"\n[repositories.offsite]\nurl = "s3://b/c"\n'
+        '[clusters.shop]\ndsn = "host=db"\ncopies = ["offsite"]\nwal.quorum = 1\n'
+    )
+    config = loaded(path, text)
+    assert {name: c.url for name, c in config.copies_of(config.cluster("shop")).items()} == {
+        "offsite": "s3://b/c"
+    }

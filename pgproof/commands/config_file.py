@@ -45,6 +45,12 @@ _CLUSTER = """\
 # rpo = "5min"                             # newest commit that is not yet in the repository
 # rto = "1h"                               # from the decision to restore to a server that answers
 
+# [clusters.NAME.wal]
+# workers = 2                              # WAL files stored or fetched at once
+# push_timeout = "1min"
+# prefetch_size = "256MB"                  # WAL fetched ahead of recovery
+# slot = "pgproof"                         # of wal receive
+
 # [clusters.NAME.backup]
 # volume_size = "128MB"
 # workers = 2

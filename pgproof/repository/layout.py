@@ -47,6 +47,27 @@ class Layout:
         return f"{self.wal}{name[:8]}/{name[8:16]}/{name}"
 
     @property
+    def received(self) -> str:
+        return f"{self.root}/received/"
+
+    def received_part(self, name: str, end: int) -> str:
+        """The key of the received beginning of a segment, without its codec suffix.
+
+        Args:
+            name: of the segment.
+            end: bytes of it that were received; the rest of the content is zeros.
+        """
+        return f"{self.received}{name[:8]}/{name}.{end:08X}"
+
+    @property
+    def damaged(self) -> str:
+        return f"{self.root}/damaged/"
+
+    @property
+    def wal_checked(self) -> str:
+        return f"{self.root}/wal-checked.json"
+
+    @property
     def fences(self) -> str:
         return f"{self.root}/fences/"
 

@@ -120,7 +120,7 @@ class ObjectStore:
         with self._mapped(prefix):
             for batch in obstore.list(self._reader, prefix=prefix.rstrip("/") or None):
                 for meta in batch:
-                    yield ObjectInfo(meta["path"], meta["size"])
+                    yield _info(meta["path"], meta)
 
     def head(self, key: str) -> ObjectInfo:
         import obstore
@@ -128,9 +128,9 @@ class ObjectStore:
         check_key(key)
         with self._mapped(key):
             try:
-                return ObjectInfo(key, obstore.head(self._reader, key)["size"])
+                return _info(key, obstore.head(self._reader, key))
             except FileNotFoundError:  # S3 does not say what is missing, object or bucket: HEAD has no body
-                return ObjectInfo(key, obstore.get(self._reader, key).meta["size"])
+                return _info(key, obstore.get(self._reader, key).meta)
 
     def delete(self, key: str) -> None:
         import obstore
@@ -171,6 +171,10 @@ class ObjectStore:
     def _says_missing(self, reason: str) -> bool:
         """Whether it is the store that says so: a 404 may also be of a proxy whose store is away."""
         return "NoSuchKey" in reason or not self.url.lower().startswith("s3:")
+
+
+def _info(key: str, meta: Any) -> ObjectInfo:
+    return ObjectInfo(key, meta["size"], meta["last_modified"].timestamp())
 
 
 def _handed_over(chunk: bytes | None, handed: queue.Queue[bytes | None], taker: threading.Thread) -> bool:

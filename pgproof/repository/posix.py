@@ -117,14 +117,15 @@ class PosixStore:
                 yield from self._walk(Path(entry.path), child)
             elif not entry.name.startswith(_TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):  # removed between the listing and the look
-                    yield ObjectInfo(child, entry.stat().st_size)
+                    found = entry.stat()
+                    yield ObjectInfo(child, found.st_size, found.st_mtime)
 
     def head(self, key: str) -> ObjectInfo:
         with self._mapped(key):
             found = self._path(key).stat()
             if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, "is a directory", key)
-            return ObjectInfo(key, found.st_size)
+            return ObjectInfo(key, found.st_size, found.st_mtime)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

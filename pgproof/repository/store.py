@@ -14,7 +14,7 @@ The suite is tests/contracts/test_stores.py. *Must*: breaking it loses data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pgproof.errors import UsageError
@@ -24,10 +24,11 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, order=True, slots=True)
 class ObjectInfo:
-    """One object of a listing: its key and its size in bytes."""
+    """One object of a listing: its key, its size in bytes, and when it was stored (epoch seconds; 0 unknown)."""
 
     key: str
     size: int
+    modified: float = field(default=0.0, compare=False)
 
 
 class Store(Protocol):

@@ -6,6 +6,7 @@ import hashlib
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +55,11 @@ def test_what_was_put_is_got(store: Store) -> None:
     store.put("shop/1/backup.json", b"content")
     assert read(store, "shop/1/backup.json") == b"content"
     assert store.head("shop/1/backup.json") == ObjectInfo("shop/1/backup.json", 7)
-    assert list(store.list("shop/1/")) == [ObjectInfo("shop/1/backup.json", 7)]
+    (found,) = store.list("shop/1/")
+    assert found == ObjectInfo("shop/1/backup.json", 7)
+    # when it was stored, by the store's clock: what was changed since is told by it
+    assert abs(found.modified - time.time()) < 60
+    assert abs(store.head("shop/1/backup.json").modified - found.modified) < 2
 
 
 def test_chunks_are_joined(store: Store) -> None:

@@ -19,6 +19,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "pgproof.toml": config.Config,
     "[repositories.NAME]": config.RepositoryConfig,
     "[clusters.NAME]": config.ClusterConfig,
+    "[clusters.NAME.wal]": config.WalConfig,
     "[clusters.NAME.backup]": config.BackupConfig,
     "[clusters.NAME.retention]": config.RetentionConfig,
     "[clusters.NAME.targets]": config.TargetsConfig,
