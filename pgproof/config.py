@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from pgproof.errors import ConfigError
+from pgproof.location import DEFAULT_PATH, config_path
 
-DEFAULT_PATH = "pgproof.toml"
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -237,7 +237,7 @@ class Config(_Model):
 
 def find_path(given: str | Path | None = None) -> Path:
     """The path of the configuration: ``--config``, else PGPROOF_CONFIG, else ./pgproof.toml."""
-    return Path(given or os.environ.get("PGPROOF_CONFIG") or DEFAULT_PATH).absolute()
+    return Path(config_path(given))
 
 
 def load(given: str | Path | None = None) -> Config:

