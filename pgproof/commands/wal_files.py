@@ -121,14 +121,14 @@ def _pushed_in_background(spool: Spool, path: str, name: str) -> bool:
     """
     try:
         wanted = spool.pushed_text(path)
-        if spool.answer("pushed", name) == wanted:
+        if spool.acknowledged(name, wanted):
             return True
         spool.forget("failed", name)  # of an earlier attempt; that it is gone asks for another
     except OSError:
         return False
 
     def look() -> bool | None:
-        if spool.answer("pushed", name) == wanted:
+        if spool.acknowledged(name, wanted):
             return True
         if failure := spool.failure("failed", name):
             raise Answered(*failure)

@@ -70,13 +70,24 @@ class Destination:
         """Whether anything is under way."""
         return self._waiting > 0
 
-    def push(self, path: Path, give_up: threading.Event, then: Then) -> None:
-        """Push a file in a thread, and say how it went; not tried any more once ``give_up`` is set."""
+    def push(self, path: Path, give_up: threading.Event, stored: dict[str, str], then: Then) -> None:
+        """Push a file in a thread, and say how it went; not tried any more once ``give_up`` is set.
+
+        Args:
+            path: of the file.
+            give_up: set when trying is of no use any more.
+            stored: repository identifier to SHA-256 of what was stored there for the file; added to.
+            then: told how it went.
+        """
 
         def work() -> None:
             if give_up.is_set():
                 raise GivenUp(f'WAL file "{path.name}" was not tried', "Another one could not be stored.")
-            push(self.archive, path)
+            archive = self.archive
+            repository = archive.repository.identifier
+            done = push(archive, path, stored.get(repository))
+            if done.sha256 is not None:
+                stored[repository] = done.sha256
 
         self._submit(work, then)
 

@@ -29,10 +29,11 @@ from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_a
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What became of a pushed file: whether it had been there before."""
+    """What became of a pushed file: whether it had been there before, and SHA-256 of what is stored, where known."""
 
     name: str
     already_there: bool
+    sha256: str | None = None
 
 
 def system_identifier_of(path: Path) -> int:
@@ -56,7 +57,7 @@ def system_identifier_of(path: Path) -> int:
     return read_system_identifier(path.absolute().parent.parent)
 
 
-def push(archive: Archive, path: Path) -> PushResult:
+def push(archive: Archive, path: Path, known: str | None = None) -> PushResult:
     """Archive one file; when this returns, it is durable.
 
     The file is read in pieces, and once more to compare where one is archived already: memory does not grow
@@ -65,6 +66,8 @@ def push(archive: Archive, path: Path) -> PushResult:
     Args:
         archive: of the file's system identifier.
         path: the file in ``pg_wal``.
+        known: SHA-256 of the bytes that were stored for this very file before: to find them again is success, and
+            takes no key, where what is archived is encrypted.
 
     Raises:
         WalConflict: a file of this name with other content is archived.
@@ -75,8 +78,7 @@ def push(archive: Archive, path: Path) -> PushResult:
     """
     with _opened(path) as file:
         _check(archive, path, file)
-        already_there = _store(archive, path.name, lambda: _pieces(file, path))
-    return PushResult(path.name, already_there)
+        return _store(archive, path.name, lambda: _pieces(file, path), known)
 
 
 def push_everywhere(openers: Iterable[Callable[[], Archive]], path: Path, quorum: int) -> None:
@@ -119,22 +121,24 @@ def copy(source: Archive, target: Archive, name: str) -> None:
     _store(target, name, lambda: source.open(key))
 
 
-def _store(archive: Archive, name: str, content: Callable[[], Iterable[bytes]]) -> bool:
-    """Store content that can be read more than once; whether it had been there before."""
+def _store(
+    archive: Archive, name: str, content: Callable[[], Iterable[bytes]], known: str | None = None
+) -> PushResult:
+    """Store content that can be read more than once."""
     key = archive.layout.wal_file(name)
     try:
         present = find_key(archive, name)  # a store may ignore that we want to create, not replace
     except ObjectMissing:
         try:
-            archive.write(key, content(), create=True)
-            return False
+            return PushResult(name, False, archive.write(key, content(), create=True).sha256)
         except ObjectExists:  # another push of the same file was quicker
             present = key + archive.repository.codec.suffix
-    _compare(archive, present, name, content())
+    if known is None or _digest(archive.store.get(present)) != known:
+        _compare(archive, present, name, content())
     if present == key + archive.repository.codec.suffix:
         with contextlib.suppress(ObjectExists):  # says that it is durable, though its writer may have died
             archive.write(key, content(), create=True)
-    return True
+    return PushResult(name, True, known)
 
 
 def _check(archive: Archive, path: Path, file: BinaryIO) -> None:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Pusher:
         self._trouble = False
         self._broken: OSError | None = None
         self._passing: set[str] = set()  # files whose failure may be over when another succeeds
-        self._stored: dict[str, tuple[str, set[str]]] = {}  # acknowledgement, and which repositories have it
+        self._begun: dict[str, Begun] = {}
         for name in spool.names("failed"):
             spool.forget("failed", name)
 
@@ -93,7 +94,7 @@ class Pusher:
         for name in self._acknowledged - ready:  # PostgreSQL knows by now
             self._spool.forget("pushed", name)
         self._acknowledged &= ready
-        self._stored = {name: known for name, known in self._stored.items() if name in ready}
+        self._begun = {name: begun for name, begun in self._begun.items() if name in ready}
         ordered = sorted(ready, key=lambda name: (not HISTORY_NAME.fullmatch(name), name))
         failed = set(self._spool.names("failed"))
         if self._trouble:
@@ -105,7 +106,7 @@ class Pusher:
         if name not in self._acknowledged:
             return False
         try:
-            return self._spool.answer("pushed", name) == self._spool.pushed_text(str(self._wal / name))
+            return self._spool.acknowledged(name, self._spool.pushed_text(str(self._wal / name)))
         except FileNotFoundError:
             return True  # it is not there any more: nobody can push it
 
@@ -117,10 +118,11 @@ class Pusher:
                 text = self._spool.pushed_text(str(self._wal / name))
             except FileNotFoundError:  # the mark was taken back between the two looks
                 continue
-            known = self._stored.get(name)
-            done = known[1] if known is not None and known[0] == text else set()
-            self._stored[name] = (text, done)
-            attempt = Attempt(self._wal / name, text, self._needed, done, give_up, self._paid)
+            earlier = self._begun.get(name)
+            if earlier is None or earlier.text != text:
+                earlier = Begun(text, self._spool.stored(name, text))
+            self._begun[name] = earlier
+            attempt = Attempt(self._wal / name, earlier, self._needed, give_up, self._paid)
             attempts.append(attempt)
             attempt.begin(self._destinations)
         for attempt in attempts:
@@ -134,9 +136,9 @@ class Pusher:
         try:
             if failure is None:
                 for destination in self._destinations:
-                    if destination.name not in attempt.done:
+                    if destination.name not in attempt.begun.done:
                         self._owe(destination, name)
-                self._spool.say("pushed", name, attempt.text)
+                self._spool.acknowledge(name, attempt.begun.text, dict(attempt.begun.stored))
                 self._acknowledged.add(name)
                 self._trouble = False
                 for other in self._passing:
@@ -176,22 +178,34 @@ class Pusher:
         return begun
 
 
+@dataclass
+class Begun:
+    """What is known of a file that is on its way.
+
+    Args:
+        text: its acknowledgement.
+        stored: repository identifier to SHA-256 of what was stored there for it.
+        done: names of the repositories that have it, as this configuration calls them.
+    """
+
+    text: str
+    stored: dict[str, str]
+    done: set[str] = field(default_factory=set)
+
+
 class Attempt:
     """One try to bring one file to every repository; decided as soon as enough have it, or cannot.
 
     Args:
         path: of the file.
-        text: its acknowledgement.
+        begun: what earlier attempts came to; added to.
         needed: how many repositories must have it.
-        done: names of those that have it, from earlier attempts; added to.
         give_up: set by the first passing failure of a batch: the rest need not wait for the same one.
         late: told of a repository that got it, or failed, after the decision.
     """
 
-    def __init__(
-        self, path: Path, text: str, needed: int, done: set[str], give_up: threading.Event, late: Late
-    ) -> None:
-        self.path, self.text, self.done = path, text, done
+    def __init__(self, path: Path, begun: Begun, needed: int, give_up: threading.Event, late: Late) -> None:
+        self.path, self.begun = path, begun
         self.failure: PgproofError | None = None
         self.decided = threading.Event()
         self._needed, self._give_up, self._late = needed, give_up, late
@@ -206,12 +220,13 @@ class Attempt:
 
     def begin(self, destinations: Sequence[Destination]) -> None:
         """Start it everywhere where it is not done; one that lags is left out when the others suffice."""
-        undone = [d for d in destinations if d.name not in self.done]
+        undone = [d for d in destinations if d.name not in self.begun.done]
         healthy = [d for d in undone if not d.lagging]
-        chosen = healthy if len(self.done) + len(healthy) >= self._needed else undone
+        chosen = healthy if len(self.begun.done) + len(healthy) >= self._needed else undone
         self._open = len(chosen)
         for destination in chosen:
-            destination.push(self.path, self._give_up, partial(self._heard, destination))
+            then = partial(self._heard, destination)
+            destination.push(self.path, self._give_up, self.begun.stored, then)
         if not chosen:
             self.decided.set()
 
@@ -219,15 +234,15 @@ class Attempt:
         with self._lock:
             self._open -= 1
             if failure is None:
-                self.done.add(destination.name)
+                self.begun.done.add(destination.name)
             else:
                 self._failures.append(failure)
             if self.decided.is_set():
                 if self.failure is None:
                     self._late(destination, self.path.name, failure)
-            elif len(self.done) >= self._needed:
+            elif len(self.begun.done) >= self._needed:
                 self.decided.set()
-            elif len(self.done) + self._open < self._needed:
+            elif len(self.begun.done) + self._open < self._needed:
                 tried = [failure for failure in self._failures if not isinstance(failure, GivenUp)]
                 self.failure = (tried or self._failures)[0]
                 if isinstance(self.failure, TransientError):

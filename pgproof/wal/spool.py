@@ -139,8 +139,24 @@ class Spool:
             return []
 
     def pushed_text(self, wal_file: str) -> str:
-        """The acknowledgement that counts for this file under this configuration."""
+        """The first line of an acknowledgement that counts for this file under this configuration."""
         return f"{identity_of(wal_file)} {self.settings}"
+
+    def acknowledge(self, name: str, text: str, stored: dict[str, str]) -> None:
+        """Acknowledge a file: its ``pushed_text``, and what was stored for it in which repository."""
+        lines = [f"{repository} {sha256}\n" for repository, sha256 in stored.items()]
+        self.say("pushed", name, f"{text}\n{''.join(lines)}")
+
+    def acknowledged(self, name: str, text: str) -> bool:
+        """Whether this very file was acknowledged under this configuration."""
+        return (self.answer("pushed", name) or "").startswith(f"{text}\n")
+
+    def stored(self, name: str, text: str) -> dict[str, str]:
+        """What was stored for this very file, under whichever configuration."""
+        first, _, rest = (self.answer("pushed", name) or "").partition("\n")
+        if first.split(" ", 1)[0] != text.split(" ", 1)[0]:
+            return {}
+        return {words[0]: words[1] for line in rest.splitlines() if len(words := line.split(" ")) == 2}
 
     def for_recovery(self, system_identifier: int) -> str:
         """Let answers count for the recovery of this cluster alone; the directory of its checked files."""

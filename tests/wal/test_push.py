@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +53,8 @@ def test_push_and_push_again(data: DataDirectory, archive: Archive, size: int) -
     first = push(archive, path)
     before = stored(archive)
     assert list(before) == [f"shop/{SYSTEM}/wal/00000001/{path.name[8:16]}/{path.name}.zst"]
-    assert first == PushResult(path.name, already_there=False)
+    sha256 = hashlib.sha256(next(iter(before.values()))).hexdigest()
+    assert first == PushResult(path.name, already_there=False, sha256=sha256)
     again = push(archive, path)
     assert again == PushResult(path.name, already_there=True)
     assert stored(archive) == before

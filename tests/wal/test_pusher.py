@@ -19,6 +19,7 @@ from pgproof.repository.repository import Archive, create_repository
 from pgproof.wal.archive import find_key
 from pgproof.wal.push import push
 from tests.drills.damage import tree
+from tests.repository.conftest import recipient_of
 from tests.servers.postgres import PROJECT
 from tests.servers.s3 import S3Server
 from tests.wal.files import OTHER, make_archive
@@ -76,6 +77,20 @@ def test_an_acknowledgement_counts_for_that_configuration_alone(site: Spooled) -
     site.configure(url=other.store.url)
     assert site.push(name) == (0, "")
     assert site.stored(other) == {name}
+
+
+def test_what_was_stored_encrypted_is_known_again_without_the_key(site: Spooled, identity: str) -> None:
+    """The configuration was touched while the server had not asked yet: the archiver must not stop at it."""
+    site.configure(extra=f'age_recipients = ["{recipient_of(identity)}"]')
+    name = site.ready(5)
+    assert site.push(name) == (0, "")
+    site.configure("wal.workers = 3", extra=f'age_recipients = ["{recipient_of(identity)}"]')
+    assert site.push(name) == (0, "")
+    assert site.stored() == {f"{name}.zst.age"}
+    site.data.segment(5, seed="another history")
+    code, message = site.push(name)
+    assert code == 2
+    assert "is encrypted and no age identity is configured" in message
 
 
 def test_a_running_pusher_gives_way_to_another_configuration(site: Spooled) -> None:
