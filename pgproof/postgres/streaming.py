@@ -105,19 +105,20 @@ class WalStream:
             return Keepalive(LSN(end), bool(asked))
         return None
 
-    def confirm(self, written: int, flushed: int, clock: float) -> None:
+    def confirm(self, written: int, flushed: int, clock: float, *, reply: bool = False) -> None:
         """Tell the server how far we are ("Standby status update").
 
         Args:
             written: LSN up to which the WAL is written here.
             flushed: LSN up to which it is durable here; the slot lets go of what lies before. 0 says nothing.
             clock: our time, seconds of the Unix epoch.
+            reply: ask for a keepalive, to see that the server still hears us.
 
         Raises:
             ServerUnreachable: the connection broke.
         """
         time = int((clock - _EPOCH) * 1_000_000)
-        self._connection.send_copy(_STATUS.pack(b"r", written, flushed, 0, time, 0), _LIMIT)
+        self._connection.send_copy(_STATUS.pack(b"r", written, flushed, 0, time, reply), _LIMIT)
 
     def stop(self) -> None:
         """End the stream from our side; what is still on its way is dropped. The connection can be used again.
