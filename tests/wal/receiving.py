@@ -21,11 +21,17 @@ from pgproof.wal.lsn import LSN
 from pgproof.wal.parts import list_parts
 from pgproof.wal.receive import Receiver, ReceiveRequest, ReceiveResult
 from pgproof.wal.segment import WalSegment
-from tests.servers.postgres import PGPROOF, PROJECT, Source
+from tests.servers.postgres import PGPROOF, PROJECT, Source, running_source
 
 MB = 1 << 20
-# No archive_command: what is in the repository was received. pg_wal keeps all, to compare with.
-UNARCHIVED = {"archive_mode": "off", "wal_keep_size": "512MB", "max_slot_wal_keep_size": "-1"}
+
+
+@contextmanager
+def unarchived_source(major: int = 17) -> Iterator[Source]:
+    """Without archive_command: what is in the repository was received. pg_wal keeps all, to compare with."""
+    with running_source(major, archive_mode="off", wal_keep_size="512MB") as source:
+        source.write_config(cluster='wal.partial_interval = "1s"')
+        yield source
 
 
 def wait(look: Callable[[], Any], what: str, timeout: float = 30) -> Any:
@@ -123,6 +129,11 @@ def logged(source: Source) -> list[dict[str, Any]]:
     """The events of every process so far."""
     lines = (source.root / "receive.log").read_text().splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def wait_connected(source: Source, before: int = 0) -> None:
+    """Wait for one more connection of a process than there were."""
+    wait(lambda: sum(event["event"] == "connected" for event in logged(source)) > before, "not connected")
 
 
 def flushed(source: Source) -> LSN:
