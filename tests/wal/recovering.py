@@ -17,22 +17,11 @@ from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME
 from tests.servers.postgres import Source
 
 
-def base_backup(source: Source, name: str = "base", *words: str) -> Path:
+def base_backup(source: Source) -> Path:
     """A base backup without any WAL, by PostgreSQL's own program."""
-    data = source.root / name
-    command = [
-        source.bin / "pg_basebackup",
-        "-D",
-        data,
-        "-d",
-        source.dsn(),
-        "-X",
-        "none",
-        "-c",
-        "fast",
-        *words,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    data = source.root / "base"
+    words = ("-D", str(data), "-d", source.dsn(), "-X", "none", "-c", "fast")
+    subprocess.run([source.bin / "pg_basebackup", *words], check=True, capture_output=True)
     return data
 
 
