@@ -156,6 +156,7 @@ class WalConfig(_Model):
     partial_interval: Seconds = Field(
         10, description="received part of a segment is stored so often; 0 never"
     )
+    receive: bool = Field(False, description="pgproof deploy schedules wal receive")
     synchronous: bool = Field(False, description="wal receive confirms what is on its own disk")
     recheck_after: Seconds = Field(30 * 86400, description="a checked segment is read again after this")
 
