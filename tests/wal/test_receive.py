@@ -12,6 +12,7 @@ from pgproof.errors import LeaseHeld, ServerUnreachable, SlotInUse, WrongSystem
 from pgproof.wal.parts import list_parts
 from pgproof.wal.receive import Receiver
 from pgproof.wal.segment import WalSegment
+from tests.drills.damage import answer, assert_refused
 from tests.servers.postgres import Source, installed
 from tests.wal.receiving import (
     MB,
@@ -289,3 +290,78 @@ def test_a_slot_that_has_lost_its_wal(source: Source) -> None:
     assert len(result.holes) == 1
     assert_stored(source, end, first=result.holes[0].end)
     assert source.sql("SELECT wal_status FROM pg_replication_slots") == [("reserved",)]
+
+
+def test_beside_archive_command(source: Source) -> None:
+    """Both store the same bytes; whoever comes second finds them."""
+    with receiving(source) as running:
+        running.wait_for("connected")
+        for _ in range(20):
+            fill(source, 200)
+            switch(source)
+        last = source.archive_now()
+        wait(lambda: any(last in text for text in running.texts("segment")), "not received")
+        end = flushed(source)
+    assert "trouble" not in running.kinds()
+    assert source.sql("SELECT failed_count FROM pg_stat_archiver") == [(0,)]
+    archived = source.archive_now()
+    _, events = receive_until(source, WalSegment.parse(archived, MB).end)
+    assert f'{archived} stored in repository "main", it was there' in [event.text for event in events]
+    assert_stored(source, WalSegment.parse(last, MB).end, first=WalSegment.parse(last, MB).start)
+    assert confirmed(source) >= end
+
+
+def test_what_the_command_refuses(unarchived: Source) -> None:
+    words = ["wal", "receive", "main"]
+    assert_refused(
+        unarchived,
+        [*words, "--slot", "Not-A-Slot"],
+        2,
+        (
+            'invalid slot name "Not-A-Slot"\n'
+            "DETAIL: A name has up to 63 lower-case letters, digits and underscores."
+        ),
+    )
+    assert_refused(
+        unarchived,
+        [*words, "--for", "soon"],
+        2,
+        (
+            'invalid duration "soon"\n'
+            'DETAIL: "soon" needs a number and a unit of s, min, h, d, such as "5min".'
+        ),
+    )
+    assert_refused(
+        unarchived,
+        [*words, "--create-slot", "--drop-slot"],
+        2,
+        ("--create-slot and --drop-slot exclude each other\nHINT: leave out one of them"),
+    )
+    assert_refused(
+        unarchived,
+        [*words, "--drop-slot"],
+        22,
+        (
+            'DROP_REPLICATION_SLOT is not possible on cluster "main" now\n'
+            'DETAIL: ERROR: replication slot "pgproof" does not exist\nHINT: SELECT * FROM pg_replication_slots'
+        ),
+    )
+
+
+def test_the_command_for_a_time(unarchived: Source) -> None:
+    """What a person reads on stderr, and nothing on stdout."""
+    fill(unarchived)
+    code, out, err = answer(unarchived, "wal", "receive", "main", "--for", "2s", "--slot", "another")
+    lines = err.splitlines()
+    assert (code, out) == (0, "")
+    assert lines[0] == 'pgproof: made replication slot "another"'
+    assert lines[1].startswith("pgproof: receiving timeline 1 from 0/") and lines[1].endswith(
+        'slot "another"'
+    )
+    assert lines[-1].startswith("pgproof: stopped; received timeline 1 up to 0/")
+    assert lines[-1].endswith(", all of it stored")
+    assert answer(unarchived, "wal", "receive", "main", "--slot", "another", "--drop-slot", "--json") == (
+        0,
+        '{\n  "slot": "another",\n  "removed": true\n}\n',
+        "",
+    )
