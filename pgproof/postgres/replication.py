@@ -27,6 +27,7 @@ from pgproof.postgres.connection import connection_error, conninfo
 from pgproof.wal.lsn import LSN
 
 _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connection counts as dead
+_KEEP = "surrogateescape"  # a history file may hold a name in any encoding, and must stay as it is
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
@@ -334,7 +335,7 @@ class ReplicationConnection:
     def _rows(self, result: PGresult, command: str) -> list[list[str]]:
         self._check(result, command, pq.ExecStatus.TUPLES_OK)
         return [
-            [(result.get_value(row, column) or b"").decode() for column in range(result.nfields)]
+            [(result.get_value(row, column) or b"").decode(errors=_KEEP) for column in range(result.nfields)]
             for row in range(result.ntuples)
         ]
 

@@ -150,14 +150,14 @@ def read_history(connection: ReplicationConnection, timeline: int) -> tuple[str,
         PermanentError: the server has no such timeline.
     """
     name, content = connection.query(f"TIMELINE_HISTORY {timeline}")[0]
-    return name, content.encode()
+    return name, content.encode(errors="surrogateescape")
 
 
 def history_of_server(connection: ReplicationConnection, timeline: int) -> TimelineHistory:
     """The history of a server's timeline."""
     if timeline == 1:
         return TimelineHistory(1)
-    return TimelineHistory.parse(timeline, read_history(connection, timeline)[1].decode())
+    return TimelineHistory.parse(timeline, read_history(connection, timeline)[1].decode(errors="replace"))
 
 
 def read_slot(connection: ReplicationConnection, name: str) -> Slot | None:

@@ -19,6 +19,7 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import (
     NoRoom,
     ObjectMissing,
+    PermanentError,
     PgproofError,
     ServerNotReady,
     ServerUnreachable,
@@ -169,6 +170,12 @@ class Receiver:
             request.cluster.wal, system, wal, destinations, request.synchronous, self.clock
         )
         self._following.adopt()
+        for other in _received_systems(request.directory):
+            if other != system and any((request.directory / str(other)).glob("0*")):
+                text = f"received WAL of system identifier {other} lies here and is not stored: "
+                self._say(
+                    event("trouble", f"{text}{request.directory / str(other)}", system_identifier=other)
+                )
         return self._following
 
     def _follow(self) -> None:
@@ -249,7 +256,8 @@ class Receiver:
             following.leave()
             if end.timeline is None:
                 raise ServerUnreachable(f'server "{self.request.cluster.name}" shut down')
-            following.store_histories(read_histories(connection, end.timeline)[1])
+            with contextlib.suppress(PermanentError):  # a restored server may lack that of an ancestor
+                following.store_histories(read_histories(connection, end.timeline)[1])
             text = f"timeline {timeline} ended at {end.start}; going on with timeline {end.timeline}"
             self._say(event("timeline", text, timeline=end.timeline, fork_lsn=str(end.start)))
             timeline, first = end.timeline, LSN(end.start - end.start % start.segment_size)

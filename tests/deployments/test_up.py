@@ -185,7 +185,9 @@ def the_run_that_was_cut_off_is_crashed(again: Up) -> None:
 def every_cluster_is_deployed(again: Up) -> None:
     with again.client() as client:
         found = client.request("POST", "/deployments/filter", json={}).json()
-    assert sorted(deployment["name"] for deployment in found) == ["main"] * 6 + ["second_one"] * 6
+    assert sorted(deployment["name"] for deployment in found) == ["main"] * len(FLOWS) + ["second_one"] * len(
+        FLOWS
+    )
     names = [limit["name"] for limit in again.limits() if limit["name"].startswith("pgproof-")]
     assert names == ["pgproof-main", "pgproof-second_one"]
     assert "with the flows of: main, second_one" in again.said()

@@ -365,3 +365,18 @@ def test_the_command_for_a_time(unarchived: Source) -> None:
         '{\n  "slot": "another",\n  "removed": true\n}\n',
         "",
     )
+
+
+def test_received_wal_of_another_cluster_is_named(unarchived: Source) -> None:
+    """After initdb or pg_upgrade: it stays where it is, and somebody should look."""
+    other = unarchived.root / "state" / "receive" / "main" / "7412345678901234567"
+    other.mkdir(parents=True)
+    (other / "000000010000000000000009").write_bytes(b"WAL")
+    system = unarchived.sql("SELECT system_identifier FROM pg_control_system()")[0][0]
+    unarchived.write_config(cluster=f"system_identifier = {system}")
+    with receiving(unarchived) as running:
+        running.wait_for("connected")
+    assert running.texts("trouble") == [
+        f"received WAL of system identifier 7412345678901234567 lies here and is not stored: {other}"
+    ]
+    assert (other / "000000010000000000000009").read_bytes() == b"WAL"
