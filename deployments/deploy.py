@@ -13,6 +13,7 @@ import typer
 from deployments.server import POOL, ensure_pool, server, server_url
 from flows.command import chosen_config
 from pgproof.commands.console import Session
+from pgproof.config import load
 from pgproof.errors import ConfigError, TransientError
 
 _LIMIT = 300  # seconds for `prefect deploy`
@@ -57,6 +58,7 @@ def deploy_cluster(cluster: str, config: Path) -> None:
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an error rather than a throw-away server
         "PGPROOF_CLUSTER": cluster,
         "PGPROOF_CONFIG": str(config),
+        "PGPROOF_RECEIVE": str(load(config).cluster(cluster).wal.receive).lower(),
         "COLUMNS": "200",
     }
     _prefect(settings, "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_yaml()))

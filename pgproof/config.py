@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from pgproof.errors import ConfigError
+from pgproof.errors import ConfigError, UsageError
 from pgproof.location import DEFAULT_PATH, config_path
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -32,6 +32,18 @@ def _quantity(text: object, units: dict[str, int], example: str) -> int:
 
 def _duration(text: object) -> int:
     return _quantity(text, _UNITS, "5min")
+
+
+def parse_duration(text: str) -> int:
+    """A duration of the command line, in seconds: ``90``, ``15min``, ``24h``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return _duration(int(text) if text.isdigit() else text)
+    except ValueError as error:
+        raise UsageError(f'invalid duration "{text}"', f"{error}.") from error
 
 
 def _size(text: object) -> int:
@@ -144,6 +156,7 @@ class WalConfig(_Model):
     partial_interval: Seconds = Field(
         10, description="received part of a segment is stored so often; 0 never"
     )
+    receive: bool = Field(False, description="pgproof deploy schedules wal receive")
     synchronous: bool = Field(False, description="wal receive confirms what is on its own disk")
     recheck_after: Seconds = Field(30 * 86400, description="a checked segment is read again after this")
 

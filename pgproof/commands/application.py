@@ -167,6 +167,32 @@ def fetch(
     return _wal_file(["fetch", name, path], cluster, config)
 
 
+@wal.command()
+def receive(
+    name: Name,
+    slot: Annotated[str | None, typer.Option("--slot", help="Default: as pgproof.toml says.")] = None,
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="Such as 24h; default: until stopped.")
+    ] = None,
+    synchronous: Annotated[
+        bool, typer.Option("--synchronous", help="Confirm what is on this machine's disk.")
+    ] = False,
+    create_slot: Annotated[bool, typer.Option("--create-slot", help="Make the slot, and end.")] = False,
+    drop_slot: Annotated[bool, typer.Option("--drop-slot", help="Remove the slot, and end.")] = False,
+    config: ConfigPath = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> int:
+    """Stream WAL from a replication slot into the archive, for an RPO of seconds; a service."""
+    from pgproof.commands import wal_receive
+
+    if create_slot and drop_slot:
+        raise UsageError("--create-slot and --drop-slot exclude each other", hint="leave out one of them")
+    session = _session(config, json)
+    if create_slot or drop_slot:
+        return wal_receive.change_slot(session, name, slot, make=create_slot)
+    return wal_receive.receive(session, name, slot, for_, synchronous)
+
+
 def _wal_file(words: list[str], cluster: str | None, config: str | None) -> int:
     from pgproof.commands.wal_files import main
 

@@ -53,6 +53,21 @@ class DatabaseState:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotState:
+    """The replication slot of ``wal receive``.
+
+    Args:
+        active: whether somebody streams from it.
+        status: ``wal_status``: reserved, extended, unreserved or lost (manual, "pg_replication_slots").
+        held: bytes of WAL that it keeps on the server; None where it keeps none.
+    """
+
+    active: bool
+    status: str
+    held: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A source that answered.
 
@@ -68,6 +83,7 @@ class Source:
         waiting_seconds: since when the oldest waits.
         replication: what the replication connection said, or why it does not open.
         databases: every one that allows connections.
+        slot: that the configuration names; None when there is none.
     """
 
     facts: ServerFacts
@@ -81,6 +97,7 @@ class Source:
     waiting_seconds: float
     replication: SystemIdentity | PgproofError
     databases: tuple[DatabaseState, ...]
+    slot: SlotState | None = None
 
 
 def look_at_source(cluster: ClusterConfig) -> Source:
@@ -97,6 +114,7 @@ def look_at_source(cluster: ClusterConfig) -> Source:
             row: Any = connection.execute(_SERVER).fetchone()
             pending = read_pending(connection)
             waiting, seconds = _read_backlog(connection, facts)
+            slot = _read_slot(connection, cluster.wal.slot)
     except psycopg.Error as error:
         raise PermanentError(
             f'cannot inspect cluster "{cluster.name}"', " ".join(str(error).split())
@@ -113,6 +131,7 @@ def look_at_source(cluster: ClusterConfig) -> Source:
         waiting_seconds=seconds,
         replication=_identify(cluster),
         databases=tuple(_look_at_database(cluster, name) for name in facts.databases),
+        slot=slot,
     )
 
 
@@ -130,6 +149,17 @@ def _read_backlog(connection: psycopg.Connection, facts: ServerFacts) -> tuple[i
              FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"""
     ).fetchone()
     return row[0], row[1]
+
+
+def _read_slot(connection: psycopg.Connection, name: str) -> SlotState | None:
+    row: Any = connection.execute(
+        """SELECT active, coalesce(wal_status, 'lost'),
+                  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END
+                  - restart_lsn
+             FROM pg_replication_slots WHERE slot_name = %s""",
+        (name,),
+    ).fetchone()
+    return None if row is None else SlotState(row[0], row[1], None if row[2] is None else int(row[2]))
 
 
 def _identify(cluster: ClusterConfig) -> SystemIdentity | PgproofError:

@@ -86,8 +86,8 @@ class Destination:
             archive = self.archive
             repository = archive.repository.identifier
             done = push(archive, path, stored.get(repository))
-            if done.sha256 is not None:
-                stored[repository] = done.sha256
+            if done.stored is not None:
+                stored[repository] = done.stored.sha256
 
         self._submit(work, then)
 

@@ -21,7 +21,7 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.postgres.control import read_system_identifier
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, StoredObject
 from pgproof.repository.store import CHUNK
 from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_archivable
@@ -29,11 +29,11 @@ from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_a
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What became of a pushed file: whether it had been there before, and SHA-256 of what is stored, where known."""
+    """What became of a pushed file: whether it had been there before, and what was stored when it had not."""
 
     name: str
     already_there: bool
-    sha256: str | None = None
+    stored: StoredObject | None = None
 
 
 def system_identifier_of(path: Path) -> int:
@@ -78,7 +78,7 @@ def push(archive: Archive, path: Path, known: str | None = None) -> PushResult:
     """
     with _opened(path) as file:
         _check(archive, path, file)
-        return _store(archive, path.name, lambda: _pieces(file, path), known)
+        return store(archive, path.name, lambda: _pieces(file, path), known)
 
 
 def push_everywhere(openers: Iterable[Callable[[], Archive]], path: Path, quorum: int) -> None:
@@ -118,19 +118,29 @@ def copy(source: Archive, target: Archive, name: str) -> None:
         StoreUnavailable, NoRoom, RepositoryReadOnly: of either.
     """
     key = find_key(source, name)
-    _store(target, name, lambda: source.open(key))
+    store(target, name, lambda: source.open(key))
 
 
-def _store(
+def store(
     archive: Archive, name: str, content: Callable[[], Iterable[bytes]], known: str | None = None
 ) -> PushResult:
-    """Store content that can be read more than once."""
+    """Store the content of a WAL file under its name, durably, and never over another.
+
+    Args:
+        archive: where.
+        name: of the file.
+        content: gives it, as often as it is asked for.
+        known: SHA-256 of the bytes that were stored for it before.
+
+    Raises:
+        WalConflict: a file of this name with other content is archived.
+    """
     key = archive.layout.wal_file(name)
     try:
         present = find_key(archive, name)  # a store may ignore that we want to create, not replace
     except ObjectMissing:
         try:
-            return PushResult(name, False, archive.write(key, content(), create=True).sha256)
+            return PushResult(name, False, archive.write(key, content(), create=True))
         except ObjectExists:  # another push of the same file was quicker
             present = key + archive.repository.codec.suffix
     if known is None or _digest(archive.store.get(present)) != known:
@@ -138,7 +148,7 @@ def _store(
     if present == key + archive.repository.codec.suffix:
         with contextlib.suppress(ObjectExists):  # says that it is durable, though its writer may have died
             archive.write(key, content(), create=True)
-    return PushResult(name, True, known)
+    return PushResult(name, True)
 
 
 def _check(archive: Archive, path: Path, file: BinaryIO) -> None:

@@ -23,6 +23,7 @@ def test_there_are_flows() -> None:
         "restore_validation",
         "retention_pruning",
         "wal_gap_check",
+        "wal_receive",
     ]
 
 

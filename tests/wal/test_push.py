@@ -20,7 +20,7 @@ from pgproof.errors import (
     WalConflict,
     WrongSystem,
 )
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, StoredObject
 from pgproof.wal.archive import find_key
 from pgproof.wal.push import PushResult, push, system_identifier_of
 from pgproof.wal.segment import WalSegment
@@ -53,8 +53,9 @@ def test_push_and_push_again(data: DataDirectory, archive: Archive, size: int) -
     first = push(archive, path)
     before = stored(archive)
     assert list(before) == [f"shop/{SYSTEM}/wal/00000001/{path.name[8:16]}/{path.name}.zst"]
-    sha256 = hashlib.sha256(next(iter(before.values()))).hexdigest()
-    assert first == PushResult(path.name, already_there=False, sha256=sha256)
+    ((key, content_),) = before.items()
+    written = StoredObject(key, len(content_), hashlib.sha256(content_).hexdigest())
+    assert first == PushResult(path.name, already_there=False, stored=written)
     again = push(archive, path)
     assert again == PushResult(path.name, already_there=True)
     assert stored(archive) == before
