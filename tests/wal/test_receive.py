@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from pgproof.errors import LeaseHeld, ServerUnreachable, SlotInUse, WrongSystem
+from pgproof.wal import following
 from pgproof.wal.parts import list_parts
 from pgproof.wal.receive import Receiver
 from pgproof.wal.segment import WalSegment
@@ -380,3 +382,25 @@ def test_received_wal_of_another_cluster_is_named(unarchived: Source) -> None:
         f"received WAL of system identifier 7412345678901234567 lies here and is not stored: {other}"
     ]
     assert (other / "000000010000000000000009").read_bytes() == b"WAL"
+
+
+def test_a_server_that_says_nothing_any_more(unarchived: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a network swallows everything: no end of the connection is ever seen."""
+    monkeypatch.setattr(following, "_SILENCE", 2.0)
+    monkeypatch.setattr(following, "_STATUS_INTERVAL", 0.5)
+    with receiving(unarchived) as running:
+        running.wait_for("connected")
+        time.sleep(4)
+        assert running.kinds().count("connected") == 1  # an idle server answers
+        (pid,) = unarchived.sql("SELECT pid FROM pg_stat_replication")[0]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            event = running.wait_for("disconnected")
+            assert event.values["error"]["detail"] == "Nothing came for 2 s."
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        fill(unarchived)
+        end = flushed(unarchived)
+        running.wait_for("connected", 2)
+        wait(lambda: confirmed(unarchived) >= end, "not confirmed")
+    assert_stored(unarchived, end)
