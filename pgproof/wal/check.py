@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pgproof.backups.catalog import Catalog, read_catalog
-from pgproof.config import ClusterConfig
+from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError, ProgramMissing
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive, check_system
-from pgproof.repository.store import ObjectInfo
 from pgproof.restore.locate import WalReader
-from pgproof.retention.plan import ExpireFacts, plan_expire
+from pgproof.retention.plan import decide
 from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.fetch import check_content
 from pgproof.wal.gaps import GapReport, check_gaps
-from pgproof.wal.segment import WalSegment
+from pgproof.wal.runs import Run, by_timeline, runs_of, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ def check_wal(
     listing = list_wal(archive, size)
     clock = now or (facts.clock if facts else None)
 
-    def expired(missing: Collection[WalSegment]) -> Collection[WalSegment]:
-        return _expired(cluster, archive, catalog, listing, missing, clock)
+    def expired(missing: Sequence[Run]) -> Iterator[Run]:
+        return expired_runs(cluster.retention, catalog, listing, missing, clock)
 
     report = check_gaps(catalog, listing, facts, expired)
     if content:
@@ -111,28 +110,29 @@ def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | Non
     return facts, ""
 
 
-def _expired(
-    cluster: ClusterConfig,
-    archive: Archive,
+def expired_runs(
+    policy: RetentionConfig,
     catalog: Catalog,
     listing: WalListing,
-    missing: Collection[WalSegment],
+    missing: Sequence[Run],
     now: datetime | None,
-) -> set[WalSegment]:
-    """Of missing segments those that retention would remove if they were there: asked of expire's own plan."""
-    layout = archive.layout
-    keys = {layout.wal_file(segment.name): segment for segment in missing}
-    newest = (listing.newest(timeline) for timeline in listing.numbers)
-    present = {layout.wal_file(segment.name) for segment in newest if segment is not None}
-    facts = ExpireFacts(
-        catalog,
-        tuple(ObjectInfo(key, 0) for key in sorted({*keys, *present})),
-        listing.histories,
-        cluster.retention,
-        now or catalog.newest.record.stopped_at,
-        layout,
-    )
-    return {keys[info.key] for info in plan_expire(facts).remove_wal if info.key in keys}
+) -> Iterator[Run]:
+    """Of missing runs what retention would remove if it were there: asked of expire's own decision.
+
+    Args:
+        policy: of the cluster.
+        catalog: every backup, one at least.
+        listing: the archive.
+        missing: from it.
+        now: aware; None is the newest backup's time.
+    """
+    timelines = listing.timelines | {run.timeline for run in missing}
+    timelines |= {entry.record.timeline for entry in catalog.entries}
+    at = now or catalog.newest.record.stopped_at
+    wal = decide(catalog, timelines, listing.histories, policy, at).wal
+    wanted = by_timeline(missing)
+    stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in wanted}
+    return runs_of(subtract(wanted, stays), listing.segment_size)
 
 
 def _segment_size(known: int) -> int:
@@ -141,10 +141,9 @@ def _segment_size(known: int) -> int:
 
 def _damaged(archive: Archive, report: GapReport) -> tuple[tuple[str, str], ...]:
     with ThreadPoolExecutor(4, "check") as pool:
-        faults = pool.map(lambda segment: check_content(archive, segment.name), report.checked)
-        return tuple(
-            (segment.name, fault) for segment, fault in zip(report.checked, faults, strict=True) if fault
-        )
+        segments = [segment for run in report.needed for segment in run]
+        faults = pool.map(lambda segment: check_content(archive, segment.name), segments)
+        return tuple((segment.name, fault) for segment, fault in zip(segments, faults, strict=True) if fault)
 
 
 def _newest_commit(

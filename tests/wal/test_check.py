@@ -44,7 +44,7 @@ def test_idle_source_loses_nothing(shared: Source) -> None:
     assert found.newest_commit is not None
     assert committed - timedelta(seconds=30) < found.newest_commit <= committed
     assert found.report.damaged == ()
-    assert len(found.report.checked) >= 2
+    assert sum(run.count for run in found.report.needed) >= 2
 
 
 def test_what_is_not_archived_yet_is_in_flight(shared: Source) -> None:
@@ -109,7 +109,7 @@ def test_what_retention_removed_is_no_gap(source: Source) -> None:
 
     listing = list_wal(archive, 1 << 20)
     assert old.first_segment in listing
-    assert not {int(name[8:], 16) for name in removed} & listing.numbers[1]
+    assert not {int(name[8:], 16) for name in removed} & set(listing.numbers[1])
     found = check(source)
     assert found.ok, found.report.gaps
     first, *others = found.report.windows
