@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,7 +13,7 @@ from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.lsn import LSN
-from pgproof.wal.runs import Numbered, Numbers, Run
+from pgproof.wal.runs import Interval, Numbered, Numbers, Run
 from pgproof.wal.segment import (
     BACKUP_HISTORY_NAME,
     HISTORY_NAME,
@@ -102,8 +101,9 @@ def listing_of(
 ) -> WalListing:
     """What objects below ``wal/`` and ``received/`` are, in any order and any number.
 
-    A million names pass through here, so that a segment costs two slices and two look-ups: the part of its key
-    up to the log is judged once, and its last 8 digits are looked up among those that the segment size allows.
+    A million names pass through here, so that a segment costs three slices and two look-ups: the part of its key
+    up to the log is judged once, its last 8 digits are looked up among those that the segment size allows, and
+    one byte is marked.
 
     Args:
         layout: of the archive.
@@ -113,8 +113,7 @@ def listing_of(
     """
     start = len(layout.wal)
     places = {f"{place:08X}": place for place in range(0x1_0000_0000 // segment_size)}
-    logs: dict[str, tuple[array[int], int] | None] = {}
-    found: dict[int, array[int]] = {}
+    logs: dict[str, bytearray | None] = {}
     others: list[ObjectInfo] = []
     total = 0
     log_end, name_end = start + 18 + 16, start + 18 + 24
@@ -125,25 +124,38 @@ def listing_of(
         try:
             known = logs[log]
         except KeyError:
-            known = logs[log] = _log_of(layout, log, found, len(places))
+            known = logs[log] = bytearray(len(places)) if _is_log(layout, log) else None
         place = places.get(key[log_end:name_end])
         if known is None or place is None or key[name_end:] not in SUFFIXES:
             others.append(info)
         else:
-            known[0].append(known[1] + place)
-    listing = WalListing(segment_size, {t: Numbers(found[t]) for t in sorted(found) if found[t]}, {}, total)
+            known[place] = 1
+    listing = WalListing(segment_size, _numbers(logs), {}, total)
     _add_others(listing, layout, others, history_at)
     return listing
 
 
-def _log_of(
-    layout: Layout, prefix: str, found: dict[int, array[int]], per_log: int
-) -> tuple[array[int], int] | None:
-    """Where the segments go whose keys begin so, and the number of the log's first one; None when none can."""
+def _is_log(layout: Layout, prefix: str) -> bool:
+    """Whether the keys of segments begin so: wal/<timeline>/<log>/<timeline><log>."""
     name = prefix.rsplit("/", 1)[-1] + "00000000"
-    if not SEGMENT_NAME.fullmatch(name) or layout.wal_file(name) != prefix + "00000000":
-        return None
-    return found.setdefault(int(name[:8], 16), array("Q")), int(name[8:16], 16) * per_log
+    return bool(SEGMENT_NAME.fullmatch(name)) and layout.wal_file(name) == prefix + "00000000"
+
+
+def _numbers(logs: dict[str, bytearray | None]) -> Numbered:
+    """The numbers of the segments that are marked in their logs."""
+    found: dict[int, list[Interval]] = {}
+    for prefix, marks in sorted(logs.items()):
+        first = 0 if marks is None else marks.find(1)
+        if marks is None or first < 0:
+            continue
+        before = int(prefix[-8:], 16) * len(marks)
+        intervals = found.setdefault(int(prefix[-16:-8], 16), [])
+        while first >= 0:
+            hole = marks.find(0, first)
+            end = len(marks) if hole < 0 else hole
+            intervals.append((before + first, before + end - 1))
+            first = marks.find(1, end)
+    return {timeline: Numbers.of(intervals) for timeline, intervals in sorted(found.items())}
 
 
 def _add_others(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +20,7 @@ from pgproof.retention.plan import decide
 from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.fetch import check_content
 from pgproof.wal.gaps import GapReport, check_gaps
-from pgproof.wal.runs import Run, by_timeline, runs_of, subtract
+from pgproof.wal.runs import Numbered, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,8 @@ def check_wal(
     listing = list_wal(archive, size)
     clock = now or (facts.clock if facts else None)
 
-    def expired(missing: Sequence[Run]) -> Iterator[Run]:
-        return expired_runs(cluster.retention, catalog, listing, missing, clock)
+    def expired(missing: Numbered) -> Numbered:
+        return expired_of(cluster.retention, catalog, listing, missing, clock)
 
     report = check_gaps(catalog, listing, facts, expired)
     if content:
@@ -110,14 +109,14 @@ def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | Non
     return facts, ""
 
 
-def expired_runs(
+def expired_of(
     policy: RetentionConfig,
     catalog: Catalog,
     listing: WalListing,
-    missing: Sequence[Run],
+    missing: Numbered,
     now: datetime | None,
-) -> Iterator[Run]:
-    """Of missing runs what retention would remove if it were there: asked of expire's own decision.
+) -> Numbered:
+    """Of missing segments those that retention would remove if they were there: asked of expire's own decision.
 
     Args:
         policy: of the cluster.
@@ -126,13 +125,12 @@ def expired_runs(
         missing: from it.
         now: aware; None is the newest backup's time.
     """
-    timelines = listing.timelines | {run.timeline for run in missing}
+    timelines = listing.timelines | set(missing)
     timelines |= {entry.record.timeline for entry in catalog.entries}
     at = now or catalog.newest.record.stopped_at
     wal = decide(catalog, timelines, listing.histories, policy, at).wal
-    wanted = by_timeline(missing)
-    stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in wanted}
-    return runs_of(subtract(wanted, stays), listing.segment_size)
+    stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in missing}
+    return subtract(missing, stays)
 
 
 def _segment_size(known: int) -> int:

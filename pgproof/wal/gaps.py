@@ -10,7 +10,7 @@ Everything is computed with runs of segments, never one by one: an archive of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,7 +35,7 @@ from pgproof.wal.segment import SEGMENT_NAME, WalSegment
 _PAGE_HEADER = 40
 _ENDLESS = 1 << 64  # above every segment number
 
-Expired = Callable[[Sequence[Run]], Iterable[Run]]
+Expired = Callable[[Numbered], Numbered]
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -168,7 +168,7 @@ def check_gaps(
     catalog: Catalog,
     listing: WalListing,
     source: ServerFacts | None,
-    expired: Expired = lambda missing: (),
+    expired: Expired = lambda missing: {},
 ) -> GapReport:
     """Compare what is archived with what every recovery needs.
 
@@ -176,7 +176,7 @@ def check_gaps(
         catalog: the backups.
         listing: the archive.
         source: facts of the running source, when it can be asked; they tell a gap from a segment in flight.
-        expired: of missing runs the parts that expire would remove, which are no gap.
+        expired: of missing segments those that expire would remove, which are no gap.
     """
     needs = [
         _need(entry.record, history, listing, source)
@@ -189,14 +189,14 @@ def check_gaps(
     waiting = _handed_over_next(missing, source)
     lost = subtract(missing, waiting)
     size = listing.segment_size
-    gone = by_timeline(expired(tuple(runs_of(lost, size)))) if lost else {}
+    gone = expired(lost) if lost else {}
     in_flight, lag = _in_flight(listing, source, waiting)
     return GapReport(
         segments=listing.count(),
         stored_size=listing.stored_size,
         oldest=min((need.record.first_segment for need in needs), key=lambda s: s.number, default=None),
         newest=_newest(listing, source),
-        gaps=tuple(Gap(run.first, run.last) for run in runs_of(subtract(lost, gone), size)),
+        gaps=tuple(runs_of(subtract(lost, gone), size, Gap)),
         windows=tuple(need.window(missing, waiting, gone) for need in needs),
         in_flight=in_flight,
         lag=lag,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar, overload
 
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
@@ -155,11 +156,19 @@ def by_timeline(runs: Iterable[Run]) -> Numbered:
     return {timeline: Numbers.of(intervals) for timeline, intervals in sorted(found.items())}
 
 
-def runs_of(numbered: Numbered, size: int) -> Iterator[Run]:
-    """The runs of numbers, in order of timeline and position."""
+R = TypeVar("R", bound=Run)
+
+
+@overload
+def runs_of(numbered: Numbered, size: int) -> Iterator[Run]: ...
+@overload
+def runs_of(numbered: Numbered, size: int, kind: type[R]) -> Iterator[R]: ...
+def runs_of(numbered: Numbered, size: int, kind: type[Run] = Run) -> Iterator[Run]:
+    """The runs of numbers, in order of timeline and position; they may be of a kind of their own."""
     for timeline, numbers in sorted(numbered.items()):
         for first, last in numbers.intervals:
-            yield Run(WalSegment(timeline, first, size), WalSegment(timeline, last, size))
+            begin = WalSegment(timeline, first, size)
+            yield kind(begin, begin if first == last else WalSegment(timeline, last, size))
 
 
 def subtract(these: Numbered, those: Numbered) -> Numbered:

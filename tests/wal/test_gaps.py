@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +13,7 @@ from pgproof.errors import WalGap
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
 from pgproof.wal.gaps import Gap, GapReport, check_gaps, describe, recovery_paths
-from pgproof.wal.runs import Numbers, Run, by_timeline, subtract
+from pgproof.wal.runs import Numbered, Numbers, Run, by_timeline, subtract
 from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON, entry
 from tests.wal.listings import SIZE, at, catalog, listing, name, source
@@ -215,10 +214,8 @@ class TestExpired:
     """Retention removes what lies between an old backup and the recovery windows: that is no gap."""
 
     @staticmethod
-    def before_7(missing: Sequence[Run]) -> Iterator[Run]:
-        for run in missing:
-            if run.first.number < 7:
-                yield Run(run.first, WalSegment(1, min(6, run.last.number), SIZE))
+    def before_7(missing: Numbered) -> Numbered:
+        return {1: missing[1] & Numbers(range(7))}
 
     def test_expired_is_no_gap(self) -> None:
         report = check_gaps(catalog(A, B), listing({3, 7, 8}), None, self.before_7)
@@ -232,10 +229,10 @@ class TestExpired:
         assert gaps(report) == [name(8)]
 
     def test_only_what_is_missing_is_asked_for(self) -> None:
-        asked: list[Sequence[Run]] = []
-        check_gaps(catalog(A), listing({3, 5}), None, lambda missing: asked.append(missing) or ())
-        assert asked == [(Run(WalSegment(1, 4, SIZE), WalSegment(1, 4, SIZE)),)]
-        check_gaps(catalog(A), listing({3, 4}), None, lambda missing: asked.append(missing) or ())
+        asked: list[Numbered] = []
+        check_gaps(catalog(A), listing({3, 5}), None, lambda missing: asked.append(missing) or {})
+        assert asked == [{1: Numbers([4])}]
+        check_gaps(catalog(A), listing({3, 4}), None, lambda missing: asked.append(missing) or {})
         assert len(asked) == 1
 
 

@@ -17,7 +17,7 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import ExpireFacts, plan_expire
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.archive import WalListing, listing_of, runs_between, segments_between
-from pgproof.wal.check import expired_runs
+from pgproof.wal.check import expired_of
 from pgproof.wal.gaps import check_gaps
 from pgproof.wal.lsn import LSN
 from pgproof.wal.runs import Numbers, Run, by_timeline, intersect, runs_of, subtract
@@ -196,7 +196,7 @@ def test_the_check_with_runs_agrees_with_the_enumerating_one(
         archive.listing,
         None,
         lambda missing: (
-            expired_runs(bounds, archive.catalog, archive.listing, missing, now) if retained else ()
+            expired_of(bounds, archive.catalog, archive.listing, missing, now) if retained else {}
         ),
     )
     assert oracle.answer_of(report) == oracle.check(archive, None)
