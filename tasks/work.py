@@ -6,8 +6,10 @@ environment, from files or from Prefect blocks.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -41,6 +43,12 @@ class Work:
     def archive(self) -> Archive:
         return find_archive(self.repository, self.cluster)
 
+    @property
+    def copies(self) -> dict[str, Callable[[], Repository]]:
+        """How to open each other repository that gets the cluster's WAL."""
+        configs = self.config.copies_of(self.cluster)
+        return {name: functools.partial(_open, config) for name, config in configs.items()}
+
 
 def open_work(cluster: str, config: str | None = None) -> Work:
     """Read the configuration, and open the cluster's repository.
@@ -53,11 +61,15 @@ def open_work(cluster: str, config: str | None = None) -> Work:
     chosen = _with_secrets(loaded.cluster(cluster), _PASSWORD)
     settings = loaded.repository_of(chosen)
     blocks = tuple(_blocks(settings, ("credentials", *_REPOSITORY)).values())
+    return Work(loaded, chosen, _open(settings), blocks)
+
+
+def _open(settings: RepositoryConfig) -> Repository:
     settings = _with_secrets(settings, _REPOSITORY)
     credentials = None
     if settings.credentials is not None and settings.credentials.startswith(_BLOCK):
         credentials = read_credentials(settings.credentials)
-    return Work(loaded, chosen, open_repository(settings, credentials), blocks)
+    return open_repository(settings, credentials)
 
 
 def now() -> datetime:

@@ -122,6 +122,14 @@ class ObjectStore:
                 for meta in batch:
                     yield _info(meta["path"], meta)
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """The names right below a prefix under which there are objects, without looking at these."""
+        import obstore
+
+        with self._mapped(prefix):
+            found = obstore.list_with_delimiter(self._reader, prefix=prefix.rstrip("/"))
+            yield from (path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+
     def head(self, key: str) -> ObjectInfo:
         import obstore
 

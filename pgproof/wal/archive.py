@@ -225,6 +225,16 @@ def find_key(archive: Archive, name: str) -> str:
     raise ObjectMissing(f'WAL file "{name}" is not in the archive "{archive.store.url}"')
 
 
+def find_part(archive: Archive, segment: WalSegment) -> ReceivedPart | None:
+    """The received part of a segment that reaches furthest; None when there is none."""
+    prefix = f"{archive.layout.received}{segment.timeline:08X}/"
+    parts = [
+        ReceivedPart.parse(archive.layout, info.key, segment.size) for info in archive.store.list(prefix)
+    ]
+    own = (part for part in parts if part is not None and part.segment == segment)
+    return max(own, key=lambda part: part.end, default=None)
+
+
 def runs_between(history: TimelineHistory, first: WalSegment, last_lsn: int) -> list[Run]:
     """The segments that a recovery along a timeline reads, in order.
 
@@ -308,6 +318,16 @@ def _continues(listing: WalListing, history: TimelineHistory, segment: WalSegmen
         return True
     before = WalSegment(history.timeline_at(segment.start - 1), segment.number - 1, segment.size)
     return segment.start == end and before in listing
+
+
+def present_between(
+    listing: WalListing, history: TimelineHistory, first: WalSegment, last_lsn: int
+) -> list[WalSegment]:
+    """The segments of ``segments_between`` that are there, archived or received."""
+    part = received_on(listing, history)
+    there = part.segment if part else None
+    wanted = segments_between(history, first, last_lsn)
+    return [segment for segment in wanted if segment in listing or segment == there]
 
 
 def require(

@@ -79,15 +79,17 @@ def test_invariant_6_source_of_another_system_identifier(shared: Source) -> None
 
 
 def test_archive_without_any_backup(shared: Source) -> None:
-    """WAL alone: nothing can be recovered, and nothing is called a gap."""
+    """WAL alone: nothing can be recovered, and nothing is called a gap; that must not look like an archive in order."""
     path = shared.repository_path / shared.archive.layout.backups.rstrip("/")
     path.rename(shared.root / "aside")
     try:
         found = check(shared)
+        code, out, _ = answer(shared, "wal", "check", "main")
     finally:
         (shared.root / "aside").rename(path)
-    assert found.ok
+    assert found.findings == ("there is no backup: nothing can be recovered from WAL alone",)
     assert found.report.windows == ()
+    assert (code, out.splitlines()[0]) == (1, "nothing can be recovered: there is no backup")
     assert found.report.segments > 0
 
 
