@@ -37,7 +37,8 @@ class ReceivedPart:
     def parse(cls, layout: Layout, key: str, segment_size: int) -> ReceivedPart | None:
         """The part that an object below ``received/`` is; None when it is none, or not where it belongs."""
         name = part_name(layout, key)
-        if name is None or int(name[16:], 16) >= 0x1_0000_0000 // segment_size:
+        foreign = not key.endswith(SUFFIXES)
+        if name is None or foreign or int(name[16:], 16) >= 0x1_0000_0000 // segment_size:
             return None
         segment = WalSegment.parse(name, segment_size)
         offset = int(without_suffix(key)[-8:], 16)
