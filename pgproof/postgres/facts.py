@@ -82,6 +82,11 @@ class ServerFacts:
         return self.version // 10000
 
     @property
+    def follows(self) -> bool:
+        """A standby that leaves archiving to its primary: its archiver's statistics are of another time."""
+        return self.in_recovery and self.settings.get("archive_mode") != "always"
+
+    @property
     def archiving(self) -> bool:
         """Whether the server is set to archive at all."""
         command = self.settings.get("archive_command", "")

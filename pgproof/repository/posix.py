@@ -126,7 +126,7 @@ class PosixStore:
                     yield ObjectInfo(prefix + entry.name, found.st_size, found.st_mtime)
 
     def children(self, prefix: str) -> Iterator[str]:
-        """The names right below a prefix under which there are objects, without looking at these."""
+        """The names right below a prefix under which there are objects, without listing all of these."""
         with self._mapped(prefix), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in list(os.scandir(self._path(prefix.rstrip("/")))):
                 if entry.is_dir() and next(self._walk(Path(entry.path), ""), None) is not None:

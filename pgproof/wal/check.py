@@ -236,19 +236,14 @@ def _damaged(archive: Archive, report: GapReport) -> tuple[tuple[str, str], ...]
 
 
 def _failing(facts: ServerFacts | None) -> str:
-    if facts is None or not facts.archiver.failing or _follows(facts):
+    if facts is None or not facts.archiver.failing or facts.follows:
         return ""
     return f"{facts.archiver.last_failed} failed at {facts.archiver.last_failed_at:%F %T%z}"
 
 
-def _follows(facts: ServerFacts) -> bool:
-    """Whether it is a standby that leaves archiving to its primary: its archiver's statistics are old."""
-    return facts.in_recovery and facts.settings.get("archive_mode") != "always"
-
-
 def _stalled(report: GapReport, facts: ServerFacts | None, grace: float) -> str:
     """Why nothing arrives any more although the source has finished segments; empty when WAL arrives."""
-    if facts is None or report.in_flight < 2 or _follows(facts):  # the current one is always in flight
+    if facts is None or report.in_flight < 2 or facts.follows:  # the current one is always in flight
         return ""
     waiting = f"{report.in_flight} segments are in flight"
     if not facts.archiving:

@@ -256,7 +256,7 @@ def _handed_over_next(missing: Numbered, source: ServerFacts | None) -> Numbered
     The archiver hands over the oldest segment first (``pgarch_readyXlog``), so that one which it has not
     reported as archived will still come, although a newer one is there already.
     """
-    if source is None or not source.archiving or source.timeline not in missing:
+    if source is None or source.follows or not source.archiving or source.timeline not in missing:
         return {}
     name = source.archiver.last_archived or ""
     acknowledged = _acknowledged(source)
@@ -277,7 +277,7 @@ def _acknowledged(source: ServerFacts | None) -> WalSegment | None:
     name = source.archiver.last_archived if source else None
     if source is None or name is None or not SEGMENT_NAME.fullmatch(name[:24]) or name.endswith(".partial"):
         return None
-    if source.in_recovery and source.settings.get("archive_mode") != "always":
+    if source.follows:
         return None  # what a standby once archived as a primary says nothing of today
     return WalSegment.parse(name[:24], source.segment_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -88,6 +89,27 @@ class TestSource:
         assert gaps(report) == [name(8)]
         assert report.windows[0].end == at(8)
 
+    def test_several_are_stored_at_once_and_a_newer_one_was_faster(self) -> None:
+        """The archiver hands over the oldest first: what it has not reported yet is on its way."""
+        archiving = {"archive_mode": "on", "archive_command": "x"}
+        found = listing({3, 4, 6, 7})
+        facts = replace(source(8.5, archived=name(4)), settings=archiving)
+        report = check_gaps(catalog(A), found, facts)
+        assert report.ok
+        assert windows(report) == [("A", 1, "0/301000", "0/500000")]
+        assert (report.windows[0].broken_by, report.in_flight, report.lag) == (None, 2, int(3.5 * SIZE))
+        passed = replace(source(8.5, archived=name(6)), settings=archiving)
+        assert gaps(check_gaps(catalog(A), found, passed)) == [name(5)]
+        assert gaps(check_gaps(catalog(A), found, source(8.5, archived=name(4)))) == [name(5)]
+
+    def test_what_a_standby_archived_as_a_primary_says_nothing(self) -> None:
+        facts = source(9, archived=name(8), in_recovery=True)
+        assert check_gaps(catalog(A), listing(range(3, 8)), facts).ok
+        always = replace(facts, settings={"archive_mode": "always", "archive_command": "x"})
+        assert gaps(check_gaps(catalog(A), listing(range(3, 8)), always)) == [name(8)]
+        stale = replace(facts, settings={"archive_mode": "on", "archive_command": "x"})
+        assert gaps(check_gaps(catalog(A), listing({3, 4, 6}), stale)) == [name(5)]
+
     @pytest.mark.parametrize("archived", [f"{name(9)}.partial", "00000002.history", None, "gibberish"])
     def test_acknowledged_files_that_are_no_segment(self, archived: str | None) -> None:
         assert check_gaps(catalog(A), listing(range(3, 8)), source(9, archived=archived)).ok
@@ -160,6 +182,15 @@ class TestForks:
         found = listing(range(3, 100), {5}, t2="1 5.5")
         report = check_gaps(catalog(A), found, source(7.5, timeline=2))
         assert (report.lag, report.in_flight) == (int(1.5 * SIZE), 2)
+
+    def test_timeline_without_its_history(self) -> None:
+        found = listing(range(3, 8), range(5, 9))
+        report = check_gaps(catalog(A), found, None)
+        assert (report.without_history, report.ok) == ((2,), False)
+        assert check_gaps(
+            catalog(A), replace(found, numbers={2: found.numbers[2]}), None
+        ).without_history == (2,)
+        assert check_gaps(catalog(), listing((), (), range(5, 9)), None).without_history == ()
 
     def test_source_without_its_history(self) -> None:
         report = check_gaps(catalog(A), listing(range(3, 8)), source(9, timeline=2))
