@@ -193,8 +193,9 @@ def main() -> None:
     print(f"|---|{'--:|' * len(columns)}")
     for case, found in medians.items():
         print(
-            f"| {case} | {found['segments']:,} | {found['windows']} | {found['gaps']:,} | {found['list']:.2f} "
-            f"| {found['check']:.3f} | {found['seconds']:.2f} | {found['cpu']:.2f} | {found['made']:.2f} | {found['peak'] / 1e6:.0f} |"
+            f"| {case} | {found['segments']:,} | {found['windows']} | {found['gaps']:,} "
+            f"| {found['list']:.2f} | {found['check']:.3f} | {found['seconds']:.2f} "
+            f"| {found['cpu']:.2f} | {found['made']:.2f} | {found['peak'] / 1e6:.0f} |"
         )
 
 
