@@ -174,7 +174,9 @@ def check_wal(
         stalled=_stalled(report, facts, grace),
         slots=slots,
         slot=cluster.wal.slot,
-        copies=check_copies(archive, report, copies, at, grace) if copies and at else (),
+        copies=check_copies(archive, report, listing.segment_size, copies, at, grace)
+        if copies and at
+        else (),
         other_systems=tuple(system for system in systems if system != archive.system_identifier),
         no_backup=not catalog.entries,
     )

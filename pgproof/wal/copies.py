@@ -56,24 +56,32 @@ class CopyCheck:
 
 
 def check_copies(
-    archive: Archive, report: GapReport, copies: Mapping[str, OpenCopy], now: datetime, grace: float
+    archive: Archive,
+    report: GapReport,
+    segment_size: int,
+    copies: Mapping[str, OpenCopy],
+    now: datetime,
+    grace: float,
 ) -> tuple[CopyCheck, ...]:
     """Compare each copy with the main repository.
 
     Args:
         archive: the main one.
         report: of its gap check.
+        segment_size: of the cluster, in bytes.
         copies: how to open each, by name.
         now: aware, by a clock that agrees with the store's.
         grace: seconds within which a copy may still get what the main repository has.
     """
-    return tuple(_check(archive, report, name, opened, now, grace) for name, opened in copies.items())
+    before = now.timestamp() - grace
+    return tuple(
+        _check(archive, report, segment_size, name, opened, before) for name, opened in copies.items()
+    )
 
 
 def _check(
-    archive: Archive, report: GapReport, name: str, opened: OpenCopy, now: datetime, grace: float
+    archive: Archive, report: GapReport, size: int, name: str, opened: OpenCopy, before: float
 ) -> CopyCheck:
-    size = report.needed[0].first.size if report.needed else 16 << 20
     try:
         copy = opened().archive(archive.layout.cluster, archive.system_identifier)
         listing = list_wal(copy, size)
@@ -81,7 +89,6 @@ def _check(
         return CopyCheck(name, error=f"{error.fact}. {error.detail}".strip())
     lacks = tuple(runs_of(subtract(by_timeline(report.needed), listing.numbers), size, Gap))
     fills = tuple(runs_of(intersect(by_timeline(report.gaps), listing.numbers), size, Gap))
-    before = now.timestamp() - grace
     overdue = any(_stored_at(archive, gap) < before for gap in lacks[:_LOOKED_AT])
     return CopyCheck(name, lacks, fills, overdue)
 
