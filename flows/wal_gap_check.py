@@ -32,15 +32,12 @@ def refuse_gaps(cluster: str, found: WalCheck) -> None:
     """Fail the run when the archive is not whole, so that its alert goes out.
 
     Raises:
-        WalGap: with the first gap or damaged segment.
+        WalGap: with every finding.
     """
     if found.ok:
         return
-    faults = [f"{gap} missing" for gap in found.report.gaps]
-    faults += [f"{name} damaged: {fault}" for name, fault in found.report.damaged]
-    faults += [f"the archiver is failing: {found.archiver_failing}"] if found.archiver_failing else []
     raise WalGap(
         f'the WAL archive of cluster "{cluster}" is not whole',
-        "; ".join(faults) + ".",
+        "; ".join(found.findings) + ".",
         f"pgproof wal check {cluster}; then pgproof backup {cluster}",
     )

@@ -13,7 +13,7 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import describe
+from pgproof.wal.gaps import DESCRIBED, describe
 from tasks.base_backup import TakenBackup
 from tasks.validation import StoredProof
 
@@ -83,7 +83,7 @@ def show_wal(cluster: str, found: WalCheck) -> None:
         ("lost if the source died now", f"**{rpo}**"),
     ]
     text += ["", markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
-    text.append(markdown_table(("backup", "timeline", "LSN", "state"), describe(report)))
+    text.append(markdown_table(DESCRIBED, describe(report)))
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
 
 
@@ -93,7 +93,9 @@ def verdict_of(found: WalCheck) -> str:
     parts = [count(len(report.gaps), "gap")] if report.gaps else []
     parts += [count(len(report.damaged), "damaged segment")] if report.damaged else []
     parts += ["the archiver is failing"] if found.archiver_failing else []
-    return ", ".join(parts) or "no gap"
+    parts += ["no backup"] if found.no_backup else []
+    parts += ["RPO breached"] if found.rpo_breached else []
+    return ", ".join(parts) or ("no gap" if found.ok else count(len(found.findings), "finding"))
 
 
 def show_proof(cluster: str, stored: StoredProof) -> None:

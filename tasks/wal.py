@@ -13,4 +13,4 @@ from tasks.work import open_work
 def check_wal_archive(cluster: str, config: str | None = None, content: bool = False) -> WalCheck:
     """Look for gaps along every timeline, and measure how far the archive is behind the source."""
     work = open_work(cluster, config)
-    return check_wal(work.cluster, work.archive, content=content)
+    return check_wal(work.cluster, work.archive, content=content, copies=work.copies)

@@ -6,8 +6,10 @@ environment, from files or from Prefect blocks.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -40,6 +42,12 @@ class Work:
     @property
     def archive(self) -> Archive:
         return find_archive(self.repository, self.cluster)
+
+    @property
+    def copies(self) -> dict[str, Callable[[], Repository]]:
+        """How to open each other repository that gets the cluster's WAL."""
+        configs = self.config.copies_of(self.cluster)
+        return {name: functools.partial(open_with_blocks, config) for name, config in configs.items()}
 
 
 def open_work(cluster: str, config: str | None = None) -> Work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,11 @@ class Session:
 
     def archive(self, cluster: ClusterConfig) -> Archive:
         return find_archive(self.repository(cluster), cluster)
+
+    def copies(self, cluster: ClusterConfig) -> dict[str, Callable[[], Repository]]:
+        """How to open each other repository that gets the cluster's WAL."""
+        configs = self.config.copies_of(cluster)
+        return {name: functools.partial(open_repository, config) for name, config in configs.items()}
 
     def show(self, content: Any, page: Callable[[Console], None]) -> None:
         """Answer with JSON or with a page."""
@@ -89,7 +95,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table that copies and pastes well."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column in ("backup", "state", "LSN"))
+        made.add_column(column, overflow="fold", no_wrap=column in ("backup", "state", "LSN", "UTC"))
     for row in rows:
         made.add_row(*row)
     return made

@@ -29,12 +29,14 @@ _SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class ArchiverFacts:
-    """``pg_stat_archiver``: what the server's archiver last did."""
+    """``pg_stat_archiver``: what the server's archiver last did, and how many files wait for it since when."""
 
     last_archived: str | None
     last_archived_at: datetime | None
     last_failed: str | None
     last_failed_at: datetime | None
+    ready: int | None = None
+    ready_since: datetime | None = None
 
     @property
     def failing(self) -> bool:
@@ -73,10 +75,16 @@ class ServerFacts:
     role: RoleFacts
     clock: datetime
     settings: dict[str, str] = field(default_factory=dict)
+    next_xid: int | None = None  # every transaction before it has ended (xmax of pg_current_snapshot)
 
     @property
     def major(self) -> int:
         return self.version // 10000
+
+    @property
+    def follows(self) -> bool:
+        """A standby that leaves archiving to its primary: its archiver's statistics are of another time."""
+        return self.in_recovery and self.settings.get("archive_mode") != "always"
 
     @property
     def archiving(self) -> bool:
@@ -95,12 +103,18 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
     version = connection.info.server_version
     check_supported(version)
     row = connection.execute(
+        # pg_control has the timeline of the last checkpoint: after a promotion that is still the old one
         """SELECT version(), (SELECT system_identifier FROM pg_control_system()),
-                  (SELECT timeline_id FROM pg_control_checkpoint()), pg_is_in_recovery(),
+                  CASE WHEN NOT pg_is_in_recovery()
+                       THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+                       ELSE coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                                     (SELECT timeline_id FROM pg_control_checkpoint())) END,
+                  pg_is_in_recovery(),
                   (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),
-                  CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                  CASE WHEN pg_is_in_recovery()
+                       THEN coalesce(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')
                        ELSE pg_current_wal_insert_lsn() END::text,
-                  clock_timestamp()"""
+                  clock_timestamp(), pg_snapshot_xmax(pg_current_snapshot())::text::bigint"""
     ).fetchone()
     assert row is not None
     sizes = connection.execute(
@@ -126,17 +140,26 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
         archiver=read_archiver(connection),
         role=_read_role(connection),
         settings=dict(settings),
+        next_xid=row[7],
     )
 
 
 def read_archiver(connection: psycopg.Connection) -> ArchiverFacts:
-    """Look at ``pg_stat_archiver``."""
+    """Look at ``pg_stat_archiver``, and where the role may (pg_monitor) at the files that wait."""
     row = connection.execute(
         """SELECT last_archived_wal, last_archived_time, last_failed_wal, last_failed_time
              FROM pg_stat_archiver"""
     ).fetchone()
     assert row is not None
-    return ArchiverFacts(*row)
+    may = connection.execute(
+        "SELECT has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'execute')"
+    ).fetchone()
+    waiting = None
+    if may is not None and may[0]:
+        waiting = connection.execute(
+            "SELECT count(*), min(modification) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'"
+        ).fetchone()
+    return ArchiverFacts(*row, *(waiting or (None, None)))
 
 
 def _read_role(connection: psycopg.Connection) -> RoleFacts:

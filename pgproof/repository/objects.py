@@ -122,6 +122,16 @@ class ObjectStore:
                 for meta in batch:
                     yield _info(meta["path"], meta)
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """The names right below a prefix under which there are objects, without listing all of these."""
+        import obstore
+
+        with self._mapped(prefix):
+            found = obstore.list_with_delimiter(self._reader, prefix=prefix.rstrip("/"))
+        for path in found["common_prefixes"]:  # some stores keep one without objects, as a directory
+            if next(self.list(path), None) is not None:
+                yield path.rstrip("/").rsplit("/", 1)[-1]
+
     def head(self, key: str) -> ObjectInfo:
         import obstore
 

@@ -193,7 +193,11 @@ class Repository:
 
     def system_identifiers(self, cluster: str) -> list[int]:
         """Every system identifier that has objects under a cluster's name."""
-        found = {info.key.split("/")[1] for info in self.store.list(f"{cluster}/")}
+        children = getattr(self.store, "children", None)  # a listing would go through all WAL
+        if children is not None:
+            found = set(children(f"{cluster}/"))
+        else:
+            found = {info.key.split("/")[1] for info in self.store.list(f"{cluster}/")}
         return sorted(int(text) for text in found if text.isdigit())
 
 

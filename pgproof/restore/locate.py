@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
+from pgproof.errors import ObjectMissing
 from pgproof.repository.repository import Archive
-from pgproof.wal.archive import WalListing
+from pgproof.wal.archive import find_key, find_part
 from pgproof.wal.fetch import fetch
 from pgproof.wal.lsn import LSN
-from pgproof.wal.records import CommitRecord, RestorePoint, read_records
+from pgproof.wal.records import CommitRecord, QuietPoint, Record, RestorePoint, read_records
 from pgproof.wal.segment import WalSegment
 
-_LOOK_BACK = 64  # segments without any commit that are read before giving up
+LOOK_BACK = 64  # segments without any commit that are read before giving up
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +39,61 @@ class WalReader:
     def __init__(self, archive: Archive, bin_directory: Path) -> None:
         self._archive, self._bin = archive, bin_directory
 
-    def records(
-        self, *segments: WalSegment, rmgrs: tuple[str, ...] = ("Transaction",)
-    ) -> list[CommitRecord | RestorePoint]:
-        """The records of segments in a row; one that continues after the last is left out."""
+    def records(self, *segments: WalSegment, rmgrs: tuple[str, ...] = ("Transaction",)) -> list[Record]:
+        """The records of segments in a row; one that continues after the last is left out.
+
+        The last one may be a received part: it is read as far as it was received.
+        """
         first, last = segments[0], segments[-1]
         with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as text:
-            directory = Path(text)
+            directory, end = Path(text), last.end
             for segment in segments:  # all under the timeline that pg_waldump is told
-                fetch(self._archive, segment.name, directory / segment.on(last.timeline).name)
-            return list(read_records(self._bin, directory, first.start, last.end, last.timeline, rmgrs))
+                end = self._bring(segment, directory / segment.on(last.timeline).name)
+            return list(read_records(self._bin, directory, first.start, end, last.timeline, rmgrs))
+
+    def _bring(self, segment: WalSegment, path: Path) -> LSN:
+        """Fetch a segment, or else what was received of it; the LSN up to which it holds WAL."""
+        try:
+            find_key(self._archive, segment.name)
+        except ObjectMissing:
+            part = find_part(self._archive, segment)
+            if part is None:
+                raise
+            with open(path, "wb") as file:
+                file.writelines(self._archive.open(part.key))
+            return part.end
+        fetch(self._archive, segment.name, path)
+        return segment.end
 
     def commits(self, segment: WalSegment) -> list[CommitRecord]:
         """The commits of one segment that carry a time."""
-        records = self.records(segment)
-        return [r for r in records if isinstance(r, CommitRecord) and r.committed and r.time is not None]
+        return _timed(self.records(segment))
 
-    def newest_commit(self, listing: WalListing, newest: WalSegment) -> CommitRecord | None:
-        """The newest commit in the archive, looking back from a segment."""
-        for back in range(_LOOK_BACK):
-            if newest.number < back:
-                break
-            segment = WalSegment(newest.timeline, newest.number - back, newest.size)
-            if segment not in listing:
-                break
+    def newest_commit(self, segments: Iterable[WalSegment]) -> CommitRecord | None:
+        """The newest commit by LSN, for its time may be older than that of one before it: clocks jump.
+
+        Args:
+            segments: that are there, the newest first.
+        """
+        for segment in islice(segments, LOOK_BACK):
             if commits := self.commits(segment):
                 return commits[-1]
         return None
+
+    def newest(self, segments: Iterable[WalSegment]) -> tuple[CommitRecord | None, QuietPoint | None]:
+        """The newest commit, and the newest quiet point of the segments that were read for it.
+
+        Args:
+            segments: that are there, the newest first.
+        """
+        quiet: QuietPoint | None = None
+        for segment in islice(segments, LOOK_BACK):
+            records = self.records(segment, rmgrs=("Transaction", "Standby"))
+            points = [record for record in records if isinstance(record, QuietPoint)]
+            quiet = quiet or (points[-1] if points else None)
+            if commits := _timed(records):
+                return commits[-1], quiet
+        return None, quiet
 
     def locate_time(self, segments: Sequence[WalSegment], time: datetime) -> Located | None:
         """The first commit after a time, by bisection over segments (commit times rise with the LSN).
@@ -100,3 +129,7 @@ class WalReader:
                 elif kind == "name" and isinstance(record, RestorePoint) and record.name == value:
                     return Located(record.lsn, record.time)
         return None
+
+
+def _timed(records: Iterable[Record]) -> list[CommitRecord]:
+    return [r for r in records if isinstance(r, CommitRecord) and r.committed and r.time is not None]

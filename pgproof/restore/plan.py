@@ -20,7 +20,14 @@ from pgproof.errors import (
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
-from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
+from pgproof.wal.archive import (
+    WalListing,
+    end_of_path,
+    present_between,
+    received_on,
+    require,
+    segments_between,
+)
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -241,7 +248,7 @@ def _locate(
             on_path[index].record.timeline, on_path[index].record.stop_lsn, listing.segment_size
         )
         until = on_path[index + 1].record.stop_lsn if index + 1 < len(on_path) else end
-        present = [s for s in segments_between(history, start, until) if s in listing]
+        present = present_between(listing, history, start, until)
         located = reader.locate_record(present, target.kind, target.value)
         if located is not None and located.lsn >= on_path[index].record.stop_lsn:
             return located
@@ -257,10 +264,10 @@ def _locate_time(
     end: LSN,
 ) -> Located:
     before = [entry.record for entry in on_path if entry.record.stopped_at <= target.time]
-    present = [s for s in segments_between(history, before[-1].last_segment, end) if s in listing]
+    present = present_between(listing, history, before[-1].last_segment, end)
     located = reader.locate_time(present, target.time)
     if located is None:
-        newest = reader.newest_commit(listing, present[-1]) if present else None
+        newest = reader.newest_commit(reversed(present))
         raise _outside(
             target,
             on_path[0].record,
@@ -305,6 +312,7 @@ def _choose(
         candidates += [
             (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
         ]
+    received = received_on(listing, history)
     faults: dict[str, WalGap | NoBackup] = {}
     for entry, reason in candidates:
         record = entry.record
@@ -316,7 +324,8 @@ def _choose(
         try:
             catalog.chain(record.label)  # what it builds on must be there, too
             wanted = segments_between(history, record.first_segment, reach)
-            segments = require(listing, wanted, f"from backup {record.label} to {target}")
+            part = received if received and reach <= received.end else None
+            segments = require(listing, wanted, f"from backup {record.label} to {target}", part)
         except (WalGap, NoBackup) as error:
             faults[record.label] = error
             continue

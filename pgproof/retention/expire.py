@@ -3,7 +3,8 @@
 Write order (invariant 5: record, then data):
 
 1. each expired backup, incremental ones before those they build on: its ``backup.json``, then its data;
-2. WAL, oldest first: no backup that is still listed needs it by now;
+2. WAL, oldest first: no backup that is still listed needs it by now; received parts; damaged objects that
+   a repair kept aside;
 3. data of torn backups, those that a crash left without a record.
 
 A crash anywhere leaves backups that are complete, data that no record lists (torn: the next expire removes
@@ -26,9 +27,8 @@ from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
-from pgproof.retention.window import wal_name
 from pgproof.timelines.history import TimelineHistory
-from pgproof.wal.archive import read_history
+from pgproof.wal.archive import read_history, wal_name
 from pgproof.wal.segment import HISTORY_NAME
 
 _LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
@@ -59,11 +59,14 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
         WrongSystem: a record belongs to another system identifier.
     """
     catalog = read_catalog(archive)
+    received = tuple(archive.store.list(archive.layout.received))
     wal = tuple(archive.store.list(archive.layout.wal))
+    damaged = tuple(archive.store.list(archive.layout.damaged))
     torn = tuple(info for label in catalog.torn for info in archive.store.list(archive.layout.backup(label)))
     holds = (read_hold(archive, label) for label in catalog.torn)
     held = frozenset(hold.label for hold in holds if hold is not None and hold.active(now))
-    return ExpireFacts(catalog, wal, _histories(archive, wal), policy, now, archive.layout, torn, held)
+    histories = _histories(archive, wal)
+    return ExpireFacts(catalog, wal, histories, policy, now, archive.layout, torn, held, received, damaged)
 
 
 def _histories(archive: Archive, wal: Sequence[ObjectInfo]) -> dict[int, TimelineHistory]:
@@ -102,13 +105,13 @@ def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
         _check_backup(archive, plan, label)
         archive.store.delete(archive.layout.backup_record(label))
         freed += _remove_data(archive, label, lease)
-    freed += _remove(archive, plan.remove_wal, lease)
+    freed += _remove(archive, plan.remove_objects, lease)
     for label in plan.torn:
         if _has_record(archive, label):
             raise _out_of_date(f'Torn backup "{label}" has a backup record by now.')
         freed += _remove_data(archive, label, lease)
     _remove_empty_directories(archive, plan)
-    return ExpireResult(plan.remove_backups, plan.torn, len(plan.remove_wal), freed)
+    return ExpireResult(plan.remove_backups, plan.torn, len(plan.remove_objects), freed)
 
 
 def _check_plan(archive: Archive, plan: ExpirePlan) -> None:
@@ -117,7 +120,8 @@ def _check_plan(archive: Archive, plan: ExpirePlan) -> None:
         raise WrongSystem(
             f'the expire plan belongs to "{plan.root}"', f'The archive is "{archive.layout.root}".'
         )
-    foreign = [info.key for info in plan.remove_wal if not info.key.startswith(archive.layout.wal)]
+    places = (archive.layout.wal, archive.layout.received, archive.layout.damaged)
+    foreign = [info.key for info in plan.remove_objects if not info.key.startswith(places)]
     foreign += [label for label in (*plan.remove_backups, *plan.torn) if not _LABEL.fullmatch(label)]
     if foreign:
         raise PermanentError(
@@ -183,7 +187,7 @@ def _remove_empty_directories(archive: Archive, plan: ExpirePlan) -> None:
     remove = getattr(archive.store, "remove_empty_directories", None)
     if remove is None:
         return
-    prefixes = {info.key.rpartition("/")[0] + "/" for info in plan.remove_wal}
+    prefixes = {info.key.rpartition("/")[0] + "/" for info in plan.remove_objects}
     prefixes |= {archive.layout.backup(label) for label in (*plan.remove_backups, *plan.torn)}
     for prefix in sorted(prefixes):
         remove(prefix)

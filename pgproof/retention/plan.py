@@ -23,9 +23,12 @@ from pgproof.retention.policy import (
     newest_proven,
     why_not,
 )
-from pgproof.retention.window import Need, Window, find_windows, unneeded, wal_name, wal_needs
+from pgproof.retention.window import Need, WalNeeds, find_windows, unneeded, wal_needs
 from pgproof.timelines.history import TimelineHistory, leaves
+from pgproof.wal.archive import part_name, wal_name
 from pgproof.wal.lsn import LSN
+
+DAMAGED_KEPT = timedelta(days=30)  # what a repair replaced: long enough to find out what damaged it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ExpireFacts:
         layout: of the archive.
         torn: the objects of the catalog's torn backups, for their sizes.
         held: labels that a hold names and that may have no record.
+        received: every object below ``received/``.
+        damaged: every object below ``damaged/``.
     """
 
     catalog: Catalog
@@ -51,11 +56,14 @@ class ExpireFacts:
     layout: Layout
     torn: tuple[ObjectInfo, ...] = ()
     held: frozenset[str] = frozenset()
+    received: tuple[ObjectInfo, ...] = ()
+    damaged: tuple[ObjectInfo, ...] = ()
 
     @property
     def timelines(self) -> set[int]:
         """Every timeline that has WAL, a history or a backup."""
-        names = (wal_name(self.layout, info.key) for info in self.wal)
+        names = [wal_name(self.layout, info.key) for info in self.wal]
+        names += [part_name(self.layout, info.key) for info in self.received]
         backups = {entry.record.timeline for entry in self.catalog.entries}
         return {int(name[:8], 16) for name in names if name} | set(self.histories) | backups
 
@@ -98,6 +106,8 @@ class ExpirePlan:
         torn_backups: whose data is removed.
         proven: the proven backup that makes the others unnecessary.
         warnings: what whoever keeps the backups should look into.
+        remove_received: received parts of segments that are archived whole, or that nothing needs.
+        remove_damaged: damaged objects that a repair kept aside, once they are old.
     """
 
     root: str
@@ -108,6 +118,13 @@ class ExpirePlan:
     torn_backups: tuple[TornBackup, ...] = ()
     proven: str | None = None
     warnings: tuple[str, ...] = ()
+    remove_received: tuple[ObjectInfo, ...] = ()
+    remove_damaged: tuple[ObjectInfo, ...] = ()
+
+    @property
+    def remove_objects(self) -> tuple[ObjectInfo, ...]:
+        """All but backups, in the order of removal."""
+        return (*self.remove_wal, *self.remove_received, *self.remove_damaged)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -126,11 +143,11 @@ class ExpirePlan:
         """Bytes that the plan frees in the repository."""
         backups = sum(verdict.stored_size for verdict in self.expired)
         torn = sum(backup.stored_size for backup in self.torn_backups)
-        return backups + torn + sum(info.size for info in self.remove_wal)
+        return backups + torn + sum(info.size for info in self.remove_objects)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.remove_backups or self.remove_wal or self.torn_backups)
+        return not (self.remove_backups or self.remove_objects or self.torn_backups)
 
 
 def plan_expire(facts: ExpireFacts) -> ExpirePlan:
@@ -144,30 +161,91 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
     if not catalog.entries:
         torn, warnings = _plan_torn(facts, ())
         warnings = ("there is no backup; all WAL is kept", *warnings)
-        return ExpirePlan(facts.layout.root, facts.now, torn_backups=torn, warnings=warnings)
+        return ExpirePlan(
+            facts.layout.root,
+            facts.now,
+            torn_backups=torn,
+            warnings=warnings,
+            remove_damaged=_old_damaged(facts),
+        )
+    kept = decide(catalog, facts.timelines, facts.histories, facts.policy, facts.now)
+    torn, torn_warnings = _plan_torn(facts, kept.entries)
+    sizes = sorted({entry.record.segment_size for entry in kept.entries})
+    return ExpirePlan(
+        root=facts.layout.root,
+        now=facts.now,
+        verdicts=_verdicts(catalog, kept.reasons, kept.proven),
+        remove_backups=_removal_order(catalog, kept.reasons, kept.chains),
+        remove_wal=unneeded(facts.layout, facts.wal, sizes, kept.wal),
+        torn_backups=torn,
+        proven=kept.proven,
+        warnings=(*_warnings(kept), *kept.doubts, *_unknown_names(facts), *torn_warnings),
+        remove_received=_old_received(facts, sizes, kept.wal),
+        remove_damaged=_old_damaged(facts),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What retention keeps.
+
+    Args:
+        entries: the backups, oldest first.
+        reasons: of each, by label.
+        chains: of every backup.
+        proven: the newest proven backup whose chain is whole.
+        wal: what the backups and their recovery windows need, and what is in doubt.
+        doubts: why it is, as warnings.
+    """
+
+    entries: tuple[BackupEntry, ...]
+    reasons: Reasons
+    chains: Mapping[str, Chain]
+    proven: str | None
+    wal: WalNeeds
+    doubts: tuple[str, ...] = ()
+
+
+def decide(
+    catalog: Catalog,
+    timelines: set[int],
+    histories: Mapping[int, TimelineHistory],
+    policy: RetentionConfig,
+    now: datetime,
+) -> Kept:
+    """What is kept, and which WAL stays for it: the one decision of expire and of the gap check.
+
+    Args:
+        catalog: every backup, one at least.
+        timelines: every timeline that has WAL, a history or a backup.
+        histories: of every timeline that has a history file.
+        policy: what is to be kept.
+        now: aware.
+    """
     chains = chains_of(catalog)
-    reasons = keep_reasons(catalog, chains, facts.policy, facts.now)
-    timelines = facts.timelines
-    ends = leaves(timelines, facts.histories)
+    reasons = keep_reasons(catalog, chains, policy, now)
+    cutoff = now - timedelta(seconds=policy.wal_window)
+    ends = leaves(timelines, histories)
     usable = {e.label for e in catalog.entries if not e.failed and chains[e.label].missing is None}
-    windows = find_windows(catalog.entries, usable, reasons, ends, facts.histories, facts.cutoff)
+    windows = find_windows(catalog.entries, usable, reasons, ends, histories, cutoff)
     for window in windows:
         reason = f"base of the WAL window on timeline {window.path.timeline}"
         reasons.setdefault(window.base.label, []).append(reason)
     keep_parents(reasons, chains)
-    kept = [entry for entry in catalog.entries if entry.label in reasons]
-    proven = newest_proven(catalog, chains)
-    in_doubt, doubts = _without_history(facts, min(timelines), ends, windows)
-    torn, torn_warnings = _plan_torn(facts, kept)
-    return ExpirePlan(
-        root=facts.layout.root,
-        now=facts.now,
-        verdicts=_verdicts(catalog, reasons, proven),
-        remove_backups=_removal_order(catalog, reasons, chains),
-        remove_wal=unneeded(facts.layout, facts.wal, kept, [*wal_needs(kept, windows), *in_doubt]),
-        torn_backups=torn,
-        proven=proven,
-        warnings=(*_warnings(kept, chains, proven), *doubts, *_unknown_names(facts), *torn_warnings),
+    kept = tuple(entry for entry in catalog.entries if entry.label in reasons)
+    covered = {w.path.timeline for w in windows if w.base.record.stopped_at <= cutoff}
+    in_doubt = [leaf.timeline for leaf in ends if leaf.timeline not in {*histories, *covered, min(timelines)}]
+    needs = [*wal_needs(kept, windows), *(Need(frozenset({timeline}), LSN(0)) for timeline in in_doubt)]
+    wal = WalNeeds(tuple(needs), kept[-1].record)
+    doubts = tuple(_without_history(timeline) for timeline in in_doubt)
+    return Kept(kept, reasons, chains, newest_proven(catalog, chains), wal, doubts)
+
+
+def _without_history(timeline: int) -> str:
+    """A leaf without its history may continue a lower timeline: its WAL stays until its own base is old."""
+    return (
+        f"the history of timeline {timeline} is not in the archive; all WAL of the timeline is kept; "
+        f"pgproof wal push $PGDATA/pg_wal/{timeline:08X}.history on the source mends it"
     )
 
 
@@ -206,15 +284,15 @@ def _plan_torn(
     return tuple(torn), tuple(warnings)
 
 
-def _warnings(kept: Sequence[BackupEntry], chains: Mapping[str, Chain], proven: str | None) -> list[str]:
+def _warnings(kept: Kept) -> list[str]:
     warnings = []
-    if proven is None:
+    if kept.proven is None:
         warnings.append(
             f"no backup is proven; the newest {UNPROVEN_CHAINS} chains are kept whatever the policy says; "
             "pgproof drill NAME proves a backup"
         )
-    for entry in kept:
-        missing = chains[entry.label].missing
+    for entry in kept.entries:
+        missing = kept.chains[entry.label].missing
         if missing is not None:
             warnings.append(
                 f'backup "{entry.label}" cannot be restored: it builds on "{missing}", which is missing'
@@ -222,22 +300,19 @@ def _warnings(kept: Sequence[BackupEntry], chains: Mapping[str, Chain], proven: 
     return warnings
 
 
-def _without_history(
-    facts: ExpireFacts, lowest: int, ends: Sequence[TimelineHistory], windows: Sequence[Window]
-) -> tuple[list[Need], list[str]]:
-    """A leaf without its history may continue a lower timeline: its WAL stays until its own base is old."""
-    covered = {w.path.timeline for w in windows if w.base.record.stopped_at <= facts.cutoff}
-    needs, warnings = [], []
-    for leaf in ends:
-        timeline = leaf.timeline
-        if timeline in facts.histories or timeline == lowest or timeline in covered:
-            continue
-        needs.append(Need(frozenset({timeline}), LSN(0)))
-        warnings.append(
-            f"the history of timeline {timeline} is not in the archive; all WAL of the timeline is kept; "
-            f"pgproof wal push $PGDATA/pg_wal/{timeline:08X}.history on the source mends it"
-        )
-    return needs, warnings
+def _old_received(facts: ExpireFacts, sizes: Sequence[int], needs: WalNeeds) -> tuple[ObjectInfo, ...]:
+    """Received parts that are of no more use: their segment is archived whole, or nothing kept needs it."""
+    whole = {name for info in facts.wal if (name := wal_name(facts.layout, info.key))}
+    gone = set(unneeded(facts.layout, facts.received, sizes, needs))
+    return tuple(
+        info for info in sorted(facts.received) if info in gone or part_name(facts.layout, info.key) in whole
+    )
+
+
+def _old_damaged(facts: ExpireFacts) -> tuple[ObjectInfo, ...]:
+    """What was kept aside as damaged long ago; an object that does not tell its age stays."""
+    before = (facts.now - DAMAGED_KEPT).timestamp()
+    return tuple(info for info in sorted(facts.damaged) if 0 < info.modified < before)
 
 
 def _unknown_names(facts: ExpireFacts) -> list[str]:

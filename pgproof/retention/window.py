@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pgproof.backups.catalog import BackupEntry
-from pgproof.repository.layout import Layout, without_suffix
+from pgproof.backups.record import BackupRecord
+from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import TimelineHistory, history_of
+from pgproof.wal.archive import part_name, wal_name
 from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import BACKUP_HISTORY_NAME, HISTORY_NAME, PARTIAL_NAME, SEGMENT_NAME, WalSegment
+from pgproof.wal.runs import Interval, Numbers
+from pgproof.wal.segment import HISTORY_NAME
+
+_ENDLESS = 1 << 64  # above every segment number
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,35 @@ class Need:
     start: LSN
     end: LSN | None = None
 
-    def covers(self, segment: WalSegment) -> bool:
-        """Whether a byte of the segment is needed."""
-        if segment.timeline not in self.timelines or segment.end <= self.start:
-            return False
-        return self.end is None or segment.start < self.end
+    def numbers(self, size: int) -> Interval:
+        """The numbers of the segments of a size that hold a byte of it."""
+        return self.start // size, _ENDLESS if self.end is None else (self.end - 1) // size
+
+
+@dataclass(frozen=True, slots=True)
+class WalNeeds:
+    """All WAL that stays, as intervals of segment numbers: invariant 4 in one place.
+
+    Expire asks it of every object, the gap check of every missing run.
+
+    Args:
+        needs: of ``wal_needs``, or more.
+        newest: the newest kept backup; what may be newer stays, as the next backup may build on it.
+    """
+
+    needs: tuple[Need, ...]
+    newest: BackupRecord
+
+    def on(self, timeline: int, size: int) -> Numbers:
+        """The numbers of the segments of a timeline that stay.
+
+        Args:
+            timeline: of the segments.
+            size: of a segment in bytes.
+        """
+        intervals = [need.numbers(size) for need in self.needs if timeline in need.timelines]
+        newer = 0 if timeline > self.newest.timeline else self.newest.first_segment.start // size
+        return Numbers.of([*intervals, (newer, _ENDLESS)])
 
 
 def find_windows(
@@ -121,46 +150,34 @@ def wal_needs(kept: Sequence[BackupEntry], windows: Iterable[Window]) -> list[Ne
     return needs
 
 
-def is_newest(segment: WalSegment, newest: BackupEntry) -> bool:
-    """Whether the segment may be newer than the newest backup; the next backup may build on it."""
-    record = newest.record
-    return segment.timeline > record.timeline or segment.end > record.first_segment.start
-
-
-def wal_name(layout: Layout, key: str) -> str | None:
-    """The name of the WAL file that an object is; None when it is none, or not where it belongs."""
-    base = without_suffix(key)
-    name = base.rsplit("/", 1)[-1]
-    forms = (SEGMENT_NAME, PARTIAL_NAME, BACKUP_HISTORY_NAME, HISTORY_NAME)
-    known = any(form.fullmatch(name) for form in forms)
-    return name if known and layout.wal_file(name) == base else None
-
-
 def unneeded(
-    layout: Layout, wal: Iterable[ObjectInfo], kept: Sequence[BackupEntry], needs: Sequence[Need]
+    layout: Layout, wal: Iterable[ObjectInfo], sizes: Collection[int], needs: WalNeeds
 ) -> tuple[ObjectInfo, ...]:
     """The WAL objects that nothing kept needs, oldest first.
 
-    ``.partial`` and ``.backup`` files share the fate of the segment whose name they carry; histories and
-    objects with other names stay. Should records differ in segment size (``pg_resetwal --wal-segsize``), a
-    name is read in each size, and one need is enough.
+    ``.partial`` and ``.backup`` files, and received parts, share the fate of the segment whose name they carry;
+    histories and objects with other names stay. Should records differ in segment size
+    (``pg_resetwal --wal-segsize``), a name is read in each size, and one need is enough.
 
     Args:
         layout: of the archive.
-        wal: objects below ``wal/``.
-        kept: every kept backup, oldest first; one at least.
-        needs: of ``wal_needs``, or more.
+        wal: objects below ``wal/`` and ``received/``.
+        sizes: of segments, of every kept backup.
+        needs: what stays.
     """
-    sizes = sorted({entry.record.segment_size for entry in kept})
     removable = []
+    stays: dict[tuple[int, int], Numbers] = {}
     for info in wal:
-        name = wal_name(layout, info.key)
+        name = wal_name(layout, info.key) or part_name(layout, info.key)
         if name is None or HISTORY_NAME.fullmatch(name):
             continue
-        segments = [WalSegment.parse(name[:24], size) for size in sizes]
-        if not any(
-            is_newest(segment, kept[-1]) or any(need.covers(segment) for need in needs)
-            for segment in segments
+        timeline, log, place = (int(name[at : at + 8], 16) for at in (0, 8, 16))
+        possible = [size for size in sizes if place < 0x1_0000_0000 // size]
+        for size in possible:
+            if (timeline, size) not in stays:
+                stays[timeline, size] = needs.on(timeline, size)
+        if possible and not any(
+            log * (0x1_0000_0000 // size) + place in stays[timeline, size] for size in possible
         ):
             removable.append((name, info))
     return tuple(info for _, info in sorted(removable))

@@ -1,28 +1,27 @@
-"""The gap check as a whole: archive, catalog and source looked at together."""
+"""The gap check as a whole: archive, catalog, source and copies looked at together."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pgproof.backups.catalog import Catalog, read_catalog
-from pgproof.config import ClusterConfig
-from pgproof.errors import PgproofError, ProgramMissing
+from pgproof.config import ClusterConfig, RetentionConfig
+from pgproof.errors import PgproofError
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
-from pgproof.postgres.programs import find_bin_directory
+from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
-from pgproof.repository.store import ObjectInfo
-from pgproof.restore.locate import WalReader
-from pgproof.retention.plan import ExpireFacts, plan_expire
+from pgproof.retention.plan import decide
 from pgproof.wal.archive import WalListing, list_wal
+from pgproof.wal.copies import CopyCheck, OpenCopy, check_copies
 from pgproof.wal.fetch import check_content
 from pgproof.wal.gaps import GapReport, check_gaps
-from pgproof.wal.segment import WalSegment
+from pgproof.wal.lag import CommitTimes, measure_lag, with_times
+from pgproof.wal.runs import Numbered, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,16 @@ class WalCheck:
         report: gaps, windows, segments in flight.
         source_error: why the source could not be asked; empty when it was.
         archiver_failing: the source's archiver reports a failure newer than its last success.
-        newest_commit: time of the newest commit that is in the repository.
+        newest_commit: time of the newest commit that a recovery would bring back.
         rpo_seconds: how much would be lost now; None when it cannot be known.
+        rpo_target: of the configuration, in seconds.
+        lag_seconds: age of the newest archived commit while the source has newer WAL; 0 for an idle source.
+        stalled: why no WAL arrives although the source has finished segments; empty when it does.
+        slots: the source's physical replication slots.
+        slot: name of the one that wal receive reads from.
+        copies: what each other repository lacks.
+        other_systems: other system identifiers that have objects under the cluster's name.
+        no_backup: nothing can be recovered, whatever WAL there is.
     """
 
     report: GapReport
@@ -42,24 +49,90 @@ class WalCheck:
     archiver_failing: str = ""
     newest_commit: datetime | None = None
     rpo_seconds: float | None = None
+    rpo_target: float | None = None
+    lag_seconds: float | None = None
+    stalled: str = ""
+    slots: tuple[Slot, ...] = ()
+    slot: str = ""
+    copies: tuple[CopyCheck, ...] = ()
+    other_systems: tuple[int, ...] = ()
+    no_backup: bool = False
+
+    @property
+    def rpo_breached(self) -> bool:
+        """More would be lost now than the target allows."""
+        known = self.rpo_seconds is not None and self.rpo_target is not None
+        return known and (self.rpo_seconds or 0) > (self.rpo_target or 0)
 
     @property
     def ok(self) -> bool:
-        return self.report.ok and not self.archiver_failing
+        return not self.findings
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What stands in the way of recovery, or soon will."""
+        return (*(f"{gap} missing" for gap in self.report.gaps), *self.other_findings)
+
+    @property
+    def other_findings(self) -> tuple[str, ...]:
+        """What was found besides gaps, the worst first."""
+        found = ["there is no backup: nothing can be recovered from WAL alone"] if self.no_backup else []
+        found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
+        found += [
+            f"the history file of timeline {timeline} is missing: no recovery finds the way to it"
+            for timeline in self.report.without_history
+        ]
+        found += [f"the archiver is failing: {self.archiver_failing}"] if self.archiver_failing else []
+        found += [self.stalled] if self.stalled else []
+        found += [slot.fault for slot in self.slots if slot.fault and slot.name == self.slot]
+        found += [copy.fault for copy in self.copies if copy.fault]
+        if self.rpo_breached:
+            found.append(
+                f"RPO breached: {self.rpo_seconds:.0f} s of commits would be lost now, "
+                f"the target is {self.rpo_target:.0f} s"
+            )
+        return tuple(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever keeps the archive should know, and what is no finding."""
+        found = [f"the source was not asked: {self.source_error}"] if self.source_error else []
+        found += [slot.fault for slot in self.slots if slot.fault and slot.name != self.slot]
+        if self.other_systems:
+            others = ", ".join(str(system) for system in self.other_systems)
+            found.append(
+                f"another system identifier has objects under this name, which were not looked at: {others}"
+            )
+        return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.report.as_dict(),
             "ok": self.ok,
+            "findings": list(self.findings),
+            "notes": list(self.notes),
             "source_error": self.source_error,
             "archiver_failing": self.archiver_failing,
             "newest_commit": self.newest_commit.isoformat() if self.newest_commit else None,
             "rpo_seconds": self.rpo_seconds,
+            "rpo_target": self.rpo_target,
+            "rpo_breached": self.rpo_breached,
+            "lag_seconds": self.lag_seconds,
+            "stalled": self.stalled,
+            "slots": [slot.as_dict() for slot in self.slots],
+            "copies": [copy.as_dict() for copy in self.copies],
+            "other_systems": [str(system) for system in self.other_systems],
+            "no_backup": self.no_backup,
         }
 
 
 def check_wal(
-    cluster: ClusterConfig, archive: Archive, *, content: bool = False, now: datetime | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    *,
+    content: bool = False,
+    now: datetime | None = None,
+    copies: Mapping[str, OpenCopy] | None = None,
 ) -> WalCheck:
     """Check a cluster's archive; a source that is gone is reported, and the archive checked all the same.
 
@@ -68,94 +141,118 @@ def check_wal(
         archive: to check.
         content: read every segment that a recovery needs, too.
         now: aware, for what retention lets expire; by default the source's clock, else the newest backup's time.
+        copies: how to open the other repositories, by name.
 
     Raises:
         StoreUnavailable: the archive could not be looked at.
         WrongSystem: the server at the DSN is not this archive's.
     """
     catalog = read_catalog(archive)
-    facts, source_error = _source(cluster, archive)
-    size = (
-        facts.segment_size
-        if facts
-        else _segment_size(catalog.entries[-1].record.segment_size if catalog.entries else 0)
-    )
-    listing = list_wal(archive, size)
+    facts, slots, source_error = _source(cluster, archive)
+    listing = list_wal(archive, _segment_size(facts, catalog))
     clock = now or (facts.clock if facts else None)
 
-    def expired(missing: Collection[WalSegment]) -> Collection[WalSegment]:
-        return _expired(cluster, archive, catalog, listing, missing, clock)
+    def expired(missing: Numbered) -> Numbered:
+        return expired_of(cluster.retention, catalog, listing, missing, clock)
 
     report = check_gaps(catalog, listing, facts, expired)
     if content:
         report = replace(report, damaged=_damaged(archive, report))
-    failing = ""
-    if facts is not None and facts.archiver.failing:
-        failing = f"{facts.archiver.last_failed} failed at {facts.archiver.last_failed_at:%F %T%z}"
-    newest = _newest_commit(
-        cluster, archive, report, facts, catalog.entries[-1].record.major if catalog.entries else 0
+    times = CommitTimes.open(cluster, archive, listing, _major(facts, catalog))
+    lag = measure_lag(report, catalog, facts, times)
+    at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
+    grace = max(cluster.wal.push_timeout, cluster.targets.rpo)
+    systems = archive.repository.system_identifiers(cluster.name)
+    return WalCheck(
+        report=with_times(report, catalog, times),
+        source_error=source_error,
+        archiver_failing=_failing(facts),
+        newest_commit=lag.newest_commit,
+        rpo_seconds=lag.rpo_seconds,
+        rpo_target=cluster.targets.rpo,
+        lag_seconds=lag.lag_seconds,
+        stalled=_stalled(report, facts, grace),
+        slots=slots,
+        slot=cluster.wal.slot,
+        copies=check_copies(archive, report, listing.segment_size, copies, at, grace)
+        if copies and at
+        else (),
+        other_systems=tuple(system for system in systems if system != archive.system_identifier),
+        no_backup=not catalog.entries,
     )
-    rpo = None
-    if facts is not None and newest is not None:
-        rpo = 0.0 if report.lag == 0 else max(0.0, round((facts.clock - newest).total_seconds(), 3))
-    return WalCheck(report, source_error, failing, newest, rpo)
 
 
-def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | None, str]:
+def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | None, tuple[Slot, ...], str]:
     try:
         with connect(cluster) as connection:
-            facts = read_facts(connection)
+            facts, slots = read_facts(connection), read_slots(connection)
     except PgproofError as error:
-        return None, f"{error.fact}: {error.detail}"
+        return None, (), f"{error.fact}: {error.detail}"
     check_system(archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"')
-    return facts, ""
+    return facts, slots, ""
 
 
-def _expired(
-    cluster: ClusterConfig,
-    archive: Archive,
+def _segment_size(facts: ServerFacts | None, catalog: Catalog) -> int:
+    if facts is not None:
+        return facts.segment_size
+    # without server and backup nothing is needed, so that there is nothing to count either
+    return catalog.entries[-1].record.segment_size if catalog.entries else 16 << 20
+
+
+def _major(facts: ServerFacts | None, catalog: Catalog) -> int:
+    """The cluster's major version; 0 when neither the server nor a backup tells it."""
+    if facts is not None:
+        return facts.major
+    return catalog.entries[-1].record.major if catalog.entries else 0
+
+
+def expired_of(
+    policy: RetentionConfig,
     catalog: Catalog,
     listing: WalListing,
-    missing: Collection[WalSegment],
+    missing: Numbered,
     now: datetime | None,
-) -> set[WalSegment]:
-    """Of missing segments those that retention would remove if they were there: asked of expire's own plan."""
-    layout = archive.layout
-    keys = {layout.wal_file(segment.name): segment for segment in missing}
-    newest = (listing.newest(timeline) for timeline in listing.numbers)
-    present = {layout.wal_file(segment.name) for segment in newest if segment is not None}
-    facts = ExpireFacts(
-        catalog,
-        tuple(ObjectInfo(key, 0) for key in sorted({*keys, *present})),
-        listing.histories,
-        cluster.retention,
-        now or catalog.newest.record.stopped_at,
-        layout,
-    )
-    return {keys[info.key] for info in plan_expire(facts).remove_wal if info.key in keys}
+) -> Numbered:
+    """Of missing segments those that retention would remove if they were there: asked of expire's own decision.
 
-
-def _segment_size(known: int) -> int:
-    return known or 16 << 20  # nothing is archived and no server answers: there is nothing to count either
+    Args:
+        policy: of the cluster.
+        catalog: every backup, one at least.
+        listing: the archive.
+        missing: from it.
+        now: aware; None is the newest backup's time.
+    """
+    timelines = listing.timelines | set(missing)
+    timelines |= {entry.record.timeline for entry in catalog.entries}
+    at = now or catalog.newest.record.stopped_at
+    wal = decide(catalog, timelines, listing.histories, policy, at).wal
+    stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in missing}
+    return subtract(missing, stays)
 
 
 def _damaged(archive: Archive, report: GapReport) -> tuple[tuple[str, str], ...]:
     with ThreadPoolExecutor(4, "check") as pool:
-        faults = pool.map(lambda segment: check_content(archive, segment.name), report.checked)
-        return tuple(
-            (segment.name, fault) for segment, fault in zip(report.checked, faults, strict=True) if fault
-        )
+        segments = [segment for run in report.needed for segment in run]
+        faults = pool.map(lambda segment: check_content(archive, segment.name), segments)
+        return tuple((segment.name, fault) for segment, fault in zip(segments, faults, strict=True) if fault)
 
 
-def _newest_commit(
-    cluster: ClusterConfig, archive: Archive, report: GapReport, facts: ServerFacts | None, major: int
-) -> datetime | None:
-    if report.newest is None or not (facts or major):
-        return None
-    with contextlib.suppress(ProgramMissing, PgproofError):
-        reader = WalReader(
-            archive, find_bin_directory(facts.major if facts else major, cluster.bin_directory)
-        )
-        commit = reader.newest_commit(list_wal(archive, report.newest.size), report.newest)
-        return commit.time if commit else None
-    return None
+def _failing(facts: ServerFacts | None) -> str:
+    if facts is None or not facts.archiver.failing or facts.follows:
+        return ""
+    return f"{facts.archiver.last_failed} failed at {facts.archiver.last_failed_at:%F %T%z}"
+
+
+def _stalled(report: GapReport, facts: ServerFacts | None, grace: float) -> str:
+    """Why nothing arrives any more although the source has finished segments; empty when WAL arrives."""
+    if facts is None or report.in_flight < 2 or facts.follows:  # the current one is always in flight
+        return ""
+    waiting = f"{report.in_flight} segments are in flight"
+    if not facts.archiving:
+        return f"the source does not archive (archive_mode, archive_command): {waiting}"
+    archiver = facts.archiver
+    since = archiver.ready_since if archiver.ready is not None else archiver.last_archived_at
+    if since is not None and (facts.clock - since).total_seconds() > grace:
+        what = f"{archiver.ready} WAL files wait" if archiver.ready else "nothing was archived"
+        return f"the archiver stands still: {what} since {since:%F %T%z}; {waiting}"
+    return ""

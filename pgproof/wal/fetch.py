@@ -18,7 +18,7 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.repository.repository import Archive
-from pgproof.wal.archive import find_key
+from pgproof.wal.archive import find_key, part_end, part_name
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 
 
@@ -104,9 +104,10 @@ def _find_received(archive: Archive, name: str) -> str:
     """
     if SEGMENT_NAME.fullmatch(name):
         prefix = archive.layout.received_part(name, 0).rpartition("/")[0] + "/"
-        parts = [info.key for info in archive.store.list(prefix) if info.key.startswith(f"{prefix}{name}.")]
-        if parts:  # the offset has a fixed width: the longest is the last
-            return max(parts)
+        keys = (info.key for info in archive.store.list(prefix))
+        parts = [key for key in keys if part_name(archive.layout, key) == name]
+        if parts:
+            return max(parts, key=part_end)
     _check_not_empty(archive)
     raise ObjectMissing(f'WAL file "{name}" is not in the archive "{archive.store.url}"')
 

@@ -7,17 +7,14 @@ segment is archived whole, all of them are. A crash between two steps leaves a p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgproof.errors import ConfigError, ObjectDamaged, ObjectExists, ObjectMissing, WalConflict
-from pgproof.repository.layout import SUFFIXES, without_suffix
+from pgproof.repository.layout import SUFFIXES
 from pgproof.repository.repository import Archive
-from pgproof.wal.archive import find_key
+from pgproof.wal.archive import find_key, part_end, part_name
 from pgproof.wal.received import Piece, ReceivedWal
-
-_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -42,9 +39,9 @@ def list_parts(archive: Archive, timeline: int | None = None) -> list[StoredPart
 
 def _parts(archive: Archive, prefix: str) -> Iterator[StoredPart]:
     for info in archive.store.list(prefix):
-        match = _NAME.fullmatch(without_suffix(info.key).rsplit("/", 1)[-1])
-        if match:
-            yield StoredPart(match[1], int(match[2], 16), info.key)
+        name = part_name(archive.layout, info.key)
+        if name is not None:
+            yield StoredPart(name, part_end(info.key), info.key)
 
 
 def store_part(archive: Archive, wal: ReceivedWal, piece: Piece) -> int:

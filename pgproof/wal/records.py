@@ -18,6 +18,7 @@ _LINE = re.compile(
     r"prev [0-9A-F]+/[0-9A-F]+, desc: (?P<kind>\w+) ?(?P<rest>.*)",
     re.DOTALL,
 )
+_RUNNING = re.compile(r"nextXid (\d+) latestCompletedXid \d+ oldestRunningXid (\d+)$")
 _PREPARED = re.compile(r"(\d+): ")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 # zeros after the last record (a switched or unfinished segment), or no record starting in the range
@@ -43,10 +44,21 @@ class RestorePoint:
     time: datetime | None = None
 
 
-def parse_line(line: str) -> CommitRecord | RestorePoint | None:
+@dataclass(frozen=True, slots=True)
+class QuietPoint:
+    """A point at which no transaction ran: every xid before ``next_xid`` (32 bits) had ended."""
+
+    lsn: LSN
+    next_xid: int
+
+
+Record = CommitRecord | RestorePoint | QuietPoint
+
+
+def parse_line(line: str) -> Record | None:
     """One record as pg_waldump prints it; None for records of no interest here.
 
-    The forms are those of ``xact_desc`` and ``xlog_desc`` in PostgreSQL's rmgrdesc.
+    The forms are those of ``xact_desc``, ``xlog_desc`` and ``standby_desc`` in PostgreSQL's rmgrdesc.
 
     Args:
         line: without the line break at its end; a restore point's name may have others in it.
@@ -60,6 +72,9 @@ def parse_line(line: str) -> CommitRecord | RestorePoint | None:
     kind, rest, lsn = match["kind"], match["rest"], LSN.parse(match["lsn"])
     if kind == "RESTORE_POINT":
         return RestorePoint(lsn, rest)
+    if kind == "RUNNING_XACTS":
+        running = _RUNNING.match(rest)
+        return QuietPoint(lsn, int(running[1])) if running and running[1] == running[2] else None
     if kind in ("COMMIT", "ABORT"):
         return CommitRecord(lsn, int(match["xid"]), _time(rest), kind == "COMMIT")
     if kind in ("COMMIT_PREPARED", "ABORT_PREPARED"):
@@ -83,7 +98,7 @@ def read_records(
     end: LSN,
     timeline: int,
     rmgrs: Iterable[str] = ("Transaction",),
-) -> Iterator[CommitRecord | RestorePoint]:
+) -> Iterator[Record]:
     """The records of resource managers in a range, in WAL order.
 
     Args:

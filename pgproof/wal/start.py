@@ -15,6 +15,7 @@ from pgproof.wal.archive import end_of_path, list_wal
 from pgproof.wal.delivery import Delivery, HistoryFile
 from pgproof.wal.lsn import LSN
 from pgproof.wal.received import Piece
+from pgproof.wal.runs import Numbers
 
 _UNITS = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
@@ -142,9 +143,10 @@ def stored_end(
         except PgproofError as error:
             failure = error
             continue
-        for piece in pieces:
-            if piece.whole:
-                listing.numbers.setdefault(piece.segment.timeline, set()).add(piece.segment.number)
+        for timeline in {piece.segment.timeline for piece in pieces}:
+            here = [p.segment.number for p in pieces if p.whole and p.segment.timeline == timeline]
+            there = listing.numbers.get(timeline, Numbers()).intervals
+            listing.numbers[timeline] = Numbers.of([*there, *((number, number) for number in here)])
         ends.append(end_of_path(listing, history))
     if not ends and failure is not None:
         raise failure

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,15 @@ def test_a_listing_shows_an_object_as_soon_as_it_is_put(store: Store) -> None:
     for number in range(20):
         store.put(f"wal/00000001/{number:08X}", b"x")
         assert len(keys(store, "wal/")) == number + 1
+
+
+def test_children_of_a_prefix_without_a_listing_of_all_below(store: Any) -> None:
+    for key in ("shop/7/wal/1", "shop/7/wal/2", "shop/6/backups/a/b", "shop/plain", "shopping/5/x"):
+        store.put(key, b"x")
+    assert sorted(store.children("shop/")) == ["6", "7"]
+    store.delete("shop/6/backups/a/b")  # a directory may be left of it
+    assert sorted(store.children("shop/")) == ["7"]
+    assert list(store.children("bank/")) == []
 
 
 def test_a_listing_of_an_empty_store_is_empty(store: Store) -> None:

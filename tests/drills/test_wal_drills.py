@@ -112,7 +112,8 @@ def test_segment_removed(archive: Archive) -> None:
             "timeline": 1,
             "start": str(archive.record.stop_lsn),
             "end": str(segment.start),
-            "from_time": str(archive.record.stopped_at),
+            "from_time": archive.record.stopped_at.isoformat(),
+            "to_time": found["newest_commit"],
             "broken_by": archive.victim,
             "expired": False,
         }

@@ -8,7 +8,6 @@ import pytest
 
 from pgproof.errors import ObjectMissing
 from pgproof.restore.locate import WalReader
-from pgproof.wal.archive import list_wal
 from pgproof.wal.records import CommitRecord, RestorePoint
 from pgproof.wal.segment import WalSegment
 from tests.servers.postgres import Source
@@ -90,8 +89,7 @@ def test_commits_by_time_and_number(source: Source) -> None:
     before = reader.locate_time(segments, last - timedelta(days=1))
     assert before is not None
     assert before.lsn == every[0].lsn
-    listing = list_wal(source.archive, SIZE)
-    newest = reader.newest_commit(listing, segments[-1])
+    newest = reader.newest_commit(reversed(segments))
     assert isinstance(newest, CommitRecord)
     assert newest == every[-1]
     with pytest.raises(ObjectMissing):

@@ -26,6 +26,7 @@ from pgproof.restore.plan import Destination, RestorePlan, RestoreRequest, look_
 from pgproof.restore.target import RecoveryTarget
 from pgproof.wal.archive import WalListing
 from pgproof.wal.records import CommitRecord
+from pgproof.wal.runs import Numbers
 from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON, entry
 from tests.wal.listings import at, catalog, listing, name
@@ -381,7 +382,7 @@ def test_segments_have_the_size_of_the_cluster() -> None:
 
     def listing_of(size: int) -> WalListing:
         sizes.append(size)
-        return WalListing(size, {1: {3, 4}})
+        return WalListing(size, {1: Numbers({3, 4})})
 
     made = plan_restore(RestoreRequest(TO), catalog(sixteen), listing_of, lambda major: Reader(), room_enough)
     assert sizes == [16 << 20]

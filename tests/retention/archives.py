@@ -82,6 +82,11 @@ def wal(timeline: int, numbers: Iterable[int], suffix: str = "") -> list[ObjectI
     return [ObjectInfo(LAYOUT.wal_file(name) + ".zst", 7) for name in names]
 
 
+def part(timeline: int, number: int, offset: int = 4096) -> ObjectInfo:
+    """A received part."""
+    return ObjectInfo(LAYOUT.received_part(WalSegment(timeline, number, SIZE).name, offset) + ".zst", 5)
+
+
 def history_object(timeline: int) -> ObjectInfo:
     return ObjectInfo(LAYOUT.wal_file(f"{timeline:08X}.history") + ".zst", 3)
 
@@ -105,11 +110,22 @@ def facts(
     torn: tuple[str, ...] = (),
     torn_data: tuple[ObjectInfo, ...] = (),
     held: frozenset[str] = frozenset(),
+    received: tuple[ObjectInfo, ...] = (),
+    damaged: tuple[ObjectInfo, ...] = (),
     **limits: int,
 ) -> ExpireFacts:
     catalog = Catalog(tuple(sorted(entries, key=lambda e: (e.record.stopped_at, e.label))), torn)
     return ExpireFacts(
-        catalog, tuple(objects), histories or {}, policy(**limits), now, LAYOUT, torn_data, held
+        catalog,
+        tuple(objects),
+        histories or {},
+        policy(**limits),
+        now,
+        LAYOUT,
+        torn_data,
+        held,
+        received,
+        damaged,
     )
 
 

@@ -195,10 +195,11 @@ class Source:
         self.server.start()
         self.server.wait_ready()
 
-    def archive_now(self) -> str:
-        """Finish the current segment, and wait until its archive_command succeeded; its name."""
+    def archive_now(self, *, commit: bool = True) -> str:
+        """Finish the current segment, best with a commit, and wait until its archive_command succeeded; its name."""
         with self.connect() as connection:
-            connection.execute("SELECT pg_current_xact_id()")
+            if commit:
+                connection.execute("SELECT pg_current_xact_id()")
             row: Any = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
             end = time.monotonic() + 60
             while time.monotonic() < end:

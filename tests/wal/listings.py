@@ -9,6 +9,7 @@ from pgproof.postgres.facts import ArchiverFacts, RoleFacts, ServerFacts
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.archive import WalListing
 from pgproof.wal.lsn import LSN
+from pgproof.wal.runs import Numbers
 from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON
 
@@ -29,7 +30,7 @@ def listing(*timelines: Iterable[int], **histories: str) -> WalListing:
         parsed[timeline] = TimelineHistory(
             timeline, tuple(Fork(int(parent), at(float(where))) for parent, where in forks)
         )
-    numbers = {number: set(found) for number, found in enumerate(timelines, 1) if found}
+    numbers = {number: Numbers(found) for number, found in enumerate(timelines, 1) if found}
     return WalListing(SIZE, numbers, parsed, 0)
 
 

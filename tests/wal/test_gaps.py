@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +13,8 @@ from pgproof.backups.catalog import Catalog
 from pgproof.errors import WalGap
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
-from pgproof.wal.gaps import Gap, GapReport, check_gaps, describe, group, recovery_paths
+from pgproof.wal.gaps import Gap, GapReport, check_gaps, describe, recovery_paths
+from pgproof.wal.runs import Numbered, Numbers, Run, by_timeline, subtract
 from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON, entry
 from tests.wal.listings import SIZE, at, catalog, listing, name, source
@@ -36,15 +37,15 @@ class TestOneTimeline:
         assert report.ok
         assert (report.segments, str(report.oldest), str(report.newest)) == (10, name(3), name(11))
         assert windows(report) == [("A", 1, "0/301000", "0/C00000"), ("B", 1, "0/701000", "0/C00000")]
-        assert [row[3] for row in describe(report)] == ["complete", "complete"]
-        assert [s.number for s in report.checked] == list(range(3, 12))
+        assert [row[4] for row in describe(report)] == ["complete", "complete"]
+        assert report.needed == (Run(WalSegment(1, 3, SIZE), WalSegment(1, 11, SIZE)),)
 
     def test_a_gap_breaks_the_windows_before_it_alone(self) -> None:
         report = check_gaps(catalog(A, B), listing({3, 4, 6, 7, 8, 9}), None)
         assert not report.ok
         assert gaps(report) == [name(5)]
         assert windows(report) == [("A", 1, "0/301000", "0/500000"), ("B", 1, "0/701000", "0/A00000")]
-        assert [row[3] for row in describe(report)] == [f"broken by {name(5)}", "complete"]
+        assert [row[4] for row in describe(report)] == [f"broken by {name(5)}", "complete"]
         assert report.as_dict()["gaps"] == [{"first": name(5), "last": name(5), "segments": 1}]
         assert report.as_dict()["windows"][0]["broken_by"] == name(5)
 
@@ -87,6 +88,27 @@ class TestSource:
         report = check_gaps(catalog(A), listing(range(3, 8)), source(9.25, archived=name(8)))
         assert gaps(report) == [name(8)]
         assert report.windows[0].end == at(8)
+
+    def test_several_are_stored_at_once_and_a_newer_one_was_faster(self) -> None:
+        """The archiver hands over the oldest first: what it has not reported yet is on its way."""
+        archiving = {"archive_mode": "on", "archive_command": "x"}
+        found = listing({3, 4, 6, 7})
+        facts = replace(source(8.5, archived=name(4)), settings=archiving)
+        report = check_gaps(catalog(A), found, facts)
+        assert report.ok
+        assert windows(report) == [("A", 1, "0/301000", "0/500000")]
+        assert (report.windows[0].broken_by, report.in_flight, report.lag) == (None, 2, int(3.5 * SIZE))
+        passed = replace(source(8.5, archived=name(6)), settings=archiving)
+        assert gaps(check_gaps(catalog(A), found, passed)) == [name(5)]
+        assert gaps(check_gaps(catalog(A), found, source(8.5, archived=name(4)))) == [name(5)]
+
+    def test_what_a_standby_archived_as_a_primary_says_nothing(self) -> None:
+        facts = source(9, archived=name(8), in_recovery=True)
+        assert check_gaps(catalog(A), listing(range(3, 8)), facts).ok
+        always = replace(facts, settings={"archive_mode": "always", "archive_command": "x"})
+        assert gaps(check_gaps(catalog(A), listing(range(3, 8)), always)) == [name(8)]
+        stale = replace(facts, settings={"archive_mode": "on", "archive_command": "x"})
+        assert gaps(check_gaps(catalog(A), listing({3, 4, 6}), stale)) == [name(5)]
 
     @pytest.mark.parametrize("archived", [f"{name(9)}.partial", "00000002.history", None, "gibberish"])
     def test_acknowledged_files_that_are_no_segment(self, archived: str | None) -> None:
@@ -161,6 +183,15 @@ class TestForks:
         report = check_gaps(catalog(A), found, source(7.5, timeline=2))
         assert (report.lag, report.in_flight) == (int(1.5 * SIZE), 2)
 
+    def test_timeline_without_its_history(self) -> None:
+        found = listing(range(3, 8), range(5, 9))
+        report = check_gaps(catalog(A), found, None)
+        assert (report.without_history, report.ok) == ((2,), False)
+        assert check_gaps(
+            catalog(A), replace(found, numbers={2: found.numbers[2]}), None
+        ).without_history == (2,)
+        assert check_gaps(catalog(), listing((), (), range(5, 9)), None).without_history == ()
+
     def test_source_without_its_history(self) -> None:
         report = check_gaps(catalog(A), listing(range(3, 8)), source(9, timeline=2))
         assert (report.ok, report.in_flight, report.lag) == (True, 1, None)
@@ -213,26 +244,26 @@ class TestForks:
 class TestExpired:
     """Retention removes what lies between an old backup and the recovery windows: that is no gap."""
 
+    @staticmethod
+    def before_7(missing: Numbered) -> Numbered:
+        return {1: missing[1] & Numbers(range(7))}
+
     def test_expired_is_no_gap(self) -> None:
-        report = check_gaps(
-            catalog(A, B), listing({3, 7, 8}), None, lambda missing: {s for s in missing if s.number < 7}
-        )
+        report = check_gaps(catalog(A, B), listing({3, 7, 8}), None, self.before_7)
         assert report.ok
         assert windows(report) == [("A", 1, "0/301000", "0/400000"), ("B", 1, "0/701000", "0/900000")]
         assert [(w.broken_by, w.expired) for w in report.windows] == [(None, True), (None, False)]
-        assert [row[3] for row in describe(report)] == ["older: WAL after it is expired", "complete"]
+        assert [row[4] for row in describe(report)] == ["older: WAL after it is expired", "complete"]
 
     def test_a_gap_behind_what_expired_is_one(self) -> None:
-        report = check_gaps(
-            catalog(A, B), listing({3, 7, 9}), None, lambda missing: {s for s in missing if s.number < 7}
-        )
+        report = check_gaps(catalog(A, B), listing({3, 7, 9}), None, self.before_7)
         assert gaps(report) == [name(8)]
 
     def test_only_what_is_missing_is_asked_for(self) -> None:
-        asked: list[Collection[WalSegment]] = []
-        check_gaps(catalog(A), listing({3, 5}), None, lambda missing: asked.append(missing) or ())
-        assert asked == [{WalSegment(1, 4, SIZE)}]
-        check_gaps(catalog(A), listing({3, 4}), None, lambda missing: asked.append(missing) or ())
+        asked: list[Numbered] = []
+        check_gaps(catalog(A), listing({3, 5}), None, lambda missing: asked.append(missing) or {})
+        assert asked == [{1: Numbers([4])}]
+        check_gaps(catalog(A), listing({3, 4}), None, lambda missing: asked.append(missing) or {})
         assert len(asked) == 1
 
 
@@ -240,8 +271,6 @@ def test_gaps_in_words() -> None:
     one, two = WalSegment(1, 4, SIZE), WalSegment(1, 6, SIZE)
     assert str(Gap(one, one)) == name(4)
     assert str(Gap(one, two)) == f"{name(4)} to {name(6)} (3 segments)"
-    assert group([two, one, one.next(), two.on(2)]) == [Gap(one, two), Gap(two.on(2), two.on(2))]
-    assert group([]) == []
 
 
 def test_required_segments_are_named() -> None:
@@ -265,10 +294,10 @@ def archives(draw: st.DrawFn) -> tuple[Catalog, WalListing, list[WalSegment]]:
     lengths = draw(st.lists(st.integers(1, 8), min_size=1, max_size=3))
     histories: dict[int, TimelineHistory] = {}
     forks: tuple[Fork, ...] = ()
-    numbers: dict[int, set[int]] = {}
+    numbers: dict[int, Numbers] = {}
     position = start
     for timeline, length in enumerate(lengths, 1):
-        numbers[timeline] = set(range(position, position + length))
+        numbers[timeline] = Numbers(range(position, position + length))
         position += length
         if timeline < len(lengths):
             inside = draw(st.booleans())  # else at the border
@@ -291,10 +320,8 @@ def archives(draw: st.DrawFn) -> tuple[Catalog, WalListing, list[WalSegment]]:
 
 
 def without(found: WalListing, segment: WalSegment) -> WalListing:
-    numbers = {
-        t: n - ({segment.number} if t == segment.timeline else set()) for t, n in found.numbers.items()
-    }
-    return WalListing(SIZE, {t: n for t, n in numbers.items() if n}, found.histories)
+    numbers = subtract(found.numbers, by_timeline([Run(segment, segment)]))
+    return WalListing(SIZE, numbers, found.histories)
 
 
 @given(archives(), st.data())

@@ -232,7 +232,9 @@ class TestDelivery:
             store_history(archive, HistoryFile(file.name, b"1\t0/6000000\tno recovery target specified\n"))
         fact, detail, hint = str(caught.value).split("\n")
         assert fact == 'WAL file "00000002.history" is archived already with other content'
-        assert detail.endswith(". Two servers of the same origin archive to one place, or a restored copy does.")
+        assert detail.endswith(
+            ". Two servers of the same origin archive to one place, or a restored copy does."
+        )
         assert hint == "HINT: find the other server and set its archive_mode to off; nothing was overwritten"
 
 
