@@ -21,7 +21,9 @@ from pgproof.wal.pages import LONG, SegmentPages, end_of_record
 from pgproof.wal.segment import WalSegment
 
 _TIMEOUT = 3600.0  # seconds; a gigabyte takes about two
-_SWITCH = re.compile(r"^rmgr: XLOG .*, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]*, desc: SWITCH\s*$", re.MULTILINE)
+_SWITCH = re.compile(
+    r"^rmgr: XLOG .*, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]*, desc: SWITCH\s*$", re.MULTILINE
+)
 _STOPPED = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)", re.DOTALL)
 _NO_RECORD = re.compile(r"could not find a valid record after [0-9A-F]+/[0-9A-F]+.*", re.DOTALL)
 _TOTAL_LENGTH = struct.Struct("=I")

@@ -48,6 +48,11 @@ class SegmentPages:
         """Whether no record of the segment before continues here."""
         return self.first_record == LONG
 
+    def recycled(self) -> ObjectDamaged:
+        """The error for pages of an older segment where WAL cannot end."""
+        assert self.recycled_from is not None
+        return _damaged_page(self.segment, self.recycled_from, "has the address of an older segment")
+
 
 def check_pages(
     segment: WalSegment,
@@ -150,7 +155,7 @@ class _Pages:
             self._recycled_from = offset if self._recycled_from is None else self._recycled_from
             return
         if address != expected:
-            raise self._fault(offset, f"has the address {_lsn(address)}")
+            raise self._fault(offset, f"has the address {LSN(address)}")
         self._check_place(offset)
         if info & ~_ALL_FLAGS or bool(info & _LONG_HEADER) != (offset == 0):
             raise self._fault(offset, f"has flags {info:04X}")
@@ -191,13 +196,17 @@ class _Pages:
             self._first_record = self._offset + header + continued
 
     def _fault(self, offset: int, what: str) -> ObjectDamaged:
-        name = self._segment.name
-        return ObjectDamaged(
-            f'WAL segment "{name}" has a damaged page', f"The page at LSN {self._at(offset)} {what}."
-        )
+        return _damaged_page(self._segment, offset, what)
 
     def _at(self, offset: int) -> LSN:
         return LSN(self._segment.start + offset)
+
+
+def _damaged_page(segment: WalSegment, offset: int, what: str) -> ObjectDamaged:
+    return ObjectDamaged(
+        f'WAL segment "{segment}" has a damaged page',
+        f"The page at LSN {LSN(segment.start + offset)} {what}.",
+    )
 
 
 def end_of_record(start: int, length: int, segment_size: int, block_size: int) -> LSN:
@@ -232,7 +241,3 @@ def _rooms(start: int, segment_size: int, block_size: int) -> Iterator[tuple[int
 
 def _aligned(length: int) -> int:
     return (length + 7) & ~7
-
-
-def _lsn(address: int) -> LSN:
-    return LSN(address)
