@@ -68,8 +68,8 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
         beside: how many of the last are only there for the record that crosses the border to them.
 
     Returns:
-        the damaged ones, each with what is wrong. A record that crosses a border names both segments: the CRC does
-        not tell on which side of it the damage is.
+        the damaged ones, each with what is wrong. A record that crosses a border names every segment that it
+        reaches into: the CRC does not tell in which one the damage is.
 
     Raises:
         PermanentError: pg_waldump failed for another reason.
@@ -157,26 +157,29 @@ def _is_end(link: Link, stop: _Stop) -> bool:
 
 
 def _suspects(links: Sequence[Link], index: int, stop: _Stop) -> dict[WalSegment, str]:
+    """The segments that may be to blame, each with what is wrong."""
     link = links[index]
     fault = f'the record at LSN {stop.record} is not valid: pg_waldump says "{stop.message}"'
     suspects = [link.segment]
     if "prev-link" in stop.message and stop.before is not None and stop.before < link.segment.start:
-        suspects.append(links[index - 1].segment)
-    elif index + 1 < len(links) and _crosses(link, stop):
-        suspects.append(links[index + 1].segment)
-    if len(suspects) == 1:
-        return {link.segment: fault}
-    one, two = sorted(suspects)
-    return {segment: f"{fault}; it joins {one} and {two}: either may be damaged" for segment in suspects}
+        suspects.insert(0, links[index - 1].segment)
+    else:
+        end = _end_of(link, stop)
+        suspects += [following.segment for following in links[index + 1 :] if following.segment.start < end]
+    if len(suspects) > 1:
+        fault += f"; it reaches from {suspects[0]} to {suspects[-1]}: one of them is damaged"
+    return dict.fromkeys(suspects, fault)
 
 
-def _crosses(link: Link, stop: _Stop) -> bool:
-    """Whether the record at which reading stopped goes on in the next segment, if its length can be trusted."""
+def _end_of(link: Link, stop: _Stop) -> int:
+    """Where the record ends at which reading stopped, as far as its length can be trusted."""
     length = _length_at(link, stop.record)
     if length < _HEADER_LENGTH or "at least" in stop.message:
-        return False
-    size, block = link.segment.size, link.pages.block_size
-    return length > _LARGEST or end_of_record(stop.record, length, size, block) > link.segment.end + LONG
+        return stop.record
+    if length > _LARGEST:
+        return link.segment.end + 1
+    end = end_of_record(stop.record, length, link.segment.size, link.pages.block_size)
+    return end - LONG if end % link.segment.size == LONG else end  # it may end with its segment
 
 
 def _next_record(part: Sequence[Link], before: LSN, switched: bool) -> LSN:

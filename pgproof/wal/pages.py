@@ -85,6 +85,22 @@ def check_pages(
     return reader.found()
 
 
+def checked_pages(segment: WalSegment, chunks: Iterable[bytes], system_identifier: int) -> Iterator[bytes]:
+    """The chunks of a segment, whose pages are checked while they pass by.
+
+    Raises:
+        ObjectDamaged: as ``check_pages``, so that whoever stores the chunks stores nothing.
+    """
+    reader = _Pages(segment, system_identifier, ())
+    rest = b""
+    length = 0
+    for chunk in chunks:
+        length += len(chunk)
+        rest = reader.feed(rest + chunk)
+        yield chunk
+    reader.finish(rest, length)
+
+
 class _Pages:
     """The state of one check: which page comes next, and what was seen so far."""
 

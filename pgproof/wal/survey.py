@@ -13,7 +13,6 @@ from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.archive import read_history
-from pgproof.wal.checked import Recall
 from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 
 
@@ -25,6 +24,16 @@ class Span(Protocol):
 
     @property
     def last(self) -> WalSegment: ...
+
+
+class Known(Protocol):
+    """What is known of segments, so that they need not be read."""
+
+    def keep(self, segment: WalSegment, modified: float) -> bool:
+        """Whether a segment need not be read, as its object was stored at that time."""
+
+    def forget(self, segment: WalSegment) -> None:
+        """It must be read all the same."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -96,13 +105,13 @@ class Survey:
         return self.newest.get(segment.timeline) == segment.number and self.after(segment) is None
 
 
-def take_survey(archive: Archive, spans: Iterable[Span], recall: Recall) -> Survey:
+def take_survey(archive: Archive, spans: Iterable[Span], known: Known) -> Survey:
     """List the archive once, and sort out what must be read.
 
     Args:
         archive: to list; its history files are read, segments are not.
         spans: what recoveries need.
-        recall: what is known to be good; it learns which of it is still there and unchanged.
+        known: what need not be read; it learns which of it is still there and unchanged.
     """
     spans = list(spans)
     survey = Survey(Needed(spans))
@@ -111,22 +120,22 @@ def take_survey(archive: Archive, spans: Iterable[Span], recall: Recall) -> Surv
         name = without_suffix(info.key).rsplit("/", 1)[-1]
         if SEGMENT_NAME.fullmatch(name):
             with suppress(PermanentError):  # of no segment of this size; the listing by name says so
-                _note(survey, recall, Stored(WalSegment.parse(name, size), info.key, info.modified), archive)
+                _note(survey, known, Stored(WalSegment.parse(name, size), info.key, info.modified), archive)
         elif HISTORY_NAME.fullmatch(name):
             with suppress(ObjectDamaged):
                 survey.histories[int(name[:8], 16)] = read_history(archive, info.key)
     return survey
 
 
-def _note(survey: Survey, recall: Recall, stored: Stored, archive: Archive) -> None:
+def _note(survey: Survey, known: Known, stored: Stored, archive: Archive) -> None:
     segment = stored.segment
     survey.newest[segment.timeline] = max(survey.newest.get(segment.timeline, 0), segment.number)
     if segment not in survey.needed:
         return
     other = survey.to_read.get(segment)  # the same under another codec's suffix
-    if other is None and recall.keep(segment, stored.modified):
+    if other is None and known.keep(segment, stored.modified):
         return
-    recall.forget(segment)
+    known.forget(segment)
     preferred = without_suffix(stored.key) + archive.repository.codec.suffix
     if other is None or stored.key == preferred:  # as find_key chooses
         survey.to_read[segment] = stored

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectMissing, PermanentError
 from pgproof.repository.repository import Archive
+from pgproof.repository.store import Source
 from pgproof.wal.archive import find_key
 from pgproof.wal.chain import Link, check_chain
 from pgproof.wal.pages import SegmentPages, check_pages
@@ -58,11 +59,13 @@ def check_window(
         NoRoom: the temporary directory is full.
     """
     with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as directory:
-        work = _Work(archive, survey, Path(directory) if bin_directory else None, window[0].segment.timeline)
-        own = [work.load(stored.segment, stored.key) for stored in window]
+        loader = Loader(
+            archive, survey, Path(directory) if bin_directory else None, window[0].segment.timeline
+        )
+        own = [loader.archived(stored.segment, stored.key) for stored in window]
         if bin_directory is not None:
-            _check_records(bin_directory, work, window, own)
-        result = work.result
+            _check_records(bin_directory, loader, window, own)
+        result = loader.result
         for stored, link in zip(window, own, strict=True):
             if link is not None and stored.segment not in result.faults:
                 result.good.append(stored)
@@ -70,13 +73,15 @@ def check_window(
 
 
 def _check_records(
-    bin_directory: Path, work: _Work, window: Sequence[Stored], own: Sequence[Link | None]
+    bin_directory: Path, loader: Loader, window: Sequence[Stored], own: Sequence[Link | None]
 ) -> None:
     """Check each row of readable segments, with what lies beside it for the records that cross its borders."""
     before: list[Link] = []
-    if work.survey.before(window[0].segment) not in work.survey.to_read:  # else that one's own window looks
-        before = work.neighbours(window[0].segment, work.survey.before)[::-1]
-    after = work.neighbours(window[-1].segment, work.survey.after)
+    if (
+        loader.survey.before(window[0].segment) not in loader.survey.to_read
+    ):  # else that one's own window looks
+        before = loader.neighbours(window[0].segment, loader.survey.before)[::-1]
+    after = loader.neighbours(window[-1].segment, loader.survey.after)
     if own[0] is None:
         before = []
     if own[-1] is None:
@@ -84,7 +89,7 @@ def _check_records(
     for row in _rows([*before, *own]):
         beside = after if row[-1] is own[-1] else []
         for segment, fault in check_chain(bin_directory, [*row, *beside], len(beside)).items():
-            work.result.faults.setdefault(segment, fault)
+            loader.result.faults.setdefault(segment, fault)
 
 
 def _rows(links: Sequence[Link | None]) -> Iterator[list[Link]]:
@@ -97,19 +102,25 @@ def _rows(links: Sequence[Link | None]) -> Iterator[list[Link]]:
             row = []
 
 
-class _Work:
-    """One window while it is checked."""
+class Loader:
+    """Segments that are checked together, read into one directory under one timeline.
+
+    Args:
+        archive: that holds them.
+        survey: what lies around them.
+        directory: that is empty; None writes no files.
+        timeline: that pg_waldump will be told.
+    """
 
     def __init__(self, archive: Archive, survey: Survey, directory: Path | None, timeline: int) -> None:
         self.archive, self.survey, self.directory = archive, survey, directory
         self._timeline = timeline
         self.result = WindowResult()
 
-    def load(self, segment: WalSegment, key: str) -> Link | None:
-        """Read one segment, and check its pages; None when it is damaged or was removed meanwhile."""
-        path = (self.directory or Path("/nowhere")) / segment.on(self._timeline).name
+    def archived(self, segment: WalSegment, key: str) -> Link | None:
+        """Read one archived segment, and check its pages; None when it is damaged or was removed meanwhile."""
         try:
-            pages = self._pages(segment, key, path)
+            link = self.load(segment, self.archive.open(key))
         except ObjectDamaged as error:
             self.result.faults[segment] = f"{error.fact}. {error.detail}"
             return None
@@ -118,10 +129,15 @@ class _Work:
         finally:
             self.result.read += 1
         self.result.bytes += segment.size
-        return Link(pages, path, self.survey.ends_wal(segment))
+        return link
 
-    def _pages(self, segment: WalSegment, key: str, path: Path) -> SegmentPages:
-        content = self.archive.open(key)
+    def load(self, segment: WalSegment, content: Iterable[bytes]) -> Link:
+        """Check the pages of one segment, wherever its content comes from.
+
+        Raises:
+            ObjectDamaged: they are not those of this segment.
+        """
+        path = (self.directory or Path("/nowhere")) / segment.on(self._timeline).name
         system, timelines = self.archive.system_identifier, self.survey.timelines(segment)
         if self.directory is None:
             pages = check_pages(segment, content, system, timelines=timelines)
@@ -129,9 +145,10 @@ class _Work:
             pages = _written(
                 path, lambda write: check_pages(segment, content, system, timelines=timelines, write=write)
             )
-        if pages.recycled_from is not None and not self.survey.ends_wal(segment):
+        ends_wal = self.survey.ends_wal(segment)
+        if pages.recycled_from is not None and not ends_wal:
             raise pages.recycled()
-        return pages
+        return Link(pages, path, ends_wal)
 
     def neighbours(self, segment: WalSegment, step: Callable[[WalSegment], WalSegment | None]) -> list[Link]:
         """The segments on one side, as far as a record may reach that crosses the border."""
@@ -140,7 +157,9 @@ class _Work:
         while following is not None:
             stored = self.survey.to_read.get(following)
             try:
-                link = self.load(following, stored.key if stored else find_key(self.archive, following.name))
+                link = self.archived(
+                    following, stored.key if stored else find_key(self.archive, following.name)
+                )
             except ObjectMissing:
                 break
             if link is None:
@@ -167,6 +186,22 @@ def _written(path: Path, read: Callable[[Callable[[bytes], object]], SegmentPage
         raise _cannot_write(path, error) from error
     with file:
         return read(write)
+
+
+def write_file(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a temporary file.
+
+    Raises:
+        NoRoom: there is no room for it. What the chunks raise is raised again.
+    """
+    source = Source(chunks)
+    try:
+        with open(path, "wb") as file:
+            file.writelines(source)
+    except OSError as error:
+        if source.failure is not None:
+            raise
+        raise _cannot_write(path, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> PermanentError:
