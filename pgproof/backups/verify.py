@@ -89,7 +89,7 @@ def _verify_segment(archive: Archive, segment: WalSegment) -> None:
         raise WalGap(
             f'WAL segment "{segment}" is missing from the archive',
             f"It holds LSN {segment.start} to {segment.end}; without it the backup cannot become consistent.",
-            "copy it from the source's pg_wal and run pgproof wal push on it, or take a new backup",
+            "pgproof wal check NAME --repair brings it back from where it still is; else take a new backup",
         ) from error
     if fault:
         raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)

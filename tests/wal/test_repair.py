@@ -37,7 +37,7 @@ class Dying:
             raise KeyboardInterrupt
 
     def _done(self) -> None:
-        if self.left == 0 and self.after:
+        if self.left <= 0 and self.after:
             raise KeyboardInterrupt
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
