@@ -26,9 +26,9 @@ from pgproof.errors import PgproofError, WalConflict
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.catch_up import CopyReport, catch_up, said
 from pgproof.wal.check import WalCheck
 from pgproof.wal.content import check_content_for, waldump_directory
-from pgproof.wal.copies import CopyReport, catch_up, said
 from pgproof.wal.places import Place, RepositoryPlace, places_of
 from pgproof.wal.replacement import Answers, Search, put
 from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
@@ -126,6 +126,27 @@ def repair_wal(
         segments.intact,
         tuple(_mend_copy(task, name, copy, doubted, content) for name, copy in copies.items()),
     )
+
+
+def lost_windows(report: RepairReport, after: WalCheck) -> list[tuple[str, str]]:
+    """The recovery windows that end early for what was lost: backup, and a line about it."""
+    found = []
+    for window in after.report.windows:
+        for one in report.lost:
+            if not SEGMENT_NAME.fullmatch(one.name):
+                continue
+            segment = WalSegment.parse(one.name, _size_of(after))
+            inside = segment.timeline <= window.timeline and window.start < segment.end <= window.end
+            if window.broken_by == segment or (one.was == DAMAGED and inside):
+                text = f"from backup {window.backup} on timeline {window.timeline} nothing after LSN {segment.start}"
+                found.append((window.backup, text))
+                break
+    return found
+
+
+def _size_of(found: WalCheck) -> int:
+    newest = found.report.newest
+    return newest.size if newest else 16 << 20
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import rows_of
 from tests.servers.postgres import Source
 
-NOW = datetime.now(UTC) + timedelta(minutes=1)  # so that what is stored now counts as settled
+NOW = datetime.now(UTC) + timedelta(
+    days=1
+)  # so that what the tests store counts as settled, however long they run
 MONTH = timedelta(days=30)
 
 
