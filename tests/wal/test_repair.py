@@ -93,7 +93,7 @@ def victim(wal: Wal) -> WalSegment:
 def good(wal: Wal, victim: WalSegment, tmp_path: Path) -> Replacement:
     """What a search found."""
     other = wal.copy(tmp_path / "other")
-    survey = take_survey(wal.archive, rows_of(wal.segments), _Nothing())
+    survey = take_survey(wal.archive, rows_of(wal.segments), NOTHING_KNOWN)
     found, answers = Search(wal.archive, survey, [RepositoryPlace("offsite", other.archive)], wal.bin).find(
         victim, {victim}, tmp_path
     )
@@ -103,11 +103,16 @@ def good(wal: Wal, victim: WalSegment, tmp_path: Path) -> Replacement:
 
 
 class _Nothing:
+    """Every segment must be read."""
+
     def keep(self, segment: WalSegment, modified: float) -> bool:
         return False
 
     def forget(self, segment: WalSegment) -> None:
         """Nothing is known."""
+
+
+NOTHING_KNOWN = _Nothing()
 
 
 def harm(wal: Wal, victim: WalSegment) -> bytes:
@@ -243,7 +248,7 @@ def test_replacement_must_fit_its_neighbours(wal: Wal, victim: WalSegment, tmp_p
     """Valid pages are not enough: a record that crosses the border would not be read."""
     other = wal.copy(tmp_path / "other")
     other.flip(victim, 60)
-    survey = take_survey(wal.archive, rows_of(wal.segments), _Nothing())
+    survey = take_survey(wal.archive, rows_of(wal.segments), NOTHING_KNOWN)
     search = Search(wal.archive, survey, [RepositoryPlace("offsite", other.archive)], wal.bin)
     found, answers = search.find(victim, (), tmp_path)
     assert found is None
@@ -257,7 +262,7 @@ def test_place_that_lacks_it(wal: Wal, victim: WalSegment, tmp_path: Path) -> No
     other.path(victim).unlink()
     with pytest.raises(ObjectMissing):
         other.content(victim)
-    survey = take_survey(wal.archive, rows_of(wal.segments), _Nothing())
+    survey = take_survey(wal.archive, rows_of(wal.segments), NOTHING_KNOWN)
     search = Search(wal.archive, survey, [RepositoryPlace("offsite", other.archive)], wal.bin)
     assert search.find(victim, (), tmp_path) == (
         None,
