@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.repair import show_content
 from pgproof.postgres.slots import Slot
 from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.copies import CopyCheck
@@ -15,11 +16,11 @@ from pgproof.wal.gaps import DESCRIBED, describe
 _SHOWN = 20  # gaps on a page
 
 
-def check(session: Session, name: str, content: bool) -> int:
+def check(session: Session, name: str, content: bool, everything: bool = False) -> int:
     """Check the archive for gaps."""
     cluster = session.cluster(name)
-    archive = session.archive(cluster)
-    found = check_wal(cluster, archive, content=content, now=now(), copies=session.copies(cluster))
+    archive, copies = session.archive(cluster), session.copies(cluster)
+    found = check_wal(cluster, archive, content=content, everything=everything, now=now(), copies=copies)
     session.show(found.as_dict(), lambda console: show(console, found))
     return 0 if found.ok else 1
 
@@ -50,6 +51,8 @@ def show(console: Console, found: WalCheck) -> None:
         console.print(f"copy: {escape(_copy(copy))}")
     if report.windows:
         console.print(table("recovery windows", DESCRIBED, describe(report)))
+    if found.content is not None:
+        show_content(console, found.content)
 
 
 def verdict(found: WalCheck) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,8 +16,8 @@ from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
 from pgproof.retention.plan import decide
 from pgproof.wal.archive import WalListing, list_wal
+from pgproof.wal.content import ContentReport, check_content_for
 from pgproof.wal.copies import CopyCheck, OpenCopy, check_copies
-from pgproof.wal.fetch import check_content
 from pgproof.wal.gaps import GapReport, check_gaps
 from pgproof.wal.lag import CommitTimes, measure_lag, with_times
 from pgproof.wal.runs import Numbered, subtract
@@ -42,6 +41,7 @@ class WalCheck:
         copies: what each other repository lacks.
         other_systems: other system identifiers that have objects under the cluster's name.
         no_backup: nothing can be recovered, whatever WAL there is.
+        content: what reading the segments gave; None when they were not read.
     """
 
     report: GapReport
@@ -57,6 +57,7 @@ class WalCheck:
     copies: tuple[CopyCheck, ...] = ()
     other_systems: tuple[int, ...] = ()
     no_backup: bool = False
+    content: ContentReport | None = None
 
     @property
     def rpo_breached(self) -> bool:
@@ -123,6 +124,7 @@ class WalCheck:
             "copies": [copy.as_dict() for copy in self.copies],
             "other_systems": [str(system) for system in self.other_systems],
             "no_backup": self.no_backup,
+            "content": self.content.as_dict() if self.content else None,
         }
 
 
@@ -131,6 +133,7 @@ def check_wal(
     archive: Archive,
     *,
     content: bool = False,
+    everything: bool = False,
     now: datetime | None = None,
     copies: Mapping[str, OpenCopy] | None = None,
 ) -> WalCheck:
@@ -139,7 +142,8 @@ def check_wal(
     Args:
         cluster: its source is asked for its position.
         archive: to check.
-        content: read every segment that a recovery needs, too.
+        content: read the segments that a recovery needs, too, those that are not known to be good.
+        everything: with ``content``: read all of them.
         now: aware, for what retention lets expire; by default the source's clock, else the newest backup's time.
         copies: how to open the other repositories, by name.
 
@@ -156,8 +160,11 @@ def check_wal(
         return expired_of(cluster.retention, catalog, listing, missing, clock)
 
     report = check_gaps(catalog, listing, facts, expired)
+    read = None
     if content:
-        report = replace(report, damaged=_damaged(archive, report))
+        major = _major(facts, catalog)
+        read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
+        report = replace(report, damaged=read.damaged)
     times = CommitTimes.open(cluster, archive, listing, _major(facts, catalog))
     lag = measure_lag(report, catalog, facts, times)
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
@@ -179,6 +186,7 @@ def check_wal(
         else (),
         other_systems=tuple(system for system in systems if system != archive.system_identifier),
         no_backup=not catalog.entries,
+        content=read,
     )
 
 
@@ -228,13 +236,6 @@ def expired_of(
     wal = decide(catalog, timelines, listing.histories, policy, at).wal
     stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in missing}
     return subtract(missing, stays)
-
-
-def _damaged(archive: Archive, report: GapReport) -> tuple[tuple[str, str], ...]:
-    with ThreadPoolExecutor(4, "check") as pool:
-        segments = [segment for run in report.needed for segment in run]
-        faults = pool.map(lambda segment: check_content(archive, segment.name), segments)
-        return tuple((segment.name, fault) for segment, fault in zip(segments, faults, strict=True) if fault)
 
 
 def _failing(facts: ServerFacts | None) -> str:

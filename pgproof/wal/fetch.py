@@ -11,7 +11,6 @@ from pathlib import Path
 from pgproof.errors import (
     NoBackup,
     NoRoom,
-    ObjectDamaged,
     ObjectMissing,
     PermanentError,
     PgproofError,
@@ -159,19 +158,3 @@ def _check(archive: Archive, name: str, path: Path, size: int) -> None:
             f"the archive's is {archive.system_identifier}.",
         )
     check_segment(name[:24], header, size)
-
-
-def check_content(archive: Archive, name: str) -> str | None:
-    """Whether an archived segment can be read whole; the reason when it cannot.
-
-    Reads it through the codec, and checks header, position, length and system identifier.
-    """
-    try:
-        content = b"".join(archive.open(find_key(archive, name)))
-        header = SegmentHeader.parse(content[:64], name)
-        if header.system_identifier != archive.system_identifier:
-            return f"it belongs to system identifier {header.system_identifier}"
-        check_segment(name, header, len(content))
-    except ObjectDamaged as error:
-        return f"{error.fact}. {error.detail}"
-    return None
