@@ -15,7 +15,11 @@ from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import describe
 from tasks.base_backup import TakenBackup
+from tasks.picture import data_url, draw
+from tasks.sketch import sketch
 from tasks.validation import StoredProof
+from tasks.windows import view_of
+from tasks.work import now
 
 _LONGEST = 500  # tables shown; the proof record holds all of them
 
@@ -64,6 +68,8 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
 def show_wal(cluster: str, found: WalCheck) -> None:
     """The artifact of a gap check: the verdict first."""
     report, verdict = found.report, verdict_of(found)
+    view = view_of(found, now())
+    picture = data_url(draw(f"Recovery windows of {cluster}", view))
     text = [f"# WAL of {cluster}: {verdict}", ""]
     text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
     text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
@@ -82,8 +88,10 @@ def show_wal(cluster: str, found: WalCheck) -> None:
         ("behind the source", lag),
         ("lost if the source died now", f"**{rpo}**"),
     ]
-    text += ["", markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
+    text += ["", f"![recovery windows of {cluster}]({picture})", ""]
+    text += [markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
     text.append(markdown_table(("backup", "timeline", "LSN", "state"), describe(report)))
+    text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
 
 

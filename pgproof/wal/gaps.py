@@ -57,6 +57,7 @@ class RecoveryWindow:
     from_time: datetime
     broken_by: WalSegment | None
     expired: bool = False
+    to_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class GapReport:
         in_flight: segments that the source has and the archive does not have yet.
         lag: bytes between the end of the archive and the source's insert position; None without a source.
         damaged: segments that cannot be read, with the reason; only after a content check.
+        paths: the timelines that were followed, with their forks; a picture of the windows needs them.
     """
 
     segments: int
@@ -84,6 +86,7 @@ class GapReport:
     lag: int | None = None
     damaged: tuple[tuple[str, str], ...] = ()
     checked: tuple[WalSegment, ...] = ()
+    paths: tuple[TimelineHistory, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -92,6 +95,7 @@ class GapReport:
     def as_dict(self) -> dict[str, Any]:
         tree = asdict(self)
         tree.pop("checked")
+        tree.pop("paths")
         tree["ok"] = self.ok
         tree["oldest"], tree["newest"] = (str(s) if s else None for s in (self.oldest, self.newest))
         tree["gaps"] = [
@@ -117,9 +121,10 @@ def check_gaps(
         source: facts of the running source, when it can be asked; they tell a gap from a segment in flight.
         expired: of missing segments those that expire would remove, which are no gap.
     """
+    paths = recovery_paths(catalog, listing, source)
     found = [
         (entry.record, history, list(_wanted(entry.record, history, listing, source)))
-        for history in recovery_paths(catalog, listing, source)
+        for history in paths
         for entry in catalog.entries
         if history.contains(entry.record.timeline, entry.record.stop_lsn)
     ]
@@ -138,6 +143,7 @@ def check_gaps(
         in_flight,
         lag,
         checked=tuple(sorted(needed - missing)),
+        paths=tuple(paths),
     )
 
 
