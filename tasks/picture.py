@@ -280,5 +280,5 @@ def _legend(rows: Sequence[Row], y: int) -> list[str]:
             if kind is Kind.DAMAGE:
                 parts.append(f'<path class="x" d="M{x + 5:g} {y - 6}l4 5m0-5l-4 5"/>')
             parts.append(_text(x + 18, y, text, "s"))
-            x += 30 + 5.2 * len(text)
+            x += 32 + 5.6 * len(text)
     return parts

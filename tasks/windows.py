@@ -220,16 +220,15 @@ def _row(
 ) -> Row:
     time = _Time(clock, window.from_time)
     met = [fault for fault in faults if _meets(fault, window, path)]
-    end = window.to_time if window.to_time and not met else time.at(window.end)
-    reach = max(end, window.from_time)
-    parts = [Stretch(Kind.REACH, window.from_time, reach)]
+    reach = max(window.to_time if window.to_time and not met else time.at(window.end), window.from_time)
     if window.expired:
         later = [o.from_time for o in own if not o.expired and o.from_time > window.from_time]
+        parts = [Stretch(Kind.REACH, window.from_time, reach)]
         parts.append(Stretch(Kind.EXPIRED, reach, max(reach, min(later, default=reach))))
     elif met:
         parts = _broken(window, met, time, max(other.end for other in own))
-    elif view.end is not None and window.timeline == view.end.timeline:
-        parts += _tail(reach, time, view)
+    else:
+        parts = _whole(window, reach, time, view)
     forks = tuple((fork, time.at(fork.lsn)) for fork in path.forks if fork.lsn > window.start)
     return Row(window.backup, window.timeline, tuple(parts), _sentence(window, met), forks)
 
@@ -266,15 +265,17 @@ def _broken(window: RecoveryWindow, met: Sequence[Fault], time: _Time, archive: 
     return parts
 
 
-def _tail(reach: datetime, time: _Time, view: View) -> list[Stretch]:
-    """What is newer than the archive: received as far as it goes, then on the source alone."""
-    parts, position = [], reach
-    if view.received is not None and view.end is not None and view.received > view.end.end:
-        newest = view.newest_commit or time.at(view.received)
-        parts.append(Stretch(Kind.RECEIVED, position, max(newest, position)))
-        position = parts[-1].end
-    if view.rpo_seconds and view.now > position:
-        parts.append(Stretch(Kind.FLIGHT, position, view.now))
+def _whole(window: RecoveryWindow, reach: datetime, time: _Time, view: View) -> list[Stretch]:
+    """Archived, then received as far as it goes, then on the source alone."""
+    if view.end is None or window.timeline != view.end.timeline:
+        return [Stretch(Kind.REACH, window.from_time, reach)]
+    archived = reach
+    if view.received is not None and view.received > view.end.end:
+        archived, reach = min(time.at(view.end.end), reach), max(reach, time.at(view.received))
+    parts = [Stretch(Kind.REACH, window.from_time, archived)]
+    parts += [Stretch(Kind.RECEIVED, archived, reach)] if reach > archived else []
+    if view.rpo_seconds and view.now > reach:
+        parts.append(Stretch(Kind.FLIGHT, reach, view.now))
     return parts
 
 

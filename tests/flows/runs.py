@@ -99,6 +99,15 @@ def task_runs_of(client: SyncPrefectClient, flow_run: UUID) -> list[TaskRun]:
     return sorted(found, key=lambda task_run: (task_run.start_time is None, task_run.start_time))
 
 
+def events_of(cluster: str) -> list[dict[str, Any]]:
+    """The events of a cluster that have reached the server, oldest first."""
+    wanted = {"event": {"prefix": ["pgproof."]}, "resource": {"id": [f"pgproof.cluster.{cluster}"]}}
+    body = {"filter": {**wanted, "order": "ASC"}, "limit": 50}
+    with get_client(sync_client=True) as client:
+        events: list[dict[str, Any]] = client.request("POST", "/events/filter", json=body).json()["events"]
+    return events
+
+
 def _logs(client: SyncPrefectClient, flow_run: UUID) -> str:
     wanted = filters.LogFilter(flow_run_id=filters.LogFilterFlowRunId(any_=[flow_run]))
     return "\n".join(log.message for log in client.read_logs(log_filter=wanted))
