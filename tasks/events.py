@@ -14,7 +14,8 @@ from prefect.events import emit_event
 
 from pgproof.commands.console import counted, duration, size
 from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import GapReport, RecoveryWindow
+from pgproof.wal.gaps import GapReport
+from pgproof.wal.loss import losses
 
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired
 REPAIRED = "pgproof.wal.repaired"  # some were, and are back
@@ -47,7 +48,7 @@ def wal_events(
     found: WalCheck,
     rpo: int,
     repaired: Sequence[tuple[str, str]] = (),
-    backup: str | None = None,
+    starts_again: bool = False,
 ) -> list[Event]:
     """The events of one gap check, after its repair.
 
@@ -56,34 +57,29 @@ def wal_events(
         found: by the check that came last.
         rpo: the target, in seconds.
         repaired: segments that were brought back, each with where it came from.
-        backup: label of the base backup that was taken because of a gap.
+        starts_again: a base backup follows, because no window is left for new commits.
     """
     events = [_repaired(cluster, found, repaired)] if repaired else []
     if not found.report.ok:
-        events.append(_gap(cluster, found.report, backup))
+        events.append(_gap(cluster, found.report, starts_again))
     if found.archiver_failing or (found.rpo_seconds is not None and found.rpo_seconds > rpo):
         events.append(_lag(cluster, found, rpo))
     return [*events, _checked(cluster, found)]
 
 
-def broken_windows(report: GapReport) -> list[RecoveryWindow]:
-    """The windows that end at a gap or at damage."""
-    return [window for window in report.windows if window.broken_by is not None]
-
-
-def _gap(cluster: str, report: GapReport, backup: str | None) -> Event:
-    broken = broken_windows(report)
+def _gap(cluster: str, report: GapReport, starts_again: bool) -> Event:
+    lost = losses(report)
     missing = sum(gap.count for gap in report.gaps)
     parts = [f"{counted(missing, 'segment')} missing"] if missing else []
     parts += [f"{counted(len(report.damaged), 'segment')} damaged"] if report.damaged else []
-    meaning = f"{len(broken)} of {counted(len(report.windows), 'recovery window')} end before the end of the archive"
-    if backup is not None:
-        meaning += f"; a new one begins with base backup {backup}"
+    meaning = f"{len(lost)} of {counted(len(report.windows), 'recovery window')} end before the archive does"
+    if starts_again:
+        meaning += "; none is left for new commits, so a base backup is taken now"
     payload = {
         **_words(
             f"WAL of cluster {cluster} is not whole: {' and '.join(parts)}",
             meaning,
-            f"pgproof drill {cluster}" if backup is not None else f"pgproof backup {cluster}",
+            f"pgproof list {cluster}" if starts_again else f"pgproof wal check {cluster}",
         ),
         "missing": missing,
         "gaps": [
@@ -92,10 +88,15 @@ def _gap(cluster: str, report: GapReport, backup: str | None) -> Event:
         ],
         "damaged": [{"segment": name, "fault": fault} for name, fault in report.damaged[:_LONGEST]],
         "windows": [
-            {"backup": w.backup, "timeline": w.timeline, "reaches": str(w.end), "broken_by": f"{w.broken_by}"}
-            for w in broken[:_LONGEST]
+            {
+                "backup": loss.window.backup,
+                "timeline": loss.window.timeline,
+                "reaches": str(loss.segment.start),
+                "lost_at": loss.segment.name,
+            }
+            for loss in lost[:_LONGEST]
         ],
-        "backup": backup,
+        "starts_again": starts_again,
     }
     return Event(GAP, payload)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from pgproof.errors import PermanentError
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import Gap, RecoveryWindow
+from pgproof.wal.loss import crosses, segment_named
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -193,7 +193,7 @@ def _faults(view: View) -> list[Fault]:
     known = [gap.first for gap in view.gaps] + [view.end] + [window.broken_by for window in view.windows]
     size = next((segment.size for segment in known if segment is not None), 0)
     for name in damaged:
-        if segment := _segment(name, size):
+        if size and (segment := segment_named(name, size)):
             faults.append(Fault(Kind.DAMAGE, segment, segment))
     covered = {fault.first for fault in faults}
     for window in view.windows:
@@ -201,13 +201,6 @@ def _faults(view: View) -> list[Fault]:
             covered.add(first)
             faults.append(Fault(Kind.DAMAGE if first.name in damaged else Kind.GAP, first, first))
     return sorted(faults, key=lambda fault: fault.first.number)
-
-
-def _segment(name: str, size: int) -> WalSegment | None:
-    try:
-        return WalSegment.parse(name, size) if size else None
-    except PermanentError:
-        return None
 
 
 def _row(
@@ -219,7 +212,7 @@ def _row(
     faults: Sequence[Fault],
 ) -> Row:
     time = _Time(clock, window.from_time)
-    met = [fault for fault in faults if _meets(fault, window, path)]
+    met = [fault for fault in faults if _crosses(window, fault, path)]
     reach = max(window.to_time if window.to_time and not met else time.at(window.end), window.from_time)
     if window.expired:
         later = [o.from_time for o in own if not o.expired and o.from_time > window.from_time]
@@ -245,13 +238,8 @@ class _Time:
         return datetime.fromtimestamp(seconds, self.earliest.tzinfo)
 
 
-def _meets(fault: Fault, window: RecoveryWindow, path: TimelineHistory) -> bool:
-    """Whether a recovery along this path would need the segment; its last byte says on whose timeline."""
-    if window.expired or fault.last.end <= window.start:
-        return False
-    if fault.first == window.broken_by:
-        return True
-    return path.timeline_at(fault.first.end - 1) == fault.first.timeline
+def _crosses(window: RecoveryWindow, fault: Fault, path: TimelineHistory) -> bool:
+    return crosses(window, fault.first, path) or crosses(window, fault.last, path)
 
 
 def _broken(window: RecoveryWindow, met: Sequence[Fault], time: _Time, archive: LSN) -> list[Stretch]:

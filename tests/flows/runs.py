@@ -74,13 +74,16 @@ def look(state: State[Any]) -> Run:
             lambda runs: all(r.state is not None and r.state.is_final() for r in runs),
         )
         artifacts = client.request(
-            "POST", "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(identifier)]}}}
+            "POST",
+            "/artifacts/filter",
+            json={"artifacts": {"flow_run_id": {"any_": [str(identifier)]}}, "sort": "CREATED_DESC"},
         ).json()
         return Run(
             state,
             client.read_flow_run(identifier),
             {task_run.name: task_run for task_run in task_runs},
-            {artifact["key"]: artifact for artifact in artifacts if artifact["key"]},  # without: of a result
+            # without a key: of a result; the newest of a key counts
+            {artifact["key"]: artifact for artifact in reversed(artifacts) if artifact["key"]},
         )
 
 

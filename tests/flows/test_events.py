@@ -72,8 +72,8 @@ class TestPayloads:
         assert list(found) == [GAP, CHECKED]
         assert found[GAP] == {
             "what": "WAL of cluster main is not whole: 3 segments missing and 1 segment damaged",
-            "meaning": "1 of 2 recovery windows end before the end of the archive",
-            "command": "pgproof backup main",
+            "meaning": "1 of 2 recovery windows end before the archive does",
+            "command": "pgproof wal check main",
             "missing": 3,
             "gaps": [
                 {"first": segment(30).name, "last": segment(32).name, "segments": 3, "from_lsn": "0/1E00000"}
@@ -84,17 +84,18 @@ class TestPayloads:
                     "backup": "20261123T120500Z-full",
                     "timeline": 1,
                     "reaches": "0/1E00000",
-                    "broken_by": segment(30).name,
+                    "lost_at": segment(30).name,
                 }
             ],
-            "backup": None,
+            "starts_again": False,
         }
         assert found[CHECKED]["ok"] is False
 
-    def test_a_gap_that_a_backup_ends(self) -> None:
-        payload = named(wal_events("main", BROKEN, RPO, backup="20261123T130000Z-full"))[GAP]
-        assert payload["meaning"].endswith("; a new one begins with base backup 20261123T130000Z-full")
-        assert payload["command"] == "pgproof drill main"
+    def test_a_gap_that_leaves_no_window_for_new_commits(self) -> None:
+        payload = named(wal_events("main", BROKEN, RPO, starts_again=True))[GAP]
+        assert payload["meaning"].endswith("; none is left for new commits, so a base backup is taken now")
+        assert payload["command"] == "pgproof list main"
+        assert payload["starts_again"] is True
 
     def test_repaired(self) -> None:
         came = [(segment(30).name, "the source"), (segment(31).name, 'copy "far"')]
@@ -214,8 +215,8 @@ class TestAtTheServer:
             {
                 "subject": f"{cluster}: WAL of cluster {cluster} is not whole:"
                 " 3 segments missing and 1 segment damaged",
-                "body": "1 of 2 recovery windows end before the end of the archive."
-                f" Run: pgproof backup {cluster}",
+                "body": "1 of 2 recovery windows end before the archive does."
+                f" Run: pgproof wal check {cluster}",
             }
         ]
 
