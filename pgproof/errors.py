@@ -7,7 +7,8 @@
     │   ├── ServerUnreachable
     │   ├── StoreUnavailable
     │   ├── LeaseHeld
-    │   └── WalNotArchived
+    │   ├── WalNotArchived
+    │   └── SlotInUse
     └── PermanentError            "cannot ...": it never will, until somebody mends something
         ├── UsageError
         │   ├── ConfigError
@@ -110,6 +111,12 @@ class WalNotArchived(TransientError):
     """A WAL segment did not reach the archive within the time limit."""
 
     exit_code = 79
+
+
+class SlotInUse(TransientError):
+    """Another connection streams from the replication slot."""
+
+    exit_code = 80
 
 
 class UsageError(PermanentError):

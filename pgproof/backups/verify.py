@@ -9,7 +9,7 @@ from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, ObjectMissing, WalGap
 from pgproof.repository.codec import Measured
 from pgproof.repository.repository import Archive, StoredObject, check_bytes
-from pgproof.wal.fetch import check_content
+from pgproof.wal.content import check_segment_content
 from pgproof.wal.segment import WalSegment
 
 
@@ -84,7 +84,7 @@ def _missing(stored: StoredObject) -> ObjectDamaged:
 
 def _verify_segment(archive: Archive, segment: WalSegment) -> None:
     try:
-        fault = check_content(archive, segment.name)
+        fault = check_segment_content(archive, segment)
     except ObjectMissing as error:
         raise WalGap(
             f'WAL segment "{segment}" is missing from the archive',

@@ -135,7 +135,13 @@ def verify(
 def check(
     name: Name,
     content: Annotated[
-        bool, typer.Option("--content", help="Read every segment, not only its name.")
+        bool, typer.Option("--content", help="Read the segments, too, all but those known to be good.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --content: also those known to be good.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Bring back what is missing or damaged, from wherever it is.")
     ] = False,
     config: ConfigPath = None,
     json: Json = False,
@@ -143,7 +149,11 @@ def check(
     """Look for gaps along every timeline, and show what can be recovered."""
     from pgproof.commands import wal as wal_command
 
-    return wal_command.check(_session(config, json), name, content)
+    if everything and not content:
+        raise UsageError("--all says which segments are read, and none is", hint="add --content")
+    return wal_command.check(
+        _session(config, json), name, content=content, everything=everything, repair=repair
+    )
 
 
 @wal.command()

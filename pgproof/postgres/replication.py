@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,11 +13,21 @@ from psycopg import OperationalError, pq
 from psycopg.pq.abc import PGresult
 
 from pgproof.config import ClusterConfig
-from pgproof.errors import BackupFailed, PgproofError, PrivilegeMissing, ServerNotReady, ServerUnreachable
+from pgproof.errors import (
+    BackupFailed,
+    ObjectMissing,
+    PermanentError,
+    PgproofError,
+    PrivilegeMissing,
+    ServerNotReady,
+    ServerUnreachable,
+    SlotInUse,
+)
 from pgproof.postgres.connection import connection_error, conninfo
 from pgproof.wal.lsn import LSN
 
 _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connection counts as dead
+_FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +67,33 @@ class ReplicationConnection:
 
     Args:
         cluster: to connect to; its role needs REPLICATION.
+        dsn: of another server of the cluster, such as a standby; default: the cluster's own.
+        application_name: by which ``pg_stat_replication`` and ``synchronous_standby_names`` know us.
 
     Raises:
         ServerUnreachable, AuthenticationFailed, PrivilegeMissing: as for every connection.
     """
 
-    def __init__(self, cluster: ClusterConfig) -> None:
-        self._cluster = cluster
-        text = conninfo(cluster, replication="true", fallback_application_name="pgproof")
+    def __init__(
+        self, cluster: ClusterConfig, dsn: str | None = None, *, application_name: str | None = None
+    ) -> None:
+        self._cluster = cluster if dsn is None else cluster.model_copy(update={"dsn": dsn})
+        names = {} if application_name is None else {"application_name": application_name}
+        text = conninfo(self._cluster, replication="true", fallback_application_name="pgproof", **names)
         self._pg = pq.PGconn.connect(text.encode())
+        self._first: PGresult | None = None
         if self._pg.status != pq.ConnStatus.OK:
-            raise connection_error(cluster, self._message())
+            raise connection_error(self._cluster, self._message())
+
+    @property
+    def server_version(self) -> int:
+        """As ``server_version_num``, such as 170010."""
+        return self._pg.server_version
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster, as pgproof.toml names it."""
+        return self._cluster.name
 
     def close(self) -> None:
         self._pg.finish()
@@ -85,9 +112,76 @@ class ReplicationConnection:
     def query(self, command: str) -> list[list[str]]:
         """Run a replication command that answers with rows."""
         self._send(command)
-        rows = self._rows(self._result(), command)
-        while (result := self._pg.get_result()) is not None:
-            self._check(result, command)
+        return self._drain(command, _IDLE_LIMIT)
+
+    def begin_copy_both(self, command: str, limit: float) -> bool:
+        """Send a command whose data goes both ways.
+
+        Args:
+            command: START_REPLICATION.
+            limit: seconds to wait for the answer.
+
+        Returns:
+            False when the server has nothing to send and goes straight to the end (``finish_copy_both``).
+        """
+        self._send(command)
+        self._first = self._next_result(limit)
+        if self._first is None or self._first.status != pq.ExecStatus.COPY_BOTH:
+            if self._first is not None and self._first.status == pq.ExecStatus.TUPLES_OK:
+                return False
+            self._drain(command, limit)
+            raise self._broken(self._message() or "the server ended the command early")
+        self._first = None
+        self._pg.nonblocking = 1
+        return True
+
+    def poll_copy(self, timeout: float) -> bytes | None:
+        """One message of a running copy.
+
+        Args:
+            timeout: seconds to wait for one; nothing is waited for while one has arrived.
+
+        Returns:
+            the message, ``b""`` when none came in time, None when the server has ended the copy.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._mapped():
+                size, data = self._pg.get_copy_data(1)
+            if size > 0:
+                return bytes(data)
+            if size == -1:
+                return None
+            if not self._readable(max(0.0, deadline - time.monotonic())):
+                return b""
+
+    def send_copy(self, data: bytes, limit: float) -> None:
+        """Send one message of a running copy; it is on its way when this returns.
+
+        Raises:
+            ServerUnreachable: the server took nothing for ``limit`` seconds.
+        """
+        with self._mapped():
+            while not self._pg.put_copy_data(data):
+                self._writable(limit)
+        self._flush(limit)
+
+    def end_copy(self, limit: float) -> None:
+        """Say that nothing more comes from our side (CopyDone)."""
+        with self._mapped():
+            while not self._pg.put_copy_end():
+                self._writable(limit)
+        self._flush(limit)
+
+    def finish_copy_both(self, command: str, limit: float) -> list[list[str]]:
+        """The rows after a copy that the server has ended; answered with CopyDone where that was not sent.
+
+        Raises:
+            the server's error, where it ended the copy with one.
+        """
+        rows = self._drain(command, limit)
+        with contextlib.suppress(OperationalError):  # the server has closed the connection
+            self._pg.nonblocking = 0
         return rows
 
     def start_base_backup(self, options: str) -> tuple[LSN, int, list[list[str]]]:
@@ -161,6 +255,64 @@ class ReplicationConnection:
         with self._mapped():
             self._pg.consume_input()
 
+    def _drain(self, command: str, limit: float) -> list[list[str]]:
+        """The rows of what is left of a command; read to its end, so that the connection can be used again.
+
+        Raises:
+            the first error that the server sent.
+        """
+        rows: list[list[str]] = []
+        failure: PgproofError | None = None
+        result, self._first = self._first or self._next_result(limit), None
+        while result is not None:
+            if result.status == pq.ExecStatus.COPY_IN:
+                self.end_copy(limit)
+            elif result.status == pq.ExecStatus.TUPLES_OK:
+                rows += self._rows(result, command)
+            elif result.status in _FAILED:
+                failure = failure or self._error(result, command)
+            done = result.status == pq.ExecStatus.COMMAND_OK
+            try:
+                result = self._next_result(limit)
+            except ServerUnreachable:
+                if not done:  # a walsender that shuts down says that it is done and is gone (WalSndDone)
+                    raise
+                result = None
+        if failure is not None:
+            raise failure
+        return rows
+
+    def _next_result(self, limit: float) -> PGresult | None:
+        """The next result, waited for no longer than the limit without a byte."""
+        with self._mapped():
+            while self._pg.is_busy():
+                if not self._readable(limit):
+                    raise self._broken(f"the server sent nothing for {limit:.0f} s")
+            return self._pg.get_result()
+
+    def _readable(self, timeout: float) -> bool:
+        """Wait for bytes from the server, and take in those that came."""
+        readable, _, _ = select.select([self._pg.socket], [], [], timeout)
+        if readable:
+            with self._mapped():
+                self._pg.consume_input()
+        return bool(readable)
+
+    def _writable(self, limit: float) -> None:
+        """Wait until the server takes bytes; what it sends meanwhile is taken in, lest both wait for ever."""
+        socket = self._pg.socket
+        readable, writable, _ = select.select([socket], [socket], [], limit)
+        if not readable and not writable:
+            raise self._broken(f"the server took nothing for {limit:.0f} s")
+        if readable:
+            with self._mapped():
+                self._pg.consume_input()
+
+    def _flush(self, limit: float) -> None:
+        with self._mapped():
+            while self._pg.flush():
+                self._writable(limit)
+
     def _send(self, command: str) -> None:
         with self._mapped():
             self._pg.send_query(command.encode())
@@ -187,8 +339,7 @@ class ReplicationConnection:
         ]
 
     def _check(self, result: PGresult, command: str, expected: pq.ExecStatus | None = None) -> None:
-        failed = result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
-        if failed or (expected is not None and result.status != expected):
+        if result.status in _FAILED or (expected is not None and result.status != expected):
             raise self._error(result, command)
 
     def _error(self, result: PGresult, command: str) -> PgproofError:
@@ -208,6 +359,8 @@ class ReplicationConnection:
             )
         if not state or state.startswith(("08", "57")):
             return self._broken(text)
+        if verb != "BASE_BACKUP" and verb != "UPLOAD_MANIFEST":
+            return _command_error(verb, state, text, name)
         hint = ""
         if state == "XX001":
             hint = "a page of the source is corrupt: look in its log for the file, and keep the older backups"
@@ -222,3 +375,24 @@ class ReplicationConnection:
         with contextlib.suppress(Exception):
             return self._pg.error_message.decode(errors="replace").strip()
         return ""
+
+
+def _command_error(verb: str, state: str, text: str, name: str) -> PgproofError:
+    """The error of a command about WAL or a slot, by SQLSTATE, because the text may be in any language.
+
+    ``START_REPLICATION`` gives no code to "requested timeline is not in this server's history" and "requested
+    starting point is ahead of the WAL flush position" (StartReplication in walsender.c), hence XX000.
+    """
+    if verb == "START_REPLICATION" and state in ("58P01", "XX000"):
+        return ObjectMissing(f'cluster "{name}" does not have the WAL that was asked for', text)
+    if state == "55006":  # object_in_use
+        return SlotInUse(
+            f'could not use the replication slot of cluster "{name}"',
+            text,
+            "another pgproof wal receive runs, or the server has not noticed yet that it ended; "
+            "give each its own with --slot",
+        )
+    if state in ("42704", "42710", "53400"):
+        hint = "raise max_replication_slots" if state == "53400" else "SELECT * FROM pg_replication_slots"
+        return ServerNotReady(f'{verb} is not possible on cluster "{name}" now', text, hint)
+    return PermanentError(f'{verb} failed on cluster "{name}"', text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,8 +19,8 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.restore.locate import WalReader
 from pgproof.retention.plan import ExpireFacts, plan_expire
 from pgproof.wal.archive import WalListing, list_wal
-from pgproof.wal.fetch import check_content
-from pgproof.wal.gaps import GapReport, check_gaps
+from pgproof.wal.content import ContentReport, check_content_for
+from pgproof.wal.gaps import GapReport, check_gaps, group
 from pgproof.wal.segment import WalSegment
 
 
@@ -35,6 +34,7 @@ class WalCheck:
         archiver_failing: the source's archiver reports a failure newer than its last success.
         newest_commit: time of the newest commit that is in the repository.
         rpo_seconds: how much would be lost now; None when it cannot be known.
+        content: what reading the segments gave; None when they were not read.
     """
 
     report: GapReport
@@ -42,6 +42,7 @@ class WalCheck:
     archiver_failing: str = ""
     newest_commit: datetime | None = None
     rpo_seconds: float | None = None
+    content: ContentReport | None = None
 
     @property
     def ok(self) -> bool:
@@ -55,18 +56,25 @@ class WalCheck:
             "archiver_failing": self.archiver_failing,
             "newest_commit": self.newest_commit.isoformat() if self.newest_commit else None,
             "rpo_seconds": self.rpo_seconds,
+            "content": self.content.as_dict() if self.content else None,
         }
 
 
 def check_wal(
-    cluster: ClusterConfig, archive: Archive, *, content: bool = False, now: datetime | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    *,
+    content: bool = False,
+    everything: bool = False,
+    now: datetime | None = None,
 ) -> WalCheck:
     """Check a cluster's archive; a source that is gone is reported, and the archive checked all the same.
 
     Args:
         cluster: its source is asked for its position.
         archive: to check.
-        content: read every segment that a recovery needs, too.
+        content: read the segments that a recovery needs, too, those that are not known to be good.
+        everything: with ``content``: read all of them.
         now: aware, for what retention lets expire; by default the source's clock, else the newest backup's time.
 
     Raises:
@@ -87,18 +95,19 @@ def check_wal(
         return _expired(cluster, archive, catalog, listing, missing, clock)
 
     report = check_gaps(catalog, listing, facts, expired)
+    read = None
     if content:
-        report = replace(report, damaged=_damaged(archive, report))
+        runs, major = group(report.checked), _major(facts, catalog)
+        read = check_content_for(cluster, archive, runs, major, clock, everything=everything)
+        report = replace(report, damaged=read.damaged)
     failing = ""
     if facts is not None and facts.archiver.failing:
         failing = f"{facts.archiver.last_failed} failed at {facts.archiver.last_failed_at:%F %T%z}"
-    newest = _newest_commit(
-        cluster, archive, report, facts, catalog.entries[-1].record.major if catalog.entries else 0
-    )
+    newest = _newest_commit(cluster, archive, report, facts, _major(facts, catalog))
     rpo = None
     if facts is not None and newest is not None:
         rpo = 0.0 if report.lag == 0 else max(0.0, round((facts.clock - newest).total_seconds(), 3))
-    return WalCheck(report, source_error, failing, newest, rpo)
+    return WalCheck(report, source_error, failing, newest, rpo, read)
 
 
 def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | None, str]:
@@ -139,23 +148,20 @@ def _segment_size(known: int) -> int:
     return known or 16 << 20  # nothing is archived and no server answers: there is nothing to count either
 
 
-def _damaged(archive: Archive, report: GapReport) -> tuple[tuple[str, str], ...]:
-    with ThreadPoolExecutor(4, "check") as pool:
-        faults = pool.map(lambda segment: check_content(archive, segment.name), report.checked)
-        return tuple(
-            (segment.name, fault) for segment, fault in zip(report.checked, faults, strict=True) if fault
-        )
+def _major(facts: ServerFacts | None, catalog: Catalog) -> int:
+    """The cluster's major version; 0 when neither the server nor a backup tells it."""
+    if facts is not None:
+        return facts.major
+    return catalog.entries[-1].record.major if catalog.entries else 0
 
 
 def _newest_commit(
     cluster: ClusterConfig, archive: Archive, report: GapReport, facts: ServerFacts | None, major: int
 ) -> datetime | None:
-    if report.newest is None or not (facts or major):
+    if report.newest is None or not major:
         return None
     with contextlib.suppress(ProgramMissing, PgproofError):
-        reader = WalReader(
-            archive, find_bin_directory(facts.major if facts else major, cluster.bin_directory)
-        )
+        reader = WalReader(archive, find_bin_directory(major, cluster.bin_directory))
         commit = reader.newest_commit(list_wal(archive, report.newest.size), report.newest)
         return commit.time if commit else None
     return None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pgproof.errors import NoBackup, NoRoom, ObjectDamaged, ObjectMissing, PermanentError, WrongSystem
+from pgproof.errors import NoBackup, NoRoom, ObjectMissing, PermanentError, WrongSystem
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
@@ -109,19 +109,3 @@ def _check(archive: Archive, name: str, path: Path, size: int) -> None:
             f"the archive's is {archive.system_identifier}.",
         )
     check_segment(name[:24], header, size)
-
-
-def check_content(archive: Archive, name: str) -> str | None:
-    """Whether an archived segment can be read whole; the reason when it cannot.
-
-    Reads it through the codec, and checks header, position, length and system identifier.
-    """
-    try:
-        content = b"".join(archive.open(find_key(archive, name)))
-        header = SegmentHeader.parse(content[:64], name)
-        if header.system_identifier != archive.system_identifier:
-            return f"it belongs to system identifier {header.system_identifier}"
-        check_segment(name, header, len(content))
-    except ObjectDamaged as error:
-        return f"{error.fact}. {error.detail}"
-    return None

@@ -175,7 +175,8 @@ def test_newest_segment_removed_though_the_archiver_got_an_ok_for_it(archive: Ar
         (lambda source, name: flip_bit(source.stored(name)), 'object "{key}" is damaged. zstd says: ', 129),
         (
             lambda source, name: replace_content(source, name, of_another_cluster),
-            f"it belongs to system identifier {OTHER}",
+            'WAL segment "{name}" belongs to another cluster. '
+            f"Its system identifier is {OTHER}; the archive's is ",
             152,
         ),
         (

@@ -14,25 +14,24 @@ SYSTEM = 7412345678901234567
 OTHER = 7499999999999999999
 MB = 1 << 20
 _HEADER = struct.Struct("=HHIQI4xQII")
+_SHORT_HEADER = struct.Struct("=HHIQI4x")
+_BLOCK = 8192
 
 
 def segment_bytes(
     segment: WalSegment, *, system: int = SYSTEM, seed: str = "", timeline: int | None = None
 ) -> bytes:
-    """The content of a segment: its long page header, then bytes that follow from the seed."""
+    """The content of a segment: pages with their headers and bytes that follow from the seed, then empty ones."""
     magic, long_header = 0xD116, 0x0002
-    header = _HEADER.pack(
-        magic,
-        long_header,
-        segment.timeline if timeline is None else timeline,
-        int(segment.start),
-        0,
-        system,
-        segment.size,
-        8192,
-    )
-    body = hashlib.sha256(f"{segment}{seed}".encode()).digest() * (1 << 10)
-    return (header + body).ljust(segment.size, b"\0")
+    on = segment.timeline if timeline is None else timeline
+    body = hashlib.sha256(f"{segment}{seed}".encode()).digest() * (_BLOCK // 32)
+    content = b""
+    for address in range(segment.start, segment.start + min(4 * _BLOCK, segment.size), _BLOCK):
+        header = _SHORT_HEADER.pack(magic, 0, on, address, 0)
+        if not content:
+            header = _HEADER.pack(magic, long_header, on, address, 0, system, segment.size, _BLOCK)
+        content += (header + body)[:_BLOCK]
+    return content.ljust(segment.size, b"\0")
 
 
 class DataDirectory:

@@ -24,7 +24,8 @@ from pgproof.errors import (
 )
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
-from pgproof.wal.fetch import check_content, fetch, fetch_all, fetch_histories
+from pgproof.wal.content import check_segment_content
+from pgproof.wal.fetch import fetch, fetch_all, fetch_histories
 from pgproof.wal.push import push
 from pgproof.wal.segment import WalSegment
 from tests.drills.damage import flip_bit, truncate
@@ -83,7 +84,7 @@ def test_round_trip(
     assert target.read_bytes() == path.read_bytes()
     assert os.listdir(target.parent) == ["RECOVERYXLOG"]
     assert find_key(archive, path.name).endswith(".zst.age" if encrypted else f"{path.name}.zst")
-    assert check_content(archive, path.name) is None
+    assert check_segment_content(archive, WalSegment(1, 5, size)) is None
 
 
 def test_what_was_there_before_is_replaced(archive: Archive, target: Path) -> None:
@@ -144,7 +145,7 @@ def test_damaged_copy_never_appears(
     with pytest.raises(ObjectDamaged):
         fetch(archive, NAME, target)
     assert os.listdir(target.parent) == []
-    assert check_content(archive, NAME) is not None
+    assert check_segment_content(archive, WalSegment(1, 5, MB)) is not None
 
 
 def test_invariant_6_copy_of_another_system_identifier(archive: Archive, target: Path) -> None:
@@ -156,7 +157,10 @@ def test_invariant_6_copy_of_another_system_identifier(archive: Archive, target:
         f"DETAIL: Its system identifier is {OTHER}; the archive's is {SYSTEM}."
     )
     assert os.listdir(target.parent) == []
-    assert check_content(archive, NAME) == f"it belongs to system identifier {OTHER}"
+    assert check_segment_content(archive, WalSegment(1, 5, MB)) == (
+        f'WAL segment "{NAME}" belongs to another cluster. '
+        f"Its system identifier is {OTHER}; the archive's is {SYSTEM}."
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,11 @@ def test_copy_that_is_not_what_its_name_says(
     store(archive, content)
     with pytest.raises(ObjectDamaged) as caught:
         fetch(archive, NAME, target)
-    assert f"{caught.value.fact}. {caught.value.detail}" == check_content(archive, NAME) == fault
+    assert (
+        f"{caught.value.fact}. {caught.value.detail}"
+        == check_segment_content(archive, WalSegment(1, 5, MB))
+        == fault
+    )
     assert os.listdir(target.parent) == []
 
 
