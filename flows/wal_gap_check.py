@@ -8,10 +8,11 @@ from flows.writer import one_writer
 from pgproof.errors import PgproofError, WalGap
 from pgproof.wal.check import WalCheck
 from pgproof.wal.loss import losses, newest_is_lost
+from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
-from tasks.wal import check_wal_archive, rpo_target
+from tasks.wal import check_wal_archive, repair_wal_archive, rpo_target
 
 
 @flow(name="wal-gap-check", flow_run_name="WAL gap check of {cluster}")
@@ -35,14 +36,18 @@ def wal_gap_check(
         repair: bring back what is missing or damaged
         backup_when_lost: take a base backup when no recovery window reaches what is written now
     """
-    found = check_wal_archive(cluster, config, content)
+    found, mended = check_wal_archive(cluster, config, content), RepairReport()
+    if repair and not found.report.ok:
+        mended = repair_wal_archive(cluster, config, content)
+        found = check_wal_archive(cluster, config, content)
     starts_again = backup_when_lost and must_start_again(found)
-    emit(cluster, wal_events(cluster, found, rpo_target(cluster, config), starts_again=starts_again))
-    show_wal(cluster, found)
+    back = [(one.name, one.place) for one in mended.repaired]
+    emit(cluster, wal_events(cluster, found, rpo_target(cluster, config), back, starts_again))
+    show_wal(cluster, found, mended)
     follows = ""
     if starts_again:
         follows = start_again(cluster, config, content)
-        show_wal(cluster, check_wal_archive(cluster, config, content))
+        show_wal(cluster, check_wal_archive(cluster, config, content), mended)
     refuse_gaps(cluster, found, follows)
     return found.as_dict()
 

@@ -14,6 +14,7 @@ from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import describe
+from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
 from tasks.picture import data_url, draw
 from tasks.sketch import sketch
@@ -65,8 +66,8 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
     _store(cluster, "backup", text, f"Base backup {record.label} of {cluster}: {stored}, {took}")
 
 
-def show_wal(cluster: str, found: WalCheck) -> None:
-    """The artifact of a gap check: the verdict first."""
+def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) -> None:
+    """The artifact of a gap check: the verdict first, then what a repair did."""
     report, verdict = found.report, verdict_of(found)
     view = view_of(found, now())
     picture = data_url(draw(f"Recovery windows of {cluster}", view))
@@ -77,6 +78,7 @@ def show_wal(cluster: str, found: WalCheck) -> None:
         text.append(f"- **the archiver is failing**: {found.archiver_failing}")
     if found.source_error:
         text.append(f"- the source was not asked: {found.source_error}")
+    text += _repaired(repair) if repair is not None else []
     if report.gaps or report.damaged:
         text += ["", "Points in time behind a gap are lost: take a new base backup at once."]
     lag = size(report.lag) if report.lag is not None else "unknown"
@@ -93,6 +95,22 @@ def show_wal(cluster: str, found: WalCheck) -> None:
     text.append(markdown_table(("backup", "timeline", "LSN", "state"), describe(report)))
     text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
+
+
+def _repaired(repair: RepairReport) -> list[str]:
+    """What was brought back, and what each place answered for what was not."""
+    text = [
+        f"- **repaired**: `{one.name}` was {one.was}, is back from {one.place}" for one in repair.repaired
+    ]
+    for lost in repair.lost[:_LONGEST]:
+        answers = "; ".join(f"{place}: {answer}" for place, answer in lost.answers)
+        text.append(f"- **nobody has** `{lost.name}`: {answers or 'there is no place to ask'}")
+    for copy in repair.copies:
+        if copy.brought or copy.mended:
+            text.append(f"- copy `{copy.name}`: {len(copy.brought):,} brought, {len(copy.mended):,} mended")
+        reasons = [copy.error] if copy.error else [f"{name}: {reason}" for name, reason in copy.failed]
+        text += [f"- **copy `{copy.name}`**: {reason}" for reason in reasons[:_LONGEST]]
+    return text
 
 
 def verdict_of(found: WalCheck) -> str:

@@ -6,8 +6,10 @@ from prefect import task
 
 from pgproof.config import load
 from pgproof.wal.check import WalCheck, check_wal
+from pgproof.wal.places import open_copies
+from pgproof.wal.repair import RepairReport, repair_wal
 from tasks.retries import HOUR, RETRY, settings
-from tasks.work import open_work
+from tasks.work import now, open_configured, open_work
 
 
 @task(**settings("check WAL archive", 6 * HOUR), **RETRY)
@@ -15,6 +17,19 @@ def check_wal_archive(cluster: str, config: str | None = None, content: bool = F
     """Look for gaps along every timeline, and measure how far the archive is behind the source."""
     work = open_work(cluster, config)
     return check_wal(work.cluster, work.archive, content=content)
+
+
+@task(**settings("repair WAL archive", 6 * HOUR), **RETRY)
+def repair_wal_archive(cluster: str, config: str | None = None, content: bool = False) -> RepairReport:
+    """Bring back what is missing or damaged, from wherever it still is.
+
+    It looks again for itself: a check of a large archive is no parameter, and a second try must not believe the first.
+    """
+    work = open_work(cluster, config)
+    archive = work.archive
+    found = check_wal(work.cluster, archive, content=content)
+    copies = open_copies(work.config, work.cluster, archive.system_identifier, open_configured)
+    return repair_wal(work.cluster, archive, copies, found, now())
 
 
 def rpo_target(cluster: str, config: str | None = None) -> int:

@@ -53,11 +53,16 @@ def open_work(cluster: str, config: str | None = None) -> Work:
     chosen = _with_secrets(loaded.cluster(cluster), _PASSWORD)
     settings = loaded.repository_of(chosen)
     blocks = tuple(_blocks(settings, ("credentials", *_REPOSITORY)).values())
+    return Work(loaded, chosen, open_configured(settings), blocks)
+
+
+def open_configured(settings: RepositoryConfig) -> Repository:
+    """A repository, with what its section takes from Prefect blocks."""
     settings = _with_secrets(settings, _REPOSITORY)
     credentials = None
     if settings.credentials is not None and settings.credentials.startswith(_BLOCK):
         credentials = read_credentials(settings.credentials)
-    return Work(loaded, chosen, open_repository(settings, credentials), blocks)
+    return open_repository(settings, credentials)
 
 
 def now() -> datetime:

@@ -12,7 +12,7 @@ from flows.wal_gap_check import wal_gap_check
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import WalGap
-from tasks.events import CHECKED, GAP
+from tasks.events import CHECKED, GAP, REPAIRED
 from tests.flows.runs import Run, events_of, run, until
 from tests.servers.postgres import Source
 
@@ -142,8 +142,41 @@ def lost(shop: Source, tmp_path: Path) -> Iterator[str]:
         pass
     path = shop.stored(name)
     kept = path.rename(tmp_path / path.name)
+    (shop.data / "pg_wal" / name).unlink(missing_ok=True)
     yield name
     kept.rename(path)
+
+
+def test_a_segment_that_the_source_still_has_is_brought_back(
+    shop: Source, config: str, backup: BackupRecord
+) -> None:
+    shop.sql("SELECT pg_create_physical_replication_slot('keeper', true)")  # so that pg_wal keeps it
+    try:
+        shop.archive_now()
+        name = shop.archive_now()
+        shop.archive_now()
+        path = shop.stored(name)
+        content, before = path.read_bytes(), labels(shop)
+        path.unlink()
+        done = run(wal_gap_check, "main", config)
+        again = run(wal_gap_check, "main", config)
+    finally:
+        shop.sql("SELECT pg_drop_replication_slot('keeper')")
+    assert done.state.is_completed(), done.message
+    assert path.read_bytes() == content
+    assert labels(shop) == before
+    assert done.attempts["repair WAL archive"] == 1
+    found = events(done)
+    assert list(found) == [REPAIRED, CHECKED]
+    assert [one["segment"] for one in found[REPAIRED]["segments"]] == [name]
+    assert found[REPAIRED]["segments"][0]["source"].startswith('source "')
+    assert found[CHECKED]["ok"] is True
+    text = done.artifact("pgproof-main-wal")
+    assert text.startswith(
+        f"# WAL of main: no gap\n\n- **repaired**: `{name}` was missing, is back from source "
+    )
+    assert list(events(again)) == [CHECKED]
+    assert "repair WAL archive" not in again.attempts
 
 
 class TestASegmentThatNobodyHas:
@@ -151,9 +184,9 @@ class TestASegmentThatNobodyHas:
         self, shop: Source, config: str, backup: BackupRecord, lost: str
     ) -> None:
         before = labels(shop)
-        first = run(wal_gap_check, "main", config, repair=False)
+        first = run(wal_gap_check, "main", config)
         after = labels(shop)
-        second = run(wal_gap_check, "main", config, repair=False)
+        second = run(wal_gap_check, "main", config)
         assert labels(shop) == after  # five minutes later the gap is still there, and so is a window
         (label,) = set(after) - set(before)
         named = f"Lost behind it: {before[-1]} on timeline 1 ends at {lost}, which is missing."
@@ -162,6 +195,8 @@ class TestASegmentThatNobodyHas:
         assert named in first.message
         assert f"A new recovery window begins with base backup {label}." in first.message
         assert first.attempts["take base backup"] == 1
+        assert first.attempts["repair WAL archive"] == 1
+        assert f"- **nobody has** `{lost}`: source " in first.artifact("pgproof-main-wal")
         assert list(events(first)) == [GAP, CHECKED]
         assert events(first)[GAP]["starts_again"] is True
         assert events(first)[GAP]["windows"][-1]["lost_at"] == lost
