@@ -7,7 +7,7 @@ from prefect import flow
 from flows.writer import one_writer
 from pgproof.errors import PgproofError, WalGap
 from pgproof.wal.check import WalCheck
-from pgproof.wal.loss import losses, newest_is_lost
+from pgproof.wal.loss import losses, newest_is_lost, sentences
 from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
@@ -87,7 +87,7 @@ def refuse_gaps(cluster: str, found: WalCheck, follows: str = "") -> None:
     faults = [f"{gap} missing" for gap in found.report.gaps]
     faults += [f"{name} damaged: {fault}" for name, fault in found.report.damaged]
     faults += [f"the archiver is failing: {found.archiver_failing}"] if found.archiver_failing else []
-    lost = [f"Lost behind it: {loss}." for loss in losses(found.report)[:20]]
+    lost = sentences(losses(found.report))[:20]
     raise WalGap(
         f'the WAL archive of cluster "{cluster}" is not whole',
         " ".join(["; ".join(faults) + ".", *lost, *([follows] if follows else [])]),

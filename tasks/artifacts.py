@@ -14,6 +14,7 @@ from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import describe
+from pgproof.wal.loss import newest_is_lost
 from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
 from tasks.picture import data_url, draw
@@ -80,7 +81,7 @@ def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) 
         text.append(f"- the source was not asked: {found.source_error}")
     text += _repaired(repair) if repair is not None else []
     if report.gaps or report.damaged:
-        text += ["", "Points in time behind a gap are lost: take a new base backup at once."]
+        text += ["", _outlook(found)]
     lag = size(report.lag) if report.lag is not None else "unknown"
     rpo = "at most " + duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
     facts = [
@@ -95,6 +96,13 @@ def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) 
     text.append(markdown_table(("backup", "timeline", "LSN", "state"), describe(report)))
     text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
+
+
+def _outlook(found: WalCheck) -> str:
+    """Whether what is written now can still be recovered."""
+    if newest_is_lost(found.report):
+        return "No recovery window is left that new commits continue: take a base backup at once."
+    return "Points in time behind the gap are lost to the backups before it; new commits are not."
 
 
 def _repaired(repair: RepairReport) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC
 from tasks.picture import Axis
 from tasks.windows import Kind, Row, View, rows_of
 
-BAR = 56
+BAR = 44  # with a label and a timeline as wide as the column of a user interface
 _LABEL = 24
 _MARKS = {
     Kind.BEYOND: "░",
@@ -37,9 +37,10 @@ def sketch(view: View) -> str:
         return "There is no backup: nothing can be recovered."
     axis = Axis.of(rows, view.now)
     first, last = (f"{moment.astimezone(UTC):%F %T}" for moment in (axis.begin, axis.end))
-    lines = [f"{'backup':{_LABEL}} {'TL':>3} {first}{last:>{BAR - len(first)}} UTC"]
+    wide = max(len(_name(row)) for row in rows)
+    lines = [f"{'backup':{wide}} {'TL':>3} {first}{last:>{BAR - len(first)}} UTC"]
     lines += [
-        f"{_name(row):{_LABEL}} {row.timeline:>3} {_bar(row, axis)} {_fault(row)}".rstrip() for row in rows
+        f"{_name(row):{wide}} {row.timeline:>3} {_bar(row, axis)} {_fault(row)}".rstrip() for row in rows
     ]
     lines += [f"and {left_out} more"] if left_out else []
     return "\n".join([*lines, "", _legend(rows)])

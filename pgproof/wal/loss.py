@@ -6,12 +6,15 @@ none does, every new commit is lost to recovery as well, until a base backup beg
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pgproof.errors import PermanentError
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.gaps import GapReport, RecoveryWindow
 from pgproof.wal.segment import WalSegment
+
+_NAMED = 5  # backups in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,24 @@ class Loss:
     segment: WalSegment
     damaged: bool = False
 
-    def __str__(self) -> str:
-        state = "damaged" if self.damaged else "missing"
-        return f"{self.window.backup} on timeline {self.window.timeline} ends at {self.segment}, which is {state}"
+
+def sentences(found: Iterable[Loss]) -> list[str]:
+    """One for each segment that stops recoveries: which windows end at it."""
+    groups: dict[tuple[WalSegment, bool, int], list[str]] = {}
+    for loss in found:
+        key = (loss.segment, loss.damaged, loss.window.timeline)
+        groups.setdefault(key, []).append(loss.window.backup)
+    return [
+        f"{_windows(backups)} on timeline {timeline} {'ends' if len(backups) == 1 else 'end'} at {segment}, "
+        f"which is {'damaged' if damaged else 'missing'}."
+        for (segment, damaged, timeline), backups in groups.items()
+    ]
+
+
+def _windows(backups: Sequence[str]) -> str:
+    more = f" and {len(backups) - _NAMED} more" if len(backups) > _NAMED else ""
+    noun = "recovery window" if len(backups) == 1 else "recovery windows"
+    return f"The {noun} of {', '.join(backups[:_NAMED])}{more}"
 
 
 def losses(report: GapReport) -> list[Loss]:

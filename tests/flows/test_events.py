@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -178,47 +179,65 @@ class TestAtTheServer:
             related = {one["prefect.resource.id"] for one in event["related"]}
             assert f"prefect.flow-run.{done.flow_run.id}" in related
 
-    def test_an_automation_calls_a_webhook(self, webhook: Webhook) -> None:
+    def test_an_automation_calls_a_webhook_once_an_hour(self, webhook: Webhook) -> None:
         cluster = f"c{uuid4().hex[:8]}"
-        block = CustomWebhookNotificationBlock(
-            name="pgproof-test", url=webhook.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+        trigger = EventTrigger(
+            expect={GAP, LAG},
+            match={"prefect.resource.id": f"pgproof.cluster.{cluster}"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(hours=1),
         )
-        identifier = block.save(f"pgproof-test-{cluster}")
-        assert isinstance(identifier, UUID)
-        automation = Automation(
-            name=f"gap of {cluster}",
-            trigger=EventTrigger(
-                expect={GAP},
-                match={"prefect.resource.id": f"pgproof.cluster.{cluster}"},
-                for_each={"prefect.resource.id"},
-                posture=Posture.Reactive,
-                threshold=1,
-                within=timedelta(hours=1),
-            ),
-            actions=[
-                SendNotification(
-                    block_document_id=identifier,
-                    subject="{{ event.resource['prefect.resource.name'] }}: {{ event.payload.what }}",
-                    body="{{ event.payload.meaning }}. Run: {{ event.payload.command }}",
-                )
-            ],
-        ).create()
-        try:
+        with automation(cluster, trigger, webhook):
             run(checking, cluster)
             run(checking, cluster)  # within the hour: the gap is still there, and nobody is called again
             until(lambda: events_of(cluster), lambda events: len(events) >= 4)
             received = until(lambda: list(webhook.received), bool)
-        finally:
-            with get_client(sync_client=True) as client:
-                client.delete_automation(automation.id)
         assert received == [
             {
-                "subject": f"{cluster}: WAL of cluster {cluster} is not whole:"
-                " 3 segments missing and 1 segment damaged",
+                "subject": f"WAL of cluster {cluster} is not whole: 3 segments missing and 1 segment damaged",
                 "body": "1 of 2 recovery windows end before the archive does."
                 f" Run: pgproof wal check {cluster}",
             }
         ]
+
+    def test_a_check_that_does_not_come_is_noticed(self, webhook: Webhook) -> None:
+        cluster = f"c{uuid4().hex[:8]}"
+        trigger = EventTrigger(
+            after={CHECKED},
+            expect={CHECKED},
+            match={"prefect.resource.id": f"pgproof.cluster.{cluster}"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=10),
+        )
+        with automation(cluster, trigger, webhook):
+            run(checking, cluster)
+            until(lambda: events_of(cluster), lambda events: len(events) >= 2)
+            assert until(lambda: list(webhook.received), bool)
+
+
+@contextmanager
+def automation(cluster: str, trigger: EventTrigger, webhook: Webhook) -> Iterator[None]:
+    """An automation that posts the words of an event, for the time of a block; as docs/prefect.md has it."""
+    block = CustomWebhookNotificationBlock(
+        name="pgproof-test", url=webhook.url, json_data={"subject": "{{subject}}", "body": "{{body}}"}
+    )
+    identifier = block.save(f"pgproof-test-{cluster}")
+    assert isinstance(identifier, UUID)
+    words = SendNotification(
+        block_document_id=identifier,
+        subject="{{ event.payload.what }}",
+        body="{{ event.payload.meaning }}. Run: {{ event.payload.command }}",
+    )
+    made = Automation(name=f"of {cluster}", trigger=trigger, actions=[words]).create()
+    try:
+        yield
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_automation(made.id)
 
 
 class Webhook:

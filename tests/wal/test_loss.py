@@ -8,7 +8,7 @@ import pytest
 
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.wal.gaps import Gap, GapReport, RecoveryWindow
-from pgproof.wal.loss import damaged_segments, losses, newest_is_lost
+from pgproof.wal.loss import damaged_segments, losses, newest_is_lost, sentences
 from tests.windows.views import broken, gap, lsn, segment, window
 
 FORK = TimelineHistory(2, (Fork(1, lsn(30.5), "promoted"),))
@@ -35,7 +35,9 @@ def test_the_windows_before_a_gap_are_lost_and_a_later_one_goes_on() -> None:
     found = report(broken(5, 30), broken(20, 30), window(55), gaps=(gap(30),))
     assert lost(found) == [(A, segment(30).name, False), (B, segment(30).name, False)]
     assert not newest_is_lost(found)
-    assert str(losses(found)[0]) == f"{A} on timeline 1 ends at {segment(30)}, which is missing"
+    assert sentences(losses(found)) == [
+        f"The recovery windows of {A}, {B} on timeline 1 end at {segment(30)}, which is missing."
+    ]
 
 
 def test_no_window_reaches_what_is_written_now() -> None:
@@ -46,7 +48,15 @@ def test_damage_stops_a_recovery_like_a_gap() -> None:
     found = replace(report(window(5), broken(20, 30), gaps=(gap(30),)), damaged=((segment(25).name, "CRC"),))
     assert lost(found) == [(A, segment(25).name, True), (B, segment(25).name, True)]
     assert newest_is_lost(found)
-    assert str(losses(found)[0]).endswith(f"ends at {segment(25)}, which is damaged")
+    assert sentences(losses(found)[:1]) == [
+        f"The recovery window of {A} on timeline 1 ends at {segment(25)}, which is damaged."
+    ]
+
+
+def test_a_sentence_names_five_and_counts_the_others() -> None:
+    many = report(*(broken(n, 30, backup=f"b{n}") for n in range(8)), gaps=(gap(30),))
+    (sentence,) = sentences(losses(many))
+    assert sentence.startswith("The recovery windows of b0, b1, b2, b3, b4 and 3 more on timeline 1 end at ")
 
 
 def test_damage_before_a_backup_is_none_of_its_own() -> None:

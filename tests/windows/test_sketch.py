@@ -8,15 +8,14 @@ from tasks.sketch import BAR, sketch
 from tests.windows.views import NOW, at, broken, gap, lsn, segment, view, window
 
 EVERYTHING = [
-    "backup                    TL 2026-11-23 12:00:00                  2026-11-23 13:00:00 UTC",
-    "20261123T120000Z-full      1 ████████████████████████████XX░░░░░░░░░░░░░░░░░░!░░░    "
-    " 00000001000000000000001E (2 segments)",
-    "20261123T124000Z-full      1                                      ███████████!░░░    "
-    " 000000010000000000000033",
-    "20261123T125400Z-full      1                                                   ██▒▒??",
+    "backup                 TL 2026-11-23 12:00:00      2026-11-23 13:00:00 UTC",
+    "20261123T120000Z-full   1 ██████████████████████X░░░░░░░░░░░░░░!░░░    0000000100000000000"
+    "0001E (2 segments)",
+    "20261123T124000Z-full   1                              ████████!░░░    000000010000000000000033",
+    "20261123T125400Z-full   1                                         █▒▒?",
     "",
-    "█ can be recovered  ▒ received, segment not finished  ? on the source alone  X missing  ! damaged"
-    "  ░ archived, out of reach",
+    "█ can be recovered  ▒ received, segment not finished  ? on the source alone  X missing"
+    "  ! damaged  ░ archived, out of reach",
 ]
 
 
