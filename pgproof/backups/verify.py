@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pgproof.backups.record import BackupRecord
-from pgproof.errors import ObjectDamaged, ObjectMissing, WalGap
+from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing, WalGap
+from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.codec import Measured
 from pgproof.repository.repository import Archive, StoredObject, check_bytes
-from pgproof.wal.content import check_segment_content
+from pgproof.wal.archive import find_key
+from pgproof.wal.content import check_row
 from pgproof.wal.segment import WalSegment
 
 
@@ -35,12 +39,14 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     """
     stored = [record.manifest, *(volume.object for volume in record.volumes)]
     list(pool.map(lambda item: _verify_object(archive, item), stored))
-    segments = []
-    segment = record.first_segment
-    while segment <= record.last_segment:
-        segments.append(segment)
-        segment = segment.next()
-    list(pool.map(lambda item: _verify_segment(archive, item), segments))
+    segments = [*_segments(record)]
+    list(pool.map(lambda item: _require_segment(archive, item), segments))
+    directory = None
+    with suppress(ProgramMissing):
+        directory = find_bin_directory(record.major)
+    faults = check_row(archive, segments, directory)
+    for segment, fault in faults.items():
+        raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)
     return Verified(len(stored) + len(segments), record.stored_size)
 
 
@@ -82,14 +88,19 @@ def _missing(stored: StoredObject) -> ObjectDamaged:
     )
 
 
-def _verify_segment(archive: Archive, segment: WalSegment) -> None:
+def _segments(record: BackupRecord) -> Iterator[WalSegment]:
+    segment = record.first_segment
+    while segment <= record.last_segment:
+        yield segment
+        segment = segment.next()
+
+
+def _require_segment(archive: Archive, segment: WalSegment) -> None:
     try:
-        fault = check_segment_content(archive, segment)
+        find_key(archive, segment.name)
     except ObjectMissing as error:
         raise WalGap(
             f'WAL segment "{segment}" is missing from the archive',
             f"It holds LSN {segment.start} to {segment.end}; without it the backup cannot become consistent.",
-            "copy it from the source's pg_wal and run pgproof wal push on it, or take a new backup",
+            "pgproof wal check NAME --repair brings it back from where it still is; else take a new backup",
         ) from error
-    if fault:
-        raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)

@@ -147,13 +147,15 @@ def check(
     json: Json = False,
 ) -> int:
     """Look for gaps along every timeline, and show what can be recovered."""
+    from pgproof.commands import repair as repair_command
     from pgproof.commands import wal as wal_command
 
     if everything and not content:
         raise UsageError("--all says which segments are read, and none is", hint="add --content")
-    return wal_command.check(
-        _session(config, json), name, content=content, everything=everything, repair=repair
-    )
+    session = _session(config, json)
+    if repair:
+        return repair_command.repair(session, name, content, everything, wal_command.show)
+    return wal_command.check(session, name, content, everything)
 
 
 @wal.command()

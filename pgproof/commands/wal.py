@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.repair import show_content
 from pgproof.wal.check import WalCheck, check_wal
-from pgproof.wal.content import ContentReport
-from pgproof.wal.copies import CopyReport
 from pgproof.wal.gaps import describe
-from pgproof.wal.places import open_copies
-from pgproof.wal.repair import RepairReport, repair_wal
 
 
-def check(session: Session, name: str, *, content: bool, everything: bool, repair: bool) -> int:
-    """Check the archive for gaps; with ``repair`` bring back what is missing, and check again."""
+def check(session: Session, name: str, content: bool, everything: bool = False) -> int:
+    """Check the archive for gaps."""
     cluster = session.cluster(name)
-    archive = session.archive(cluster)
-    found = check_wal(cluster, archive, content=content, everything=everything, now=now())
-    if not repair:
-        session.show(found.as_dict(), lambda console: show(console, found))
-        return 0 if found.ok else 1
-    copies = open_copies(session.config, cluster, archive.system_identifier)
-    report = repair_wal(cluster, archive, copies, found, now())
-    after = check_wal(cluster, archive, content=content, now=now()) if report.repaired else found
-    done = report.ok and after.ok
-    session.show(
-        {**after.as_dict(), "ok": done, "repair": report.as_dict()},
-        lambda console: show_repair(console, cluster.name, report, after),
-    )
-    return 0 if done else 1
+    found = check_wal(cluster, session.archive(cluster), content=content, everything=everything, now=now())
+    session.show(found.as_dict(), lambda console: show(console, found))
+    return 0 if found.ok else 1
 
 
 def show(console: Console, found: WalCheck) -> None:
@@ -41,7 +28,7 @@ def show(console: Console, found: WalCheck) -> None:
     for gap in report.gaps:
         console.print(f"[red]gap[/red]: {gap} missing, LSN {gap.first.start} to {gap.last.end}")
     for segment, fault in report.damaged:
-        console.print(f"[red]damaged[/red]: {segment}: {fault}")
+        console.print(f"[red]damaged[/red]: {segment}: {escape(fault)}")
     if found.source_error:
         console.print(f"[yellow]the source was not asked[/yellow]: {found.source_error}")
     if found.archiver_failing:
@@ -61,46 +48,3 @@ def show(console: Console, found: WalCheck) -> None:
         show_content(console, found.content)
     if report.ok:
         console.print("[green]no gap[/green]")
-
-
-def show_content(console: Console, read: ContentReport) -> None:
-    """What reading the segments gave."""
-    console.print(
-        f"{counted(read.read, 'segment')} read, {size(read.bytes)}; {read.remembered:,} known to be good"
-    )
-    if not read.crc:
-        console.print(
-            "[yellow]CRCs were not checked[/yellow]: pg_waldump of the cluster's version is not here"
-        )
-    for warning in read.warnings:
-        console.print(f"[yellow]{warning}[/yellow]")
-
-
-def show_repair(console: Console, name: str, report: RepairReport, after: WalCheck) -> None:
-    """What was brought back, what was not and what that costs, and the archive as it is now."""
-    for one in report.repaired:
-        console.print(f"[green]repaired[/green]: {one.name} was {one.was}, now from {one.place}")
-    for segment in report.intact:
-        console.print(f"intact: {segment} is the same elsewhere")
-    for lost in report.lost:
-        console.print(f"[red]lost[/red]: {lost.name} {lost.was}")
-        for place, answer in lost.answers:
-            console.print(f"  {place}: {answer}")
-    for copy in report.copies:
-        _show_copy(console, copy)
-    if not report.repaired and report.ok and after.ok:
-        console.print("nothing to repair")
-    show(console, after)
-    if report.lost:
-        console.print(f"hint: pgproof backup {name} begins a new recovery window; take it now")
-
-
-def _show_copy(console: Console, copy: CopyReport) -> None:
-    if copy.error:
-        console.print(f'[red]repository "{copy.name}" was not brought up to date[/red]: {copy.error}')
-    elif copy.brought or copy.mended:
-        console.print(
-            f'repository "{copy.name}": {counted(len(copy.brought), "file")} brought, {len(copy.mended):,} mended'
-        )
-    for file, reason in copy.failed:
-        console.print(f'[red]repository "{copy.name}" lacks {file}[/red]: {reason}')

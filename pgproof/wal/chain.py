@@ -174,7 +174,7 @@ def _suspects(links: Sequence[Link], index: int, stop: _Stop) -> dict[WalSegment
 def _end_of(link: Link, stop: _Stop) -> int:
     """Where the record ends at which reading stopped, as far as its length can be trusted."""
     length = _length_at(link, stop.record)
-    if length < _HEADER_LENGTH or "at least" in stop.message:
+    if length < _HEADER_LENGTH:
         return stop.record
     if length > _LARGEST:
         return link.segment.end + 1

@@ -20,8 +20,9 @@ from pgproof.restore.locate import WalReader
 from pgproof.retention.plan import ExpireFacts, plan_expire
 from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.content import ContentReport, check_content_for
-from pgproof.wal.gaps import GapReport, check_gaps, group
+from pgproof.wal.gaps import GapReport, check_gaps
 from pgproof.wal.segment import WalSegment
+from pgproof.wal.survey import rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def check_wal(
     report = check_gaps(catalog, listing, facts, expired)
     read = None
     if content:
-        runs, major = group(report.checked), _major(facts, catalog)
+        runs, major = rows_of(report.checked), _major(facts, catalog)
         read = check_content_for(cluster, archive, runs, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
     failing = ""

@@ -171,8 +171,9 @@ def _disjoint(runs: Any) -> Sequence[dict[str, Any]]:
     if not isinstance(runs, list):
         raise ValueError("runs is no list")
     names = sorted((str(run["first"]), str(run["last"])) for run in runs)
-    for (first, last), (following, _) in zip(names, [*names[1:], ("G", "G")], strict=True):
-        if first > last or last >= following:
+    following = [first for first, _ in names[1:]]
+    for index, (first, last) in enumerate(names):
+        if first > last or (index < len(following) and last >= following[index]):
             raise ValueError(f"the run {first} to {last} is not in order")
     return runs
 

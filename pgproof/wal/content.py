@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from pgproof.config import ClusterConfig
-from pgproof.errors import ObjectDamaged, ProgramMissing
+from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import find_key
 from pgproof.wal.checked import MARGIN, CheckedRun, Recall, read_memory, write_memory
-from pgproof.wal.pages import check_pages
 from pgproof.wal.segment import WalSegment
-from pgproof.wal.survey import Span, Stored, Survey, take_survey
+from pgproof.wal.survey import Needed, Row, Span, Stored, Survey, take_survey
 from pgproof.wal.window import WindowResult, check_window, windows
 
 _SAVE_EVERY = 300.0  # seconds: how much work a check that dies may lose
@@ -207,9 +206,29 @@ def check_segment_content(archive: Archive, segment: WalSegment) -> str | None:
     Raises:
         ObjectMissing: it is not archived.
     """
-    key = find_key(archive, segment.name)
-    try:
-        check_pages(segment, archive.open(key), archive.system_identifier)
-    except ObjectDamaged as error:
-        return f"{error.fact}. {error.detail}"
-    return None
+    return check_row(archive, [segment], None).get(segment)
+
+
+def check_row(
+    archive: Archive, segments: Sequence[WalSegment], bin_directory: Path | None
+) -> dict[WalSegment, str]:
+    """Read segments in a row, whatever is remembered of them, without a listing.
+
+    Args:
+        archive: that holds them.
+        segments: on one timeline, in order.
+        bin_directory: with a pg_waldump of the cluster's major version; None checks pages only.
+
+    Returns:
+        the damaged ones, each with what is wrong.
+
+    Raises:
+        ObjectMissing: one is not archived.
+    """
+    stored = {segment: Stored(segment, find_key(archive, segment.name), 0.0) for segment in segments}
+    survey = Survey(Needed([Row(segments[0], segments[-1])]), stored)
+    faults: dict[WalSegment, str] = {}
+    for row in windows(survey):
+        for segment, fault in check_window(archive, survey, row, bin_directory).faults.items():
+            faults.setdefault(segment, fault)
+    return faults

@@ -26,14 +26,13 @@ from pgproof.errors import PgproofError, WalConflict
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.catch_up import CopyReport, catch_up, said
 from pgproof.wal.check import WalCheck
 from pgproof.wal.content import check_content_for, waldump_directory
-from pgproof.wal.copies import CopyReport, catch_up, said
-from pgproof.wal.gaps import group
 from pgproof.wal.places import Place, RepositoryPlace, places_of
 from pgproof.wal.replacement import Answers, Search, put
 from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
-from pgproof.wal.survey import Span, take_survey
+from pgproof.wal.survey import Row, Span, rows_of, take_survey
 
 _NEAR = 16  # segments on each side of a victim that the survey remembers the keys of
 MISSING, DAMAGED = "missing", "damaged"
@@ -107,7 +106,8 @@ def repair_wal(
     newest = found.report.newest
     if newest is None:
         return RepairReport()
-    task = _Task(cluster, archive, group(found.report.checked), _major(archive), now, newest.size)
+    needed: list[Span] = [*rows_of(found.report.checked), *found.report.gaps]
+    task = _Task(cluster, archive, needed, _major(archive), now, newest.size)
     missing = {segment for gap in found.report.gaps for segment in _each(gap)}
     damaged = {WalSegment.parse(name, newest.size) for name, _ in found.report.damaged}
     places = places_of(cluster, archive.system_identifier, copies)
@@ -126,6 +126,27 @@ def repair_wal(
         segments.intact,
         tuple(_mend_copy(task, name, copy, doubted, content) for name, copy in copies.items()),
     )
+
+
+def lost_windows(report: RepairReport, after: WalCheck) -> list[tuple[str, str]]:
+    """The recovery windows that end early for what was lost: backup, and a line about it."""
+    found = []
+    for window in after.report.windows:
+        for one in report.lost:
+            if not SEGMENT_NAME.fullmatch(one.name):
+                continue
+            segment = WalSegment.parse(one.name, _size_of(after))
+            inside = segment.timeline <= window.timeline and window.start < segment.end <= window.end
+            if window.broken_by == segment or (one.was == DAMAGED and inside):
+                text = f"from backup {window.backup} on timeline {window.timeline} nothing after LSN {segment.start}"
+                found.append((window.backup, text))
+                break
+    return found
+
+
+def _size_of(found: WalCheck) -> int:
+    newest = found.report.newest
+    return newest.size if newest else 16 << 20
 
 
 @dataclass(frozen=True)
@@ -194,7 +215,7 @@ def _bring_segments(
     if not victims:
         return RepairReport()
     archive = task.archive
-    spans = [*task.needed, *(_One(segment, segment) for segment in victims)]
+    spans = [*task.needed, *(Row(segment, segment) for segment in victims)]
     survey = take_survey(archive, spans, _Near(victims))
     search = Search(archive, survey, places, waldump_directory(task.cluster, task.major))
     repaired: list[Repaired] = []
@@ -219,12 +240,6 @@ def _bring_segments(
         else:
             intact.append(segment.name)
     return RepairReport(tuple(repaired), tuple(lost), tuple(intact))
-
-
-@dataclass(frozen=True, slots=True)
-class _One:
-    first: WalSegment
-    last: WalSegment
 
 
 def _bring_histories(archive: Archive, places: Sequence[Place]) -> RepairReport:

@@ -35,8 +35,8 @@ from pgproof.repository.codec import Measured
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import CHUNK
 from pgproof.wal.archive import find_key
+from pgproof.wal.catch_up import said
 from pgproof.wal.chain import check_chain
-from pgproof.wal.copies import said
 from pgproof.wal.places import Place
 from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import Survey

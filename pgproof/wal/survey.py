@@ -26,6 +26,25 @@ class Span(Protocol):
     def last(self) -> WalSegment: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A span of its own."""
+
+    first: WalSegment
+    last: WalSegment
+
+
+def rows_of(segments: Iterable[WalSegment]) -> list[Row]:
+    """Segments in any order as the rows that they make."""
+    rows: list[Row] = []
+    for segment in sorted(segments):
+        if rows and rows[-1].last.next() == segment:
+            rows[-1] = Row(rows[-1].first, segment)
+        else:
+            rows.append(Row(segment, segment))
+    return rows
+
+
 class Known(Protocol):
     """What is known of segments, so that they need not be read."""
 

@@ -22,10 +22,13 @@ from pgproof.repository.store import read
 from pgproof.validation.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.proof import Proof
 from pgproof.wal.check import WalCheck
+from pgproof.wal.checked import CheckedRun, write_memory
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
 from tasks import events
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
+from tests.wal.files import make_archive
 
 FORMAT = PROJECT / "docs" / "repository-format.md"
 ERRORS = PROJECT / "docs" / "errors.md"
@@ -175,6 +178,17 @@ def test_fields_of_a_lease(tmp_path: Path) -> None:
     store = PosixStore(tmp_path / "r")
     Lease(store, "a/lease.json", "a test").acquire()
     assert shown("lease.json") == set(re.findall(r'"(\w+)": ', read(store, "a/lease.json").decode()))
+
+
+def test_fields_of_what_was_checked(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path)
+    segment = WalSegment(1, 5, 1 << 20)
+    run = CheckedRun(segment, segment, datetime(2026, 11, 23, tzinfo=UTC), True, 1.5)
+    assert write_memory(archive, segment.size, [run]) == ""
+    tree = archive.read_json(archive.layout.wal_checked)
+    assert shown("wal-checked.json") == set(tree)
+    runs = _tables_under("wal-checked.json")[1]
+    assert {row[0].strip("`") for row in runs} == set(tree["runs"][0])
 
 
 def _tables_under(heading: str) -> list[list[list[str]]]:

@@ -204,7 +204,10 @@ def test_nothing_has_it(site: Site) -> None:
         f'lost: {site.victim} missing\n  {site.name}: could not connect to cluster "main". '
     )
     assert f"gap: {site.victim} missing, LSN {segment.start} to {segment.end}\n" in done.stdout
-    assert f"broken by {site.victim}" in done.stdout
+    assert (
+        f"lost recovery window: from backup {site.record.label} on timeline 1 nothing after LSN {segment.start}\n"
+        in done.stdout
+    )
     assert done.stdout.endswith("hint: pgproof backup main begins a new recovery window; take it now\n")
     assert wal_tree(site) == before
 
@@ -215,6 +218,7 @@ def test_damaged_segment_that_nothing_has_stays(site: Site) -> None:
     before = wal_tree(site)
     code, found = site.repair("--content")
     assert (code, [lost["was"] for lost in found["repair"]["lost"]]) == (1, ["damaged"])
+    assert found["repair"]["lost_windows"] == [site.record.label]
     assert wal_tree(site) == before
     assert not (site.source.repository_path / site.archive.layout.damaged).exists()
 

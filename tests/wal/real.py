@@ -11,11 +11,13 @@ from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive, create_repository, open_repository
 from pgproof.wal.archive import find_key, list_wal
 from pgproof.wal.content import ContentReport, check_content_of
-from pgproof.wal.gaps import group
 from pgproof.wal.segment import WalSegment
+from pgproof.wal.survey import rows_of
 from tests.servers.postgres import Source
 
-NOW = datetime.now(UTC) + timedelta(minutes=1)  # so that what is stored now counts as settled
+NOW = datetime.now(UTC) + timedelta(
+    days=1
+)  # so that what the tests store counts as settled, however long they run
 MONTH = timedelta(days=30)
 
 
@@ -79,7 +81,7 @@ class Wal:
 
     def check(self, now: datetime = NOW, **options: object) -> ContentReport:
         arguments = {"bin_directory": self.bin, "workers": 2, "recheck_after": MONTH, **options}
-        return check_content_of(self.archive, group(self.segments), now=now, **arguments)  # type: ignore[arg-type]
+        return check_content_of(self.archive, rows_of(self.segments), now=now, **arguments)  # type: ignore[arg-type]
 
     def damaged(self, **options: object) -> list[str]:
         """The names of what a whole check finds damaged."""

@@ -425,6 +425,14 @@ def test_memory_that_cannot_be_used(wal: Wal, text: bytes) -> None:
     assert wal.check().warnings == ()
 
 
+def test_memory_of_nothing(wal: Wal) -> None:
+    wal.segments = wal.segments[:1]
+    touch(wal, wal.segments[0], -5)
+    assert wal.check().warnings == ()
+    assert wal.archive.read_json(wal.archive.layout.wal_checked)["runs"] == []
+    assert wal.check().warnings == ()
+
+
 def test_memory_that_cannot_be_written(wal: Wal) -> None:
     """Somebody may only read the repository; the check is as good."""
     (wal.path(wal.segments[0]).parents[3] / "wal-checked.json").mkdir()
