@@ -14,8 +14,14 @@ from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
+from pgproof.wal.loss import newest_is_lost
+from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
+from tasks.picture import data_url, draw
+from tasks.sketch import sketch
 from tasks.validation import StoredProof
+from tasks.windows import view_of
+from tasks.work import now
 
 _LONGEST = 500  # tables shown; the proof record holds all of them
 
@@ -61,9 +67,11 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
     _store(cluster, "backup", text, f"Base backup {record.label} of {cluster}: {stored}, {took}")
 
 
-def show_wal(cluster: str, found: WalCheck) -> None:
-    """The artifact of a gap check: the verdict first."""
+def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) -> None:
+    """The artifact of a gap check: the verdict first, then what a repair did."""
     report, verdict = found.report, verdict_of(found)
+    view = view_of(found, now())
+    picture = data_url(draw(f"Recovery windows of {cluster}", view))
     text = [f"# WAL of {cluster}: {verdict}", ""]
     text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
     text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
@@ -71,8 +79,9 @@ def show_wal(cluster: str, found: WalCheck) -> None:
         text.append(f"- **the archiver is failing**: {found.archiver_failing}")
     if found.source_error:
         text.append(f"- the source was not asked: {found.source_error}")
+    text += _repaired(repair) if repair is not None else []
     if report.gaps or report.damaged:
-        text += ["", "Points in time behind a gap are lost: take a new base backup at once."]
+        text += ["", _outlook(found)]
     lag = size(report.lag) if report.lag is not None else "unknown"
     rpo = "at most " + duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
     facts = [
@@ -82,9 +91,34 @@ def show_wal(cluster: str, found: WalCheck) -> None:
         ("behind the source", lag),
         ("lost if the source died now", f"**{rpo}**"),
     ]
-    text += ["", markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
+    text += ["", f"![recovery windows of {cluster}]({picture})", ""]
+    text += [markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
     text.append(markdown_table(DESCRIBED, describe(report)))
+    text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
+
+
+def _outlook(found: WalCheck) -> str:
+    """Whether what is written now can still be recovered."""
+    if newest_is_lost(found.report):
+        return "No recovery window is left that new commits continue: take a base backup at once."
+    return "Points in time behind the gap are lost to the backups before it; new commits are not."
+
+
+def _repaired(repair: RepairReport) -> list[str]:
+    """What was brought back, and what each place answered for what was not."""
+    text = [
+        f"- **repaired**: `{one.name}` was {one.was}, is back from {one.place}" for one in repair.repaired
+    ]
+    for lost in repair.lost[:_LONGEST]:
+        answers = "; ".join(f"{place}: {answer}" for place, answer in lost.answers)
+        text.append(f"- **nobody has** `{lost.name}`: {answers or 'there is no place to ask'}")
+    for copy in repair.copies:
+        if copy.brought or copy.mended:
+            text.append(f"- copy `{copy.name}`: {len(copy.brought):,} brought, {len(copy.mended):,} mended")
+        reasons = [copy.error] if copy.error else [f"{name}: {reason}" for name, reason in copy.failed]
+        text += [f"- **copy `{copy.name}`**: {reason}" for reason in reasons[:_LONGEST]]
+    return text
 
 
 def verdict_of(found: WalCheck) -> str:

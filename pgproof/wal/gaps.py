@@ -91,6 +91,7 @@ class GapReport:
         without_history: timelines above the lowest one that have WAL or a backup and no history file, so that
             no recovery finds the way to them.
         received: the received part that continues the source's timeline, or the newest one.
+        paths: the timelines that were followed, with their forks; a picture of the windows needs them.
     """
 
     segments: int
@@ -105,6 +106,7 @@ class GapReport:
     needed: tuple[Run, ...] = ()
     without_history: tuple[int, ...] = ()
     received: ReceivedPart | None = None
+    paths: tuple[TimelineHistory, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -178,9 +180,10 @@ def check_gaps(
         source: facts of the running source, when it can be asked; they tell a gap from a segment in flight.
         expired: of missing segments those that expire would remove, which are no gap.
     """
+    paths = recovery_paths(catalog, listing, source)
     needs = [
         _need(entry.record, history, listing, source)
-        for history in recovery_paths(catalog, listing, source)
+        for history in paths
         for entry in catalog.entries
         if history.contains(entry.record.timeline, entry.record.stop_lsn)
     ]
@@ -203,6 +206,7 @@ def check_gaps(
         needed=tuple(runs_of(subtract(wanted, missing), size)),
         without_history=_without_history(catalog, listing),
         received=_received(listing, source),
+        paths=tuple(paths),
     )
 
 

@@ -21,9 +21,12 @@ from pgproof.repository.repository import StoredObject
 from pgproof.repository.store import read
 from pgproof.validation.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.proof import Proof
+from pgproof.wal.check import WalCheck
 from pgproof.wal.checked import CheckedRun, write_memory
+from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
+from tasks import events
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
 from tests.wal.files import make_archive
 
@@ -69,6 +72,8 @@ def test_every_page_is_linked_from_another() -> None:
 # ---- names of the code
 
 
+EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED}
+PREFECT = PROJECT / "docs" / "prefect.md"
 NAMES = sorted(
     {
         (title(page), name)
@@ -76,6 +81,7 @@ NAMES = sorted(
         for code in inline_code(page)
         for name in re.findall(r"^(?:pgproof|tasks|flows|deployments)(?:\.\w+)+$", code)
         if not name.endswith((".toml", ".json", ".yaml", ".commands"))
+        if name not in EVENTS and not name.startswith("pgproof.cluster.")
     }
 )
 
@@ -97,6 +103,30 @@ def resolve(name: str) -> object:
 @pytest.mark.parametrize(("page", "name"), NAMES, ids=lambda value: value)
 def test_a_name_of_the_code_exists(page: str, name: str) -> None:
     assert resolve(name) is not None
+
+
+def test_every_event_is_documented_and_no_other() -> None:
+    rows = [row for section, columns, rows in tables(PREFECT) if columns[0] == "event" for row in rows]
+    assert {row[0].strip("`") for row in rows} == EVENTS
+
+
+def test_every_field_of_an_event_is_documented_and_no_other() -> None:
+    found = WalCheck(
+        GapReport(1, 1, None, None, (), (), damaged=(("x", "y"),)), archiver_failing="failed", rpo_seconds=1.0
+    )
+    emitted = events.wal_events("shop", found, 0, [("a", "b")])
+    assert {event.name for event in emitted} == EVENTS
+    rows = [row for _, columns, rows in tables(PREFECT) if columns[0] == "field" for row in rows]
+    shown_for = {
+        name: {
+            field
+            for row in rows
+            if row[1] == "all" or name in row[1]
+            for field in re.findall(r"`(\w+)`", row[0])
+        }
+        for name in ("gap", "repaired", "lag", "checked")
+    }
+    assert shown_for == {event.name.rsplit(".", 1)[1]: set(event.payload) for event in emitted}
 
 
 def test_paths_that_are_named_exist() -> None:

@@ -74,13 +74,16 @@ def look(state: State[Any]) -> Run:
             lambda runs: all(r.state is not None and r.state.is_final() for r in runs),
         )
         artifacts = client.request(
-            "POST", "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(identifier)]}}}
+            "POST",
+            "/artifacts/filter",
+            json={"artifacts": {"flow_run_id": {"any_": [str(identifier)]}}, "sort": "CREATED_DESC"},
         ).json()
         return Run(
             state,
             client.read_flow_run(identifier),
             {task_run.name: task_run for task_run in task_runs},
-            {artifact["key"]: artifact for artifact in artifacts if artifact["key"]},  # without: of a result
+            # without a key: of a result; the newest of a key counts
+            {artifact["key"]: artifact for artifact in reversed(artifacts) if artifact["key"]},
         )
 
 
@@ -97,6 +100,15 @@ def task_runs_of(client: SyncPrefectClient, flow_run: UUID) -> list[TaskRun]:
     wanted = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[flow_run]))
     found = client.read_task_runs(flow_run_filter=wanted)
     return sorted(found, key=lambda task_run: (task_run.start_time is None, task_run.start_time))
+
+
+def events_of(cluster: str) -> list[dict[str, Any]]:
+    """The events of a cluster that have reached the server, oldest first."""
+    wanted = {"event": {"prefix": ["pgproof."]}, "resource": {"id": [f"pgproof.cluster.{cluster}"]}}
+    body = {"filter": {**wanted, "order": "ASC"}, "limit": 50}
+    with get_client(sync_client=True) as client:
+        events: list[dict[str, Any]] = client.request("POST", "/events/filter", json=body).json()["events"]
+    return events
 
 
 def _logs(client: SyncPrefectClient, flow_run: UUID) -> str:

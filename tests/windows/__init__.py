@@ -1,0 +1,1 @@
+"""The picture of the recovery windows, and what it is made from."""
