@@ -114,7 +114,7 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
     found = WalCheck(
         GapReport(1, 1, None, None, (), (), damaged=(("x", "y"),)), archiver_failing="failed", rpo_seconds=1.0
     )
-    emitted = events.wal_events("shop", found, 0, [("a", "b")])
+    emitted = events.wal_events("shop", found, [("a", "b")])
     assert {event.name for event in emitted} == EVENTS
     rows = [row for _, columns, rows in tables(PREFECT) if columns[0] == "field" for row in rows]
     shown_for = {

@@ -33,6 +33,7 @@ WHOLE = WalCheck(
     GapReport(60, 60 << 20, segment(0), segment(59), (), (window(5), window(20)), 1, 16),
     newest_commit=COMMIT,
     rpo_seconds=3.8,
+    rpo_target=RPO,
 )
 BROKEN = replace(
     WHOLE,
@@ -51,7 +52,7 @@ def named(events: list[Event]) -> dict[str, dict[str, Any]]:
 
 class TestPayloads:
     def test_a_whole_archive_is_checked_and_no_more(self) -> None:
-        assert named(wal_events("main", WHOLE, RPO)) == {
+        assert named(wal_events("main", WHOLE)) == {
             CHECKED: {
                 "what": "WAL of cluster main was checked and is whole",
                 "meaning": "2 recovery windows, 16 B behind the source",
@@ -69,7 +70,7 @@ class TestPayloads:
         }
 
     def test_a_gap_names_segments_and_windows(self) -> None:
-        found = named(wal_events("main", BROKEN, RPO))
+        found = named(wal_events("main", BROKEN))
         assert list(found) == [GAP, CHECKED]
         assert found[GAP] == {
             "what": "WAL of cluster main is not whole: 3 segments missing and 1 segment damaged",
@@ -93,14 +94,14 @@ class TestPayloads:
         assert found[CHECKED]["ok"] is False
 
     def test_a_gap_that_leaves_no_window_for_new_commits(self) -> None:
-        payload = named(wal_events("main", BROKEN, RPO, starts_again=True))[GAP]
+        payload = named(wal_events("main", BROKEN, starts_again=True))[GAP]
         assert payload["meaning"].endswith("; none is left for new commits, so a base backup is taken now")
         assert payload["command"] == "pgproof list main"
         assert payload["starts_again"] is True
 
     def test_repaired(self) -> None:
         came = [(segment(30).name, "the source"), (segment(31).name, 'copy "far"')]
-        found = named(wal_events("main", WHOLE, RPO, came))
+        found = named(wal_events("main", WHOLE, came))
         assert list(found) == [REPAIRED, CHECKED]
         assert found[REPAIRED] == {
             "what": "2 segments of cluster main are back",
@@ -114,13 +115,13 @@ class TestPayloads:
         }
 
     def test_some_are_repaired_and_others_not(self) -> None:
-        found = named(wal_events("main", BROKEN, RPO, [(segment(7).name, "the source")]))
+        found = named(wal_events("main", BROKEN, [(segment(7).name, "the source")]))
         assert list(found) == [REPAIRED, GAP, CHECKED]
         assert found[REPAIRED]["what"] == "1 segment of cluster main is back"
         assert found[REPAIRED]["meaning"].endswith("others are not back: pgproof.wal.gap names them")
 
     def test_lag(self) -> None:
-        payload = named(wal_events("main", replace(WHOLE, rpo_seconds=600.0), RPO))[LAG]
+        payload = named(wal_events("main", replace(WHOLE, rpo_seconds=600.0)))[LAG]
         assert payload["what"] == "the archive of cluster main is 10 min behind"
         assert (
             payload["meaning"] == "if the source died now, at most 10 min would be lost; the target is 5 min"
@@ -129,23 +130,23 @@ class TestPayloads:
         assert (payload["target_seconds"], payload["rpo_seconds"]) == (300, 600.0)
 
     def test_the_target_is_met_up_to_its_last_second(self) -> None:
-        assert LAG not in named(wal_events("main", replace(WHOLE, rpo_seconds=300.0), RPO))
+        assert LAG not in named(wal_events("main", replace(WHOLE, rpo_seconds=300.0)))
 
     def test_an_archiver_that_fails_is_lag(self) -> None:
         found = replace(WHOLE, archiver_failing=f"{segment(60)} failed", rpo_seconds=None)
-        payload = named(wal_events("main", found, RPO))[LAG]
+        payload = named(wal_events("main", found))[LAG]
         assert payload["what"] == f"WAL of cluster main does not reach the archive: {segment(60)} failed"
         assert "an unknown time would be lost" in payload["meaning"]
 
     def test_thousands_of_gaps_make_no_event_that_the_server_refuses(self) -> None:
         report = replace(BROKEN.report, gaps=tuple(gap(2 * n) for n in range(10_000)))
-        payload = named(wal_events("main", replace(BROKEN, report=report), RPO))[GAP]
+        payload = named(wal_events("main", replace(BROKEN, report=report)))[GAP]
         assert (payload["missing"], len(payload["gaps"])) == (10_000, 50)
         assert len(json.dumps(payload)) < 20_000
 
     @pytest.mark.parametrize("found", [WHOLE, BROKEN], ids=["whole", "broken"])
     def test_payloads_are_json_as_they_stand(self, found: WalCheck) -> None:
-        for event in wal_events("main", found, 0, [("a", "b")]):
+        for event in wal_events("main", found, [("a", "b")]):
             assert json.loads(json.dumps(event.payload)) == event.payload
 
 
@@ -160,7 +161,7 @@ def look_three_times(tries: list[int]) -> WalCheck:
 @flow
 def checking(cluster: str) -> None:
     found = look_three_times([])
-    emit(cluster, wal_events(cluster, found, RPO))
+    emit(cluster, wal_events(cluster, found))
 
 
 @pytest.mark.usefixtures("prefect")
