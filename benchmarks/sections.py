@@ -1,0 +1,138 @@
+"""The sections of the WAL benchmark: who is measured against whom, and what is wrong when the results differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.latency import acknowledged, single
+from benchmarks.processes import end_leftovers
+from benchmarks.recovery import recover
+from benchmarks.series import Contender, Section, Series, take_turns
+from benchmarks.sites import fresh, recovering
+from benchmarks.throughput import archive, chosen
+from benchmarks.tools.tool import Site, Tool
+from benchmarks.workload import Workload
+from pgproof.postgres.server import LocalServer
+
+SINGLES = 11  # calls of one repetition of the latency of a single push; the first warms up
+ACKNOWLEDGED = 101
+ASYNC, SYNC, FLOOR = "pgBackRest, async", "pgBackRest, sync", "cp and fsync"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all sections share.
+
+    Args:
+        workload: the segments and the cluster that wrote them.
+        server: of that cluster, running without an archive_command.
+        tools: the contenders, in the order of the tables.
+        directory: for the runs.
+        repetitions: of everything but the acknowledged push.
+    """
+
+    workload: Workload
+    server: LocalServer
+    tools: tuple[Tool, ...]
+    directory: Path
+    repetitions: int
+
+    def push(self) -> Section:
+        """Throughput of the server's archiver."""
+
+        def measure(tool: Tool, _: int) -> float:
+            with fresh(tool, self.workload, self.directory) as site:
+                return archive(self.server, tool, site, chosen(tool, self.workload))
+
+        series = self._turns("push", [Contender(tool.name, partial(measure, tool)) for tool in self.tools])
+        notes = [f"{len(self.workload.segments)} segments wait; the server's archiver calls archive_command."]
+        for tool in self.tools:
+            if (count := len(chosen(tool, self.workload))) < len(self.workload.segments):
+                notes.append(f"{tool.name}: over {count} segments, one at a time at one rate.")
+        return Section("Push throughput", "segments per second", True, ASYNC, series, tuple(notes))
+
+    def single(self) -> Section:
+        """Latency of one push."""
+
+        def measure(tool: Tool, warm: bool, _: int) -> float:
+            with fresh(tool, self.workload, self.directory) as site:
+                return single(tool, site, self.workload.segments[:SINGLES], warm=warm)
+
+        contenders = []
+        for tool in self.tools:
+            if tool.resident:
+                cold = f"{tool.name}, cold"
+                contenders.append(Contender(cold, partial(measure, tool, False)))
+                contenders.append(Contender(f"{tool.name}, warm", partial(measure, tool, True)))
+            else:
+                contenders.append(Contender(tool.name, partial(measure, tool, True)))
+        series = self._turns("single push", contenders)
+        notes = (f"One segment is ready. Each value is the median of {SINGLES - 1} or {SINGLES} pushes.",)
+        return Section("Latency of a single push", "milliseconds", False, SYNC, series, notes)
+
+    def acknowledged(self) -> Section:
+        """Calls for what is archived already: one round, each call a value."""
+        series = []
+        for tool in self.tools:
+            if not tool.batches:
+                continue
+            try:
+                with fresh(tool, self.workload, self.directory) as site:
+                    values = acknowledged(tool, site, self.workload.segments[:ACKNOWLEDGED])
+                series.append(Series(tool.name, values))
+            except BenchmarkError as error:
+                series.append(Series(tool.name, failure=f"failed: {error}"))
+        notes = ("One process from start to end, each call a value; the batch before it is not timed.",)
+        return Section("Push of an acknowledged segment", "milliseconds", False, ASYNC, tuple(series), notes)
+
+    def recovery(self) -> Section:
+        """Recovery through each tool's restore_command; every one must end at the same LSN."""
+        archives = Archives(self.workload, self.server, self.directory / "archives")
+        ends: dict[str, str] = {}
+
+        def measure(tool: Tool, _: int) -> float:
+            with recovering(archives.of(tool), self.directory / f"recovery-{tool.key}") as site:
+                found = recover(site, tool.fetch(site), site.data.parent / "log")
+            if found.segments != len(self.workload.segments):
+                raise BenchmarkError(
+                    f"{found.segments} of {len(self.workload.segments)} segments were restored"
+                )
+            if len(set(ends.values()) | {found.end}) > 1:
+                raise BenchmarkError(f"recovery ended at {found.end}, others: {ends}")
+            ends[tool.name] = found.end
+            return found.seconds
+
+        contenders = [Contender(tool.restore_name, partial(measure, tool)) for tool in self.tools]
+        series = self._turns("recovery", contenders)
+        notes = (
+            f"{len(self.workload.segments)} segments, from the start of the server to the end of recovery.",
+        )
+        return Section("Recovery", "seconds", False, "cp", series, notes)
+
+    def _turns(self, what: str, contenders: list[Contender]) -> tuple[Series, ...]:
+        return take_turns(what, contenders, self.repetitions)
+
+
+@dataclass
+class Archives:
+    """An archive of all segments for each tool, filled by the server's archiver when it is first asked for."""
+
+    workload: Workload
+    server: LocalServer
+    directory: Path
+    _sites: dict[str, Site] = field(default_factory=dict)
+
+    def of(self, tool: Tool) -> Site:
+        if tool.key not in self._sites:
+            home = self.directory / tool.key
+            site = Site(home, home / "spool", self.workload.data, self.workload)
+            site.spool.mkdir(parents=True)
+            tool.prepare(site)
+            archive(self.server, tool, site, self.workload.segments)
+            end_leftovers(site.spool)
+            tool.settle(site)
+            self._sites[tool.key] = site
+        return self._sites[tool.key]
