@@ -85,6 +85,7 @@ def run_as(owner: pwd.struct_passwd | None, home: Path, action: Callable[[], int
             os.setuid(owner.pw_uid)
             os.umask(0o077)
             home.mkdir(exist_ok=True)
+            os.chdir(home)  # where we were may be closed to the account
             os.environ["HOME"] = str(home)
             os.environ["USER"] = os.environ["LOGNAME"] = owner.pw_name
             code = action()

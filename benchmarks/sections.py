@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pgproof.postgres.server import LocalServer
 
 SINGLES = 11  # calls of one repetition of the latency of a single push; the first warms up
 ACKNOWLEDGED = 101
-ASYNC, SYNC, FLOOR = "pgBackRest, async", "pgBackRest, sync", "cp and fsync"
+ASYNC, SYNC = "pgBackRest, async", "pgBackRest, sync"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Bench:
     directory: Path
     repetitions: int
 
-    def push(self) -> Section:
+    def push(self) -> list[Section]:
         """Throughput of the server's archiver."""
 
         def measure(tool: Tool, _: int) -> float:
@@ -52,9 +53,9 @@ class Bench:
         for tool in self.tools:
             if (count := len(chosen(tool, self.workload))) < len(self.workload.segments):
                 notes.append(f"{tool.name}: over {count} segments, one at a time at one rate.")
-        return Section("Push throughput", "segments per second", True, ASYNC, series, tuple(notes))
+        return [Section("Push throughput", "segments per second", True, ASYNC, series, tuple(notes))]
 
-    def single(self) -> Section:
+    def single(self) -> list[Section]:
         """Latency of one push."""
 
         def measure(tool: Tool, warm: bool, _: int) -> float:
@@ -71,9 +72,9 @@ class Bench:
                 contenders.append(Contender(tool.name, partial(measure, tool, True)))
         series = self._turns("single push", contenders)
         notes = (f"One segment is ready. Each value is the median of {SINGLES - 1} or {SINGLES} pushes.",)
-        return Section("Latency of a single push", "milliseconds", False, SYNC, series, notes)
+        return [Section("Latency of a single push", "milliseconds", False, SYNC, series, notes)]
 
-    def acknowledged(self) -> Section:
+    def acknowledged(self) -> list[Section]:
         """Calls for what is archived already: one round, each call a value."""
         series = []
         for tool in self.tools:
@@ -86,31 +87,44 @@ class Bench:
             except BenchmarkError as error:
                 series.append(Series(tool.name, failure=f"failed: {error}"))
         notes = ("One process from start to end, each call a value; the batch before it is not timed.",)
-        return Section("Push of an acknowledged segment", "milliseconds", False, ASYNC, tuple(series), notes)
+        return [
+            Section("Push of an acknowledged segment", "milliseconds", False, ASYNC, tuple(series), notes)
+        ]
 
-    def recovery(self) -> Section:
-        """Recovery through each tool's restore_command; every one must end at the same LSN."""
-        archives = Archives(self.workload, self.server, self.directory / "archives")
+    def recovery(self) -> list[Section]:
+        """Recovery through each tool's restore_command; those that take one segment at a time have a short one."""
+        whole = [tool for tool in self.tools if tool.share == 1]
+        sections = [self._recovery(whole, self.workload.segments, "Recovery")]
+        if slow := [tool for tool in self.tools if tool.share < 1]:
+            few = chosen(slow[0], self.workload)
+            beside = [tool for tool in whole if tool.key in ("pgproof", "cp")]
+            sections.append(self._recovery([*slow, *beside], few, "Recovery, a short one"))
+        return sections
+
+    def _recovery(self, tools: list[Tool], segments: tuple[str, ...], title: str) -> Section:
+        archives = Archives(
+            self.workload, self.server, segments, self.directory / f"archives-{len(segments)}"
+        )
         ends: dict[str, str] = {}
 
         def measure(tool: Tool, _: int) -> float:
             with recovering(archives.of(tool), self.directory / f"recovery-{tool.key}") as site:
                 found = recover(site, tool.fetch(site), site.data.parent / "log")
-            if found.segments != len(self.workload.segments):
-                raise BenchmarkError(
-                    f"{found.segments} of {len(self.workload.segments)} segments were restored"
-                )
-            if len(set(ends.values()) | {found.end}) > 1:
-                raise BenchmarkError(f"recovery ended at {found.end}, others: {ends}")
+            if found.segments != len(segments):
+                raise BenchmarkError(f"{found.segments} of {len(segments)} segments were restored")
+            if set(ends.values()) - {found.end}:
+                raise BenchmarkError(f"recovery ended at {found.end}, that of others at {ends}")
             ends[tool.name] = found.end
             return found.seconds
 
-        contenders = [Contender(tool.restore_name, partial(measure, tool)) for tool in self.tools]
-        series = self._turns("recovery", contenders)
-        notes = (
-            f"{len(self.workload.segments)} segments, from the start of the server to the end of recovery.",
-        )
-        return Section("Recovery", "seconds", False, "cp", series, notes)
+        try:
+            series = self._turns(
+                title.lower(), [Contender(tool.restore_name, partial(measure, tool)) for tool in tools]
+            )
+        finally:
+            archives.remove()
+        notes = (f"{len(segments)} segments, from the start of the server to the end of recovery.",)
+        return Section(title, "seconds", False, "cp", series, notes)
 
     def _turns(self, what: str, contenders: list[Contender]) -> tuple[Series, ...]:
         return take_turns(what, contenders, self.repetitions)
@@ -118,10 +132,11 @@ class Bench:
 
 @dataclass
 class Archives:
-    """An archive of all segments for each tool, filled by the server's archiver when it is first asked for."""
+    """An archive of some segments for each tool, filled by the server's archiver when it is first asked for."""
 
     workload: Workload
     server: LocalServer
+    segments: tuple[str, ...]
     directory: Path
     _sites: dict[str, Site] = field(default_factory=dict)
 
@@ -131,8 +146,11 @@ class Archives:
             site = Site(home, home / "spool", self.workload.data, self.workload)
             site.spool.mkdir(parents=True)
             tool.prepare(site)
-            archive(self.server, tool, site, self.workload.segments)
+            archive(self.server, tool, site, self.segments)
             end_leftovers(site.spool)
             tool.settle(site)
             self._sites[tool.key] = site
         return self._sites[tool.key]
+
+    def remove(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -141,7 +141,8 @@ def _sections(
         with connected(server) as connection:
             setting(connection, "")
             workload.mark(())
-        return [getattr(bench, part)() for part in options.only_parts if part != "gaps"]
+        measured = [getattr(bench, part)() for part in options.only_parts if part != "gaps"]
+        return [section for sections in measured for section in sections]
 
 
 def _gap_check(place: Path) -> str:

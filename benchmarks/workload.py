@@ -21,7 +21,8 @@ from pgproof.postgres.programs import environment
 from pgproof.postgres.server import LocalServer, initialise
 
 SEGMENT = re.compile(r"[0-9A-F]{24}")
-SCALE = 30
+# 750 MB: more than what is written between two checkpoints, so that most pages are imaged, as in a large cluster.
+SCALE = 50
 CLIENTS = 8
 _GENERATED_IN = 1800.0
 # wal_keep_size: no checkpoint may recycle a segment that is to be archived again.
@@ -172,14 +173,15 @@ def _images(workload: Workload, segments: tuple[str, ...]) -> float:
     words: list[str | Path] = [
         workload.bin / "pg_waldump",
         "--stats",
-        "-q",
         "-p",
         workload.wal,
         segments[0],
         segments[-1],
     ]
     found = re.search(r"^Total\b.*?(\d+) \[([\d.]+)%\]\s+\d+ \[100%\]$", run(words), re.M)
-    return float(found[2]) if found else 0.0
+    if found is None:
+        raise BenchmarkError("pg_waldump --stats has no total")
+    return float(found[2])
 
 
 def setting(connection: psycopg.Connection[Any], command: str) -> None:
