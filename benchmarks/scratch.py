@@ -7,20 +7,30 @@ import pwd
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import run
+from pgproof.postgres.programs import die_with_parent
 
 PYTHON = Path("/usr/bin/python3")
+_MARK = ".pgproof-benchmark"  # in directories that may be emptied
 
 
-def make(given: Path | None, owner: pwd.struct_passwd | None) -> Path:
+def make(given: Path | None, owner: pwd.struct_passwd | None, room: int) -> Path:
     """The scratch directory, made when it is not there, and given to the account.
 
+    Args:
+        given: where; a new directory below /var/tmp when it is None.
+        owner: the account, when we are root.
+        room: bytes that must be free.
+
     Raises:
-        BenchmarkError: its path has a character that a shell or PostgreSQL would read as something else.
+        BenchmarkError: its path has a character that a shell or PostgreSQL would read as something else, it
+            holds what is not ours, or there is too little room.
     """
     directory = (
         Path(tempfile.mkdtemp(prefix="pgproof-bench-", dir="/var/tmp")) if given is None else given.absolute()
@@ -28,10 +38,23 @@ def make(given: Path | None, owner: pwd.struct_passwd | None) -> Path:
     if not all(character.isalnum() or character in "/-_." for character in str(directory)):
         raise BenchmarkError(f"{directory} has a character that would have to be quoted; choose another path")
     directory.mkdir(parents=True, exist_ok=True)
+    mark = directory / _MARK
+    if any(directory.iterdir()) and not mark.exists():
+        raise BenchmarkError(f"{directory} is not empty and no benchmark made it; name an empty or new one")
+    mark.touch()
+    free = shutil.disk_usage(directory).free
+    if free < room:
+        raise BenchmarkError(f"{directory} has {free >> 30} GB free, and {room >> 30} GB are needed")
     if owner is not None:
         directory.chmod(0o755)
         os.chown(directory, owner.pw_uid, owner.pw_gid)
     return directory
+
+
+def clear(directory: Path) -> None:
+    """Remove the scratch directory; another than ours is never touched."""
+    if (directory / _MARK).exists():
+        shutil.rmtree(directory)
 
 
 def install(tree: Path, scratch: Path) -> Path:
@@ -78,19 +101,29 @@ def run_as(owner: pwd.struct_passwd | None, home: Path, action: Callable[[], int
         return action()
     pid = os.fork()
     if pid == 0:
-        code = 70
-        try:
-            os.setgroups([])
-            os.setgid(owner.pw_gid)
-            os.setuid(owner.pw_uid)
-            os.umask(0o077)
-            home.mkdir(exist_ok=True)
-            os.chdir(home)  # where we were may be closed to the account
-            os.environ["HOME"] = str(home)
-            os.environ["USER"] = os.environ["LOGNAME"] = owner.pw_name
-            code = action()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _become(owner, home, action)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except KeyboardInterrupt:  # the child was interrupted, too, and stops its server first
+        os.waitpid(pid, 0)
+        raise
+
+
+def _become(owner: pwd.struct_passwd, home: Path, action: Callable[[], int]) -> NoReturn:
+    code = 70  # EX_SOFTWARE
+    try:
+        os.setgroups([])
+        os.setgid(owner.pw_gid)
+        os.setuid(owner.pw_uid)
+        die_with_parent()  # after setuid, which would forget it
+        os.umask(0o077)
+        home.mkdir(exist_ok=True)
+        os.chdir(home)  # where we were may be closed to the account
+        os.environ |= {"HOME": str(home), "USER": owner.pw_name, "LOGNAME": owner.pw_name}
+        code = action()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.latency import acknowledged, single
-from benchmarks.processes import end_leftovers
+from benchmarks.processes import end_leftovers, run_as_server
 from benchmarks.recovery import recover
 from benchmarks.series import Contender, Section, Series, take_turns
 from benchmarks.sites import fresh, recovering
@@ -20,6 +20,7 @@ from pgproof.postgres.server import LocalServer
 
 SINGLES = 11  # calls of one repetition of the latency of a single push; the first warms up
 ACKNOWLEDGED = 101
+FLOORS = (("nothing: sh and true", "exec true"), ("nothing: sh and python3", "exec python3 -I -S -c pass"))
 ASYNC, SYNC = "pgBackRest, async", "pgBackRest, sync"
 
 
@@ -76,20 +77,23 @@ class Bench:
 
     def acknowledged(self) -> list[Section]:
         """Calls for what is archived already: one round, each call a value."""
-        series = []
-        for tool in self.tools:
-            if not tool.batches:
-                continue
-            try:
-                with fresh(tool, self.workload, self.directory) as site:
-                    values = acknowledged(tool, site, self.workload.segments[:ACKNOWLEDGED])
-                series.append(Series(tool.name, values))
-            except BenchmarkError as error:
-                series.append(Series(tool.name, failure=f"failed: {error}"))
+        series = [self._acknowledged(tool) for tool in self.tools if tool.batches]
+        for name, command in FLOORS:
+            values = (
+                run_as_server(command, self.workload.data, "", self.directory / "said") for _ in range(100)
+            )
+            series.append(Series(name, tuple(1000 * value for value in values)))
         notes = ("One process from start to end, each call a value; the batch before it is not timed.",)
         return [
             Section("Push of an acknowledged segment", "milliseconds", False, ASYNC, tuple(series), notes)
         ]
+
+    def _acknowledged(self, tool: Tool) -> Series:
+        try:
+            with fresh(tool, self.workload, self.directory) as site:
+                return Series(tool.name, acknowledged(tool, site, self.workload.segments[:ACKNOWLEDGED]))
+        except BenchmarkError as error:
+            return Series(tool.name, failure=f"failed: {error}")
 
     def recovery(self) -> list[Section]:
         """Recovery through each tool's restore_command; those that take one segment at a time have a short one."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import pwd
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from benchmarks.tools.pgbackrest import PgBackRest
 from benchmarks.tools.pgproof import Pgproof
 from benchmarks.tools.plain import Copy, Zstd
 from benchmarks.tools.tool import Tool
-from benchmarks.workload import CLIENTS, SCALE, Workload, connected, prepare, setting
+from benchmarks.workload import CLIENTS, SCALE, Workload, prepare
 from pgproof.postgres.programs import account, find_bin_directory
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -38,31 +39,40 @@ def main() -> int:
     options = _options()
     owner = account(None)
     try:
-        place = scratch.make(options.scratch, owner)
+        place = scratch.make(options.scratch, owner, _room(options))
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    page = place / "wal.md"
-    page.unlink(missing_ok=True)
     try:
-        program = scratch.install(options.tree, place)
-        pgproof = Pgproof(program, machine.revision(options.tree))
-        further = _gap_check(place) if "gaps" in options.only_parts else ""
-        code = scratch.run_as(
-            owner, place / "home", lambda: _measured(options, place, pgproof, page, further)
-        )
-        if options.write and page.exists():
-            RESULT.parent.mkdir(exist_ok=True)
-            RESULT.write_text(page.read_text())
-        return code
+        return _run(options, owner, place)
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     finally:
-        if options.keep or options.scratch:
+        if options.keep:
             print(f"kept: {place}", file=sys.stderr)
         else:
-            shutil.rmtree(place, ignore_errors=True)
+            scratch.clear(place)
+
+
+def _run(options: argparse.Namespace, owner: pwd.struct_passwd | None, place: Path) -> int:
+    page = place / "wal.md"
+    page.unlink(missing_ok=True)
+    pgproof = Pgproof(scratch.install(options.tree, place), machine.revision(options.tree))
+    further = _gap_check() if "gaps" in options.parts else ""
+    code: int = scratch.run_as(
+        owner, place / "home", lambda: _measured(options, place, pgproof, page, further)
+    )
+    if options.write and code == 0:  # a page with failures is shown, not kept
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(page.read_text())
+        print(f"written: {RESULT}", file=sys.stderr)
+    return code
+
+
+def _room(options: argparse.Namespace) -> int:
+    """Bytes that a run takes: the segments, an archive of them for each tool, and three copies of the cluster."""
+    return int(options.segments * 16 * 4 << 20) + (4 << 30)
 
 
 def _options() -> argparse.Namespace:
@@ -72,8 +82,12 @@ def _options() -> argparse.Namespace:
     add("--repetitions", type=int, default=5, help="of everything (default 5)")
     add("--only", action="append", default=[], metavar="NAME", help="a tool or a part; may be repeated")
     add("--tree", type=Path, default=PROJECT, help="the pgproof to install and measure (default: this one)")
-    add("--scratch", type=Path, help="directory for everything; reused with --keep (default: a new one)")
-    add("--keep", action="store_true", help="keep the workload, and reuse that of --scratch")
+    add(
+        "--scratch",
+        type=Path,
+        help="directory for everything, empty or kept (default: a new one in /var/tmp)",
+    )
+    add("--keep", action="store_true", help="keep the scratch directory; its workload is used again")
     add("--write", action="store_true", help="write benchmarks/results/wal.md")
     options = parser.parse_args()
     known = {*PARTS, *(tool.key for tool in _tools(Pgproof(Path(), "")))}
@@ -82,7 +96,9 @@ def _options() -> argparse.Namespace:
         parser.error(
             f"unknown: {', '.join(unknown)}; there is {', '.join(sorted(known))}" if unknown else "too few"
         )
-    options.only_parts = [part for part in PARTS if part in options.only] or list(PARTS)
+    if options.write and options.only:
+        parser.error("--write is for a page that has everything; leave out --only")
+    options.parts = [part for part in PARTS if part in options.only] or list(PARTS)
     return options
 
 
@@ -111,6 +127,8 @@ def _measure(options: argparse.Namespace, place: Path, pgproof: Pgproof, page: P
     facts = machine.describe(place)
     wanted = [tool for tool in _tools(pgproof) if tool.key in options.only] or list(_tools(pgproof))
     tools = tuple(tool for tool in wanted if not tool.missing())
+    if not options.keep:
+        shutil.rmtree(place / "workload", ignore_errors=True)
     workload = prepare(place / "workload", find_bin_directory(MAJOR), options.segments)
     runs = place / "runs"
     shutil.rmtree(runs, ignore_errors=True)
@@ -137,15 +155,13 @@ def _sections(
 ) -> list[Section]:
     server = workload.server()
     bench = Bench(workload, server, tools, runs, options.repetitions)
+    workload.rest()
     with server.run():
-        with connected(server) as connection:
-            setting(connection, "")
-            workload.mark(())
-        measured = [getattr(bench, part)() for part in options.only_parts if part != "gaps"]
+        measured = [getattr(bench, part)() for part in options.parts if part != "gaps"]
         return [section for sections in measured for section in sections]
 
 
-def _gap_check(place: Path) -> str:
+def _gap_check() -> str:
     """What the gap check's own script measures; nothing when it is not there."""
     if not GAP_CHECK.exists():
         return ""

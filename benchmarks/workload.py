@@ -72,6 +72,11 @@ class Workload:
             self.bin, self.data, self.directory / "s", self.directory / "log", SETTINGS | MEASURING
         )
 
+    def rest(self) -> None:
+        """Make the stopped cluster archive nothing, whatever a run that was killed left in it."""
+        (self.data / "postgresql.auto.conf").write_text("")
+        self.mark(())
+
     def mark(self, ready: Collection[str]) -> None:
         """Make these segments the ones that wait for the archiver, and no other file (XLogArchiveNotify)."""
         status = self.wal / "archive_status"
