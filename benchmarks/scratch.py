@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -30,7 +32,7 @@ def make(given: Path | None, owner: pwd.struct_passwd | None, room: int) -> Path
 
     Raises:
         BenchmarkError: its path has a character that a shell or PostgreSQL would read as something else, it
-            holds what is not ours, or there is too little room.
+            holds what is not ours, another run uses it, or there is too little room.
     """
     directory = (
         Path(tempfile.mkdtemp(prefix="pgproof-bench-", dir="/var/tmp")) if given is None else given.absolute()
@@ -41,7 +43,7 @@ def make(given: Path | None, owner: pwd.struct_passwd | None, room: int) -> Path
     mark = directory / _MARK
     if any(directory.iterdir()) and not mark.exists():
         raise BenchmarkError(f"{directory} is not empty and no benchmark made it; name an empty or new one")
-    mark.touch()
+    _lock(mark)
     free = shutil.disk_usage(directory).free
     if free < room:
         raise BenchmarkError(f"{directory} has {free >> 30} GB free, and {room >> 30} GB are needed")
@@ -49,6 +51,16 @@ def make(given: Path | None, owner: pwd.struct_passwd | None, room: int) -> Path
         directory.chmod(0o755)
         os.chown(directory, owner.pw_uid, owner.pw_gid)
     return directory
+
+
+def _lock(mark: Path) -> None:
+    """Hold the directory for this run; the child has the same open file, so that it holds it as long as it lives."""
+    descriptor = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BenchmarkError(f"{mark.parent} is used by another run") from None
 
 
 def clear(directory: Path) -> None:
@@ -115,6 +127,7 @@ def _become(owner: pwd.struct_passwd, home: Path, action: Callable[[], int]) -> 
         os.setgroups([])
         os.setgid(owner.pw_gid)
         os.setuid(owner.pw_uid)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background job ignores it
         die_with_parent()  # after setuid, which would forget it
         os.umask(0o077)
         home.mkdir(exist_ok=True)

@@ -20,10 +20,12 @@ def test_a_directory_of_others_is_refused_and_never_cleared(tmp_path: Path) -> N
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_ours_is_taken_again_and_cleared(tmp_path: Path) -> None:
+def test_ours_is_held_by_one_run_and_cleared(tmp_path: Path) -> None:
     place = scratch.make(tmp_path / "new", None, 0)
     (place / "workload").mkdir()
-    assert scratch.make(place, None, 0) == place
+    with pytest.raises(BenchmarkError) as raised:
+        scratch.make(place, None, 0)
+    assert str(raised.value) == f"{place} is used by another run"
     scratch.clear(place)
     assert not place.exists()
 
