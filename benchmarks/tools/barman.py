@@ -31,7 +31,7 @@ class Barman(Tool):
 
     key: str = "barman"
     name: str = "Barman, no ssh"
-    share: float = 0.1
+    share: float = 0.05
 
     def missing(self) -> str:
         programs = ("barman", "barman-wal-archive", "barman-wal-restore")
