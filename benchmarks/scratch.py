@@ -116,7 +116,8 @@ def run_as(owner: pwd.struct_passwd | None, home: Path, action: Callable[[], int
         _become(owner, home, action)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except KeyboardInterrupt:  # the child was interrupted, too, and stops its server first
+    except KeyboardInterrupt:  # the child stops its server first, which needs its files
+        os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
         raise
 

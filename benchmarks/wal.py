@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ PARTS = ("push", "single", "acknowledged", "recovery", "gaps")
 def main() -> int:
     """Prepare as who we are, measure as an unprivileged account, keep the page if that was asked for."""
     options = _options()
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # whatever ends us, the scratch directory is cleared
     owner = account(None)
     try:
         place = scratch.make(options.scratch, owner, _room(options))
@@ -48,6 +52,8 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         if options.keep:
             print(f"kept: {place}", file=sys.stderr)
