@@ -1,6 +1,7 @@
 # make demo   set up, then run the main job on an embedded PostgreSQL
 # make test   set up, then run the whole suite against real servers
 # make lint   formatting, lint and types
+# make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md
 #
 # As root everything runs as an unprivileged account, because PostgreSQL refuses to run as root. That account must
 # be able to enter the virtual environment: where it could not enter this directory (a clone below /root, say), the
@@ -22,8 +23,9 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
 WORKERS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unprivileged test-root lint format lock clean
+.PHONY: help setup demo test test-unprivileged test-root lint bench format lock clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -67,6 +69,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# As root it drops to an unprivileged account by itself, after installing what it measures. See benchmarks/README.md.
+bench: setup
+	@$(BIN)/python -m benchmarks.wal --write $(BENCH_ARGS)
 
 format: setup
 	$(BIN)/ruff format .

@@ -174,7 +174,7 @@ class TestAtTheServer:
         arrived = until(lambda: events_of(cluster), lambda events: len(events) >= 2)
         assert sorted(event["event"] for event in arrived) == [CHECKED, GAP]
         payloads = {event["event"]: event["payload"] for event in arrived}
-        assert payloads == named(wal_events(cluster, BROKEN, RPO))
+        assert payloads == named(wal_events(cluster, BROKEN))
         for event in arrived:
             assert event["resource"] == resource_of(cluster)
             related = {one["prefect.resource.id"] for one in event["related"]}

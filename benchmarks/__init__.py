@@ -1,0 +1,1 @@
+"""Benchmarks: pgproof and other tools measured side by side, in one run, on one machine."""

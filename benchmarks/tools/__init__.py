@@ -1,0 +1,1 @@
+"""Tools: what a server can be told to archive with and to restore from."""
