@@ -57,7 +57,9 @@ class Prefetcher:
     ) -> None:
         self._spool, self._directory, self._fetch = spool, directory, fetch
         self._room, self._linger, self._log = room, linger, log
-        self._pool = ThreadPoolExecutor(workers, "prefetch")
+        self._workers = workers
+        # one more: what recovery waits for must not queue behind what it may want later
+        self._pool = ThreadPoolExecutor(workers + 1, "prefetch")
         self._running: dict[str, Future[None]] = {}
         self._latest: str | None = None  # the last segment that recovery asked for or took
         self._end: WalSegment | None = None  # the first one after it that is not archived yet
@@ -157,6 +159,8 @@ class Prefetcher:
                 self._ahead.discard(name)
                 self._remove(name)
         for name in following:
+            if len(self._running) >= self._workers:
+                break
             if name not in self._running and name not in self._ahead:
                 self._ahead.add(name)
                 self._begin(name, asked=False)
