@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -48,6 +49,7 @@ class InitResult:
         repository: name of its section.
         url: of the repository.
         repository_id: the repository's own id.
+        copies: name and url of the other repositories that get the WAL.
         server: version of the server.
         system_identifier: of the cluster.
         database: where the role's functions are granted.
@@ -68,6 +70,7 @@ class InitResult:
     applied: bool
     steps: tuple[StepResult, ...]
     notes: tuple[str, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +85,7 @@ class InitResult:
             "repository": self.repository,
             "url": self.url,
             "repository_id": self.repository_id,
+            "copies": dict(self.copies),
             "server": self.server,
             "system_identifier": self.system_identifier,
             "database": self.database,
@@ -136,6 +140,7 @@ def initialise(
     if apply:
         _check_administrator(cluster, server, missing)
     repository = create_repository(config.repository_of(cluster))
+    copies = {found: create_repository(settings) for found, settings in config.copies_of(cluster).items()}
     if addition is not None:
         addition.write(server.facts.system_identifier)
     results = waiting_steps(waiting)
@@ -146,7 +151,10 @@ def initialise(
         results += show_steps(missing)
     notes = tuple(_notes(config, cluster, server, results))
     written = addition is not None
-    return _result(cluster, path, repository, server.facts, results, notes, written=written, applied=apply)
+    return replace(
+        _result(cluster, path, repository, server.facts, results, notes, written=written, applied=apply),
+        copies={found: made.store.url for found, made in copies.items()},
+    )
 
 
 def _result(
@@ -320,6 +328,8 @@ def render(console: Console, result: InitResult) -> None:
     line(
         f'cluster "{result.cluster}" {verb} {result.path}, with repository "{result.repository}" at {result.url}'
     )
+    for name, url in result.copies.items():
+        line(f'its WAL goes to repository "{name}" at {url}, too')
     line(f"{result.server}, system identifier {result.system_identifier}")
     to_do = [step for step in result.steps if step.state == "to do"]
     if not result.steps:

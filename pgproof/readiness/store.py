@@ -11,6 +11,7 @@ from typing import Any
 
 from pgproof.errors import ObjectExists, ObjectMissing, PermanentError, PgproofError, RepositoryMissing
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
+from pgproof.repository.repository import open_repository
 from pgproof.repository.store import read
 
 _PROBE = b"pgproof doctor was here; this object may be removed\n"
@@ -25,6 +26,30 @@ def _repository(subject: Subject) -> Answer:
             return replace(answer, mend=f"mount or create what is at {url}; pgproof init makes a new one")
         return answer
     return Answer(True, f'repository {found.identifier} is at "{found.store.url}"')
+
+
+def _copies(subject: Subject) -> Answer:
+    """Whether the other repositories that get the WAL can be opened: as many as the quorum asks for."""
+    cluster = subject.cluster
+    copies = subject.config.copies_of(cluster)
+    if not copies:
+        return Answer(True, "no other repository gets the WAL")
+    faults: dict[str, PgproofError] = {}
+    for name, settings in copies.items():
+        try:
+            open_repository(settings)
+        except PgproofError as error:
+            faults[name] = error
+    if not faults:
+        return Answer(True, f"the WAL goes to {', '.join(copies)}, too")
+    name, fault = next(iter(faults.items()))
+    others = 1 + len(copies) - len(faults)
+    stops = others < (cluster.wal.quorum or 1 + len(copies))
+    mend = fault.hint
+    if isinstance(fault, RepositoryMissing):
+        mend = f"mount it, or make it: pgproof init {cluster.name} again makes the copies"
+    fact = f'repository "{name}" gets no WAL: {fault.fact}'
+    return Answer(False, fact, mend, blocks="backup" if stops else "")
 
 
 def _writable(subject: Subject) -> Answer:
@@ -119,6 +144,7 @@ def _encryption(subject: Subject) -> Answer:
 QUESTIONS = (
     Question("repository", "restore", _repository),
     Question("repository writable", "backup", _writable),
+    Question("copies", "backup", _copies),
     Question("lease", "", _lease),  # a passing state: a nightly backup must not turn the doctor red
     Question("encryption", "restore", _encryption),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from datetime import datetime
@@ -185,6 +186,7 @@ def test_a_standby_is_promoted_while_the_source_archives(source: Source) -> None
         assert count[0] >= rows - 5
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which makes fsync fail, is not installed")
 @pytest.mark.parametrize("failing", ["every", "some"])
 def test_a_store_that_fails(source: Source, failing: str) -> None:
     """The disk gives I/O errors on every fsync, or on every third: the archiver asks again until all is stored."""

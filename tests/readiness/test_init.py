@@ -419,3 +419,18 @@ def test_the_dsn_names_its_database(
 ) -> None:
     monkeypatch.setenv("PGDATABASE", environment)
     assert init._checked_dsn("shop", dsn, Path("p")) == written
+
+
+def test_asked_again_it_makes_the_repositories_of_copies(make_site: MakeSite) -> None:
+    site = make_site(17)
+    site.init(admin_dsn=site.admin, apply=True)
+    text = site.path.read_text()
+    added = text.replace("repository = ", 'copies = ["offsite"]\nrepository = ', 1)
+    site.path.write_text(f'{added}\n[repositories.offsite]\nurl = "{site.url}-copy"\n')
+    result = site.init()
+    assert result.as_dict()["copies"] == {"offsite": f"{site.url}-copy"}
+    assert (Path(f"{site.url}-copy".removeprefix("file://")) / "pgproof.json").exists()
+    assert site.path.read_text().startswith(added)
+    console = Console(file=io.StringIO(), width=200)
+    render(console, result)
+    assert f'its WAL goes to repository "offsite" at {site.url}-copy, too\n' in console.file.getvalue()  # type: ignore[attr-defined]

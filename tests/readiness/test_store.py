@@ -20,6 +20,7 @@ from pgproof.repository.repository import Repository, create_repository
 from pgproof.repository.store import Store
 
 SYSTEM = 7
+COPIES = {"main": "", "offsite": "-copy"}
 
 
 @pytest.fixture
@@ -51,6 +52,31 @@ def test_a_good_one(place: Path) -> None:
     assert checks["encryption"].fact == "objects are stored unencrypted"
     assert os.listdir(place) == ["pgproof.json"], "no directory was made that could keep the archiver out"
     assert stopped(list(checks.values())) == ("backup",), "only the server is away"
+
+
+@pytest.mark.parametrize(("quorum", "blocks"), [(0, "backup"), (2, "backup"), (1, "")])
+def test_copies(place: Path, quorum: int, blocks: str) -> None:
+    """One that cannot be opened stops the archiver, unless the quorum can be had without it."""
+    make(place)
+    configs = {name: RepositoryConfig(url=f"file://{place}{suffix}") for name, suffix in COPIES.items()}
+    cluster = ClusterConfig.model_validate(
+        {"name": "shop", "dsn": "host=/nowhere", "copies": ["offsite"], "wal": {"quorum": quorum}}
+    )
+    config = Config(repositories=configs, clusters={"shop": cluster})
+    checks = {check.name: check for check in examine(cluster, config)}
+    assert answer(checks["copies"]) == (
+        False,
+        blocks,
+        f'repository "offsite" gets no WAL: there is no repository at "file://{place}-copy"',
+        "mount it, or make it: pgproof init shop again makes the copies",
+    )
+    create_repository(configs["offsite"])
+    checks = {check.name: check for check in examine(cluster, config)}
+    assert answer(checks["copies"]) == (True, "backup", "the WAL goes to offsite, too", "")
+
+
+def test_no_copies(place: Path) -> None:
+    assert look(place)["copies"].fact == "no other repository gets the WAL"
 
 
 def test_none(place: Path) -> None:
