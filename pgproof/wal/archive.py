@@ -355,7 +355,7 @@ def require(
         raise WalGap(
             f'WAL segment "{missing[0]}"{more} is missing from the archive',
             f"It holds LSN {missing[0].start} to {missing[0].end}, needed {purpose}.",
-            "pgproof wal check NAME shows which recovery windows remain; "
-            "copy the segment from the source's pg_wal and run pgproof wal push on it, or take a new backup",
+            "pgproof wal check NAME --repair looks for it on the source, on standbys and in copies, and says which "
+            "recovery windows remain; when nobody has it, take a new backup",
         )
     return segments

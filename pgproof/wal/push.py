@@ -175,7 +175,7 @@ def _compare(archive: Archive, key: str, name: str, content: Iterable[bytes]) ->
         raise WalConflict(
             f'WAL file "{name}" is archived already and the archived copy is damaged',
             f"{error.fact}. {error.detail}",
-            f'move "{key}" aside in the repository; the archiver will then store it again',
+            f"pgproof wal check {archive.layout.cluster} --content --repair replaces it",
         ) from error
     offered = _digest(content)
     if archived != offered:

@@ -185,7 +185,11 @@ def _written(path: Path, read: Callable[[Callable[[bytes], object]], SegmentPage
     except OSError as error:
         raise _cannot_write(path, error) from error
     with file:
-        return read(write)
+        try:
+            return read(write)
+        except BaseException:
+            path.unlink()  # pg_waldump learns the segment size from any file that it finds
+            raise
 
 
 def write_file(path: Path, chunks: Iterable[bytes]) -> None:

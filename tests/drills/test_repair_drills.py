@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,29 @@ def test_missing_segments_come_back_from_the_source(site: Site) -> None:
     assert {name: site.content(name) for name in before} == before
 
 
+@pytest.mark.parametrize("harms", list(product(("missing", "bit", "cut", "empty"), repeat=2)), ids="-".join)
+def test_neighbours_that_are_missing_or_damaged(site: Site, harms: tuple[str, str]) -> None:
+    """Two in a row, each in every way: both are named, and both come back."""
+    before = {name: site.content(name) for name in site.segments[1:3]}
+    for name, harm in zip(before, harms, strict=True):
+        path = site.stored(name)
+        if harm == "missing":
+            path.unlink()
+        elif harm == "bit":
+            flip_bit(path)
+        else:
+            os.truncate(path, path.stat().st_size // 2 if harm == "cut" else 0)
+    code, out, err = answer(site.source, "wal", "check", "main", "--content", "--json")
+    found = json.loads(out)
+    named = {name for name, _ in found["damaged"]}
+    assert (code, err) == (1, "")
+    assert named == {name for name, harm in zip(before, harms, strict=True) if harm != "missing"}
+    assert sum(gap["segments"] for gap in found["gaps"]) == harms.count("missing")
+    code, found = site.repair("--content")
+    assert (code, found["gaps"], found["damaged"], found["repair"]["lost"]) == (0, [], [], [])
+    assert {name: site.content(name) for name in before} == before
+
+
 def test_damaged_segment_is_kept_aside(site: Site) -> None:
     content, path = site.content(site.victim), site.stored(site.victim)
     flip_bit(path)
@@ -126,7 +151,7 @@ def test_damaged_segment_is_kept_aside(site: Site) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == f"repaired: {site.victim} was damaged, now from {site.name}"
-    assert lines[-1] == "no gap"
+    assert lines[1] == "no gap: 1 recovery window from 1 backup"
     assert done.returncode == 0
     assert site.content(site.victim) == content
     (aside,) = (site.source.repository_path / site.archive.layout.damaged).iterdir()

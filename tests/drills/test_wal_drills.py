@@ -135,8 +135,8 @@ def test_segment_removed(archive: Archive) -> None:
         f'WAL segment "{archive.victim}" is missing from the archive\n'
         f"DETAIL: It holds LSN {segment.start} to {segment.end}, needed from backup {archive.record.label} "
         "to the end of the archived WAL.\n"
-        "HINT: pgproof wal check NAME shows which recovery windows remain; copy the segment from the source's "
-        "pg_wal and run pgproof wal push on it, or take a new backup",
+        "HINT: pgproof wal check NAME --repair looks for it on the source, on standbys and in copies, and says which "
+        "recovery windows remain; when nobody has it, take a new backup",
     )
     assert not data.exists()
     before = ["restore", "main", "--to", str(data), "--dry-run", "--target-lsn", str(segment.start)]
@@ -233,8 +233,8 @@ def test_segment_of_the_backup_itself(archive: Archive) -> None:
         f'WAL segment "{name}" is missing from the archive\n'
         f"DETAIL: It holds LSN {first.start} to {first.end}, needed from backup {archive.record.label} "
         "to the end of the backup.\n"
-        "HINT: pgproof wal check NAME shows which recovery windows remain; copy the segment from the source's "
-        "pg_wal and run pgproof wal push on it, or take a new backup",
+        "HINT: pgproof wal check NAME --repair looks for it on the source, on standbys and in copies, and says which "
+        "recovery windows remain; when nobody has it, take a new backup",
     )
 
 

@@ -92,7 +92,7 @@ def test_invariant_3_a_damaged_archived_copy_is_not_replaced_either(
     assert str(caught.value) == (
         f'WAL file "{path.name}" is archived already and the archived copy is damaged\n'
         f'DETAIL: object "{key}" is truncated. The zstd frame does not end.\n'
-        f'HINT: move "{key}" aside in the repository; the archiver will then store it again'
+        "HINT: pgproof wal check shop --content --repair replaces it"
     )
     assert stored(archive) == before
 
