@@ -56,7 +56,7 @@ def run_drill(
     restored = comparison = failure = None
     outcome: ExpectationOutcome | None = None
     if fence.exact:
-        run = _expectations(session, cluster, fence)
+        run = expectation_run(session, cluster, fence)
         try:
             restored = restore_scratch(cluster, archive, fence, label)
             say(
@@ -86,7 +86,8 @@ def run_drill(
     return proof, store_evidence(archive, proof, outcome)
 
 
-def _expectations(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
+def expectation_run(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
+    """The Great Expectations suites of a drill; None where it is not installed and nobody asked for it."""
     if available():
         return ExpectationRun(cluster, docs_directory(session.config.state, cluster.name, fence.identifier))
     if cluster.expectations:
@@ -102,10 +103,16 @@ def docs_directory(state: Path, cluster: str, fence: str) -> Path:
     return state / "data-docs" / cluster / fence
 
 
+def _named(origin: dict[str, str]) -> str:
+    return f"{origin['title']} ({origin['version']})" if origin["version"] else origin["title"]
+
+
 def show(console: Console, proof: Proof, key: str) -> None:
     """A page about a proof: the verdict first."""
     colour = "green" if proof.proven else "red"
     console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {proof.summary}", markup=True)
+    if proof.origin:
+        console.print(f"  backup {proof.backup} of {_named(proof.origin)}, restored by it", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
     console.print(
         f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})"
