@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
@@ -110,13 +111,13 @@ def _named(origin: dict[str, str]) -> str:
 def show(console: Console, proof: Proof, key: str) -> None:
     """A page about a proof: the verdict first."""
     colour = "green" if proof.proven else "red"
-    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {proof.summary}", markup=True)
+    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {escape(proof.summary)}", markup=True)
     if proof.origin:
-        console.print(f"  backup {proof.backup} of {_named(proof.origin)}, restored by it", markup=False)
+        restored = ", restored by it" if proof.restored_bytes else ""
+        console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
-    console.print(
-        f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})"
-    )
+    wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
+    console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
     console.print(
         f"  RTO measured: {duration(proof.rto_seconds)} for {size(proof.restored_bytes)} ({phases})"

@@ -65,15 +65,7 @@ def take_fence(
     """
     with connect(cluster) as connection:
         facts = read_facts(connection)
-        check_system(
-            cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
-        )
-        if facts.in_recovery:
-            raise ServerNotReady(
-                f'cluster "{cluster.name}" is a standby',
-                "A fence needs a server that writes.",
-                "name its primary",
-            )
+        _check_source(cluster, facts)
         archive = archive_of(facts.system_identifier)
         check_system(
             archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
@@ -108,6 +100,17 @@ def take_fence(
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
     )
+
+
+def _check_source(cluster: ClusterConfig, facts: ServerFacts) -> None:
+    """Refuse a server that is not the source, or one that cannot be fenced."""
+    check_system(cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"')
+    if facts.in_recovery:
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" is a standby',
+            "A fence needs a server that writes.",
+            "name its primary",
+        )
 
 
 def _reading_role(connection: psycopg.Connection) -> str:

@@ -20,7 +20,7 @@ NOTHING_ARCHIVED = "false"  # until the tool's command is set
 
 @pytest.fixture
 def foreign_source(request: pytest.FixtureRequest) -> Iterator[Source]:
-    """A source whose WAL never comes to our repository; PostgreSQL 15 unless told, the newest that pgBackRest 2.45 knows."""
+    """A source whose WAL never comes to our repository; unless told PostgreSQL 15, as pgBackRest 2.45 ends there."""
     major = getattr(request, "param", 15)
     if reason := installed(major):
         pytest.skip(reason)
@@ -330,6 +330,71 @@ def test_a_link_out_of_the_copy_is_refused(foreign_source: Source) -> None:
     assert err.startswith(f'pgproof: the restored copy reaches out of "{source.root}/scratch/main-')
     assert f'DETAIL: "data/pg_stat/link" leads to "{source.data}".' in err
     assert list((source.root / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("foreign_source", [17], indirect=True)
+def test_wal_that_was_damaged_in_a_directory(foreign_source: Source) -> None:
+    """Of the three, the first two are no such segment, and the third ends recovery where it is damaged."""
+    source = foreign_source
+    tool = DirectoryTool(source)
+    tool.backup("monday", "-X", "none")
+    source.sql("INSERT INTO t SELECT g, repeat('w', 90) FROM generate_series(1, 2000) g")
+    older = source.archive_now()
+    source.sql("INSERT INTO t SELECT g, repeat('w', 90) FROM generate_series(1, 2000) g")
+    name = source.archive_now()
+    path = tool.wal / name
+    content = path.read_bytes()
+    path.write_bytes((tool.wal / older).read_bytes())
+    assert_not_recovered(source, f'WAL segment "{name}" holds another segment DETAIL: ')
+    path.write_bytes(content[: len(content) // 2])
+    assert_not_recovered(source, f'WAL segment "{name}" has the wrong length DETAIL: ')
+    path.write_bytes(content)
+    flip_bit(path, 100_000)
+    assert_not_recovered(source, "")
+    path.write_bytes(content)
+    assert_proven(source, "directory", "monday")
+
+
+def assert_not_recovered(source: Source, summary: str) -> None:
+    code, proof = drilled(source, "directory")
+    assert (code, proof["verdict"]) == (1, "not recovered")
+    assert proof["summary"].startswith(summary)
+    assert list((source.root / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("foreign_source", [17], indirect=True)
+def test_files_that_are_no_whole_backup(foreign_source: Source) -> None:
+    source = foreign_source
+    tool = DirectoryTool(source)
+    place = tool.backups / tool.backup("monday", "-X", "none")
+    label = (place / "backup_label").read_text()
+    (place / "backup_label").unlink()
+    what = f'backup "monday" of directory "{tool.backups}"'
+    assert_not_recovered(source, f"{what} is no base backup DETAIL: backup_label: No such file or directory.")
+    (place / "backup_label").write_text(f"{label}INCREMENTAL FROM LSN: 0/2000028\n")
+    assert_not_recovered(
+        source, f"{what} is incremental DETAIL: Its files alone are no data directory. HINT: "
+    )
+    (place / "backup_label").write_text("nothing\n")
+    assert_not_recovered(source, f"{what} has a backup_label that cannot be read DETAIL: ")
+    (place / "backup_label").write_text(label)
+    (place / "global" / "1262").unlink()
+    assert_not_recovered(source, "the restored files in ")
+
+
+@pytest.mark.parametrize("foreign_source", [17], indirect=True)
+def test_a_proof_of_another_tool_is_none_of_a_backup_of_ours(foreign_source: Source) -> None:
+    """Even when the labels are equal, and also for a verdict that would make ours failed."""
+    source = foreign_source
+    source.set(archive_command=source.archive_command)
+    ours = source.backup().label
+    tool = DirectoryTool(source)
+    tool.backup(ours, "-X", "none")
+    assert_proven(source, "directory", ours)
+    assert [(e.label, e.state) for e in read_catalog(source.archive).entries] == [(ours, "complete")]
+    (tool.backups / ours / "backup_label").unlink()
+    assert_not_recovered(source, "")
+    assert [(e.label, e.state) for e in read_catalog(source.archive).entries] == [(ours, "complete")]
 
 
 # ---- what is asked

@@ -79,7 +79,7 @@ class Directory:
 
     def _copy(self, place: Path, data: Path, tablespaces: Path) -> None:
         """A plain backup; its tablespaces lie where its links lead."""
-        shutil.copytree(place, data, symlinks=True, dirs_exist_ok=True, ignore=_leave_out(place))
+        shutil.copytree(place, data, symlinks=True, dirs_exist_ok=True)
         if (place / "pg_wal").is_symlink():  # pg_basebackup --waldir
             (data / "pg_wal").unlink()
             shutil.copytree(place / "pg_wal", data / "pg_wal")
@@ -149,15 +149,6 @@ def _manifest_facts(path: Path) -> tuple[LSN | None, int | None]:
         return end, tree.get("System-Identifier")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PgproofError):
         return None, None
-
-
-def _leave_out(place: Path) -> object:
-    """Not copied: what a running server would have left."""
-
-    def ignore(directory: str, names: list[str]) -> set[str]:
-        return {"postmaster.pid", "postmaster.opts"} & set(names) if Path(directory) == place else set()
-
-    return ignore
 
 
 def _own_tree(path: Path, owner: pwd.struct_passwd | None) -> None:

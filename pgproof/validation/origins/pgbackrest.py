@@ -76,7 +76,7 @@ class PgBackRest:
 
     def fetch(self, name: str, destination: Path, data: Path) -> None:
         # asynchronous fetching would fill the spool directory of the live cluster
-        words = [
+        words: list[str | Path] = [
             *self._common(),
             f"--pg1-path={data}",
             "--no-archive-async",

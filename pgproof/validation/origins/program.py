@@ -13,7 +13,7 @@ from typing import Any
 from pgproof.errors import ProgramMissing, ToolFailed
 from pgproof.postgres.programs import run
 
-_LINES = 6  # of what a program said, in an error
+_CHARACTERS = 800  # of what a program said, in an error
 RESTORE, ASK = 7 * 86400.0, 600.0  # seconds
 
 
@@ -86,10 +86,6 @@ class Program:
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
-    """The last lines of what a program said, errors before answers."""
+    """The end of what a program said, errors before answers, in one line."""
     lines = [line.strip() for line in (done.stderr.strip() or done.stdout.strip()).splitlines()]
-    return (
-        " | ".join(line for line in lines if line)[-2000:]
-        if len(lines) <= _LINES
-        else " | ".join(line for line in lines[-_LINES:] if line)
-    )
+    return " | ".join(line for line in lines if line)[-_CHARACTERS:]
