@@ -11,7 +11,7 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.validation import foreign, replay
-from tests.drills.damage import answer, flip_bit
+from tests.drills.damage import answer, flip_bit, truncate
 from tests.servers.postgres import Source, installed, running_source
 from tests.servers.tools import BarmanTool, DirectoryTool, PgBackRestTool, missing
 
@@ -131,6 +131,38 @@ def test_wal_that_pgbackrest_lost_is_a_gap(foreign_source: Source) -> None:
         f'WAL segment "{name}" is missing from the archive of pgBackRest "shop" DETAIL: It holds LSN '
     )
     assert f"needed from backup {label} to lsn" in proof["summary"]
+
+
+@needs_pgbackrest
+def test_wal_that_is_damaged_in_pgbackrest(foreign_source: Source) -> None:
+    """It notices a lost end, and gives out a segment with a flipped bit, which replay then notices."""
+    source = foreign_source
+    tool = PgBackRestTool(source)
+    tool.backup()
+    source.sql("INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 500) g")
+    path = tool.wal_file(source.archive_now())
+    content = path.read_bytes()
+    truncate(path)
+    code, proof = drilled(source, "pgbackrest")
+    assert (code, proof["verdict"]) == (1, "not recovered")
+    assert proof["summary"].startswith(
+        f'WAL file "{path.name[:24]}" in the archive of pgBackRest "shop" is damaged DETAIL: '
+    )
+    path.write_bytes(content)
+    flip_bit(path, len(content) // 3)
+    code, proof = drilled(source, "pgbackrest")
+    assert (code, proof["verdict"]) == (1, "not recovered")
+
+
+@needs_pgbackrest
+def test_a_cluster_that_pgbackrest_does_not_know(foreign_source: Source) -> None:
+    source = foreign_source
+    tool = PgBackRestTool(source)
+    refused = 'pgBackRest "shop" has no backup that can be restored\nDETAIL: pgBackRest says: '
+    assert_refused(source, ["--from", "pgbackrest"], 41, f"{refused}no valid backups.")
+    source.write_config(extra=tool.sections().replace("shop", "shoo"))
+    code, _, err = answer(source, "drill", "main", "--from", "pgbackrest")
+    assert (code, err.splitlines()[0]) == (41, f"pgproof: {refused.splitlines()[0].replace('shop', 'shoo')}")
 
 
 @needs_pgbackrest

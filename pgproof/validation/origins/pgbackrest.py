@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import pwd
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pgproof.config import PgBackRestConfig
-from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError, ToolFailed
+from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, PgproofError, ToolFailed
 from pgproof.validation.origins.origin import ForeignBackup
 from pgproof.validation.origins.program import RESTORE, Program, said
 from pgproof.wal.lsn import LSN
 
-# Exit codes of pgBackRest (build/error/error.yaml): checksum, format, missing file
+# Exit codes of pgBackRest (build/error/error.yaml): checksum, format, missing file; and what archive-get says
+# when it wraps them in a code that stands for any failure of every repository
 _DAMAGED = (26, 29, 55)
+_WRAPPED = ("[ChecksumError]", "[FormatError]")
 _NOT_FOUND = 1  # of archive-get
 _NAME_OPTION = "--stanza"  # the tool's own word for the name of a cluster, here and nowhere else
 
@@ -39,18 +42,19 @@ class PgBackRest:
 
     def backups(self) -> Sequence[ForeignBackup]:
         words = [*self._common(), "--output=json", "info"]
-        for tree in self._program.ask_json(words, "list its backups"):
-            if tree.get("name") == self._config.name:
-                break
-        else:
-            return []
+        answer = self._program.ask_json(words, "list its backups")
+        tree = next((tree for tree in answer if tree.get("name") == self._config.name), {})
+        if not tree.get("backup"):  # it ends with 0 for a cluster that it does not know, too
+            said_of_it = tree.get("status", {}).get("message", "it knows no cluster of this name")
+            raise NoBackup(
+                f"{self.title} has no backup that can be restored", f"pgBackRest says: {said_of_it}."
+            )
         try:
             systems = {(db["repo-key"], db["id"]): int(db["system-id"]) for db in tree.get("db", ())}
             found = [_backup(item, systems) for item in tree.get("backup", ())]
         except (KeyError, TypeError, ValueError) as error:
-            code = tree.get("status", {}).get("message", "")
             raise ToolFailed(
-                "pgbackrest could not list its backups", f"Its answer lacks {error!r}. {code}".strip()
+                "pgbackrest could not list its backups", f"Its answer lacks {error!r}."
             ) from error
         # the same label may be in several repositories; restore takes the first that has it
         return sorted({backup.label: backup for backup in found}.values(), key=lambda one: one.label[-16:])
@@ -66,7 +70,7 @@ class PgBackRest:
             "restore",
         ]
         done = self._program.run(words, RESTORE)
-        if done.returncode in _DAMAGED:
+        if _is_damaged(done):
             raise ObjectDamaged(
                 f'backup "{backup.label}" of {self.title} is damaged',
                 f"pgbackrest restore ended with exit code {done.returncode}: {said(done)}",
@@ -87,7 +91,7 @@ class PgBackRest:
         done = self._program.run(words)
         if done.returncode == _NOT_FOUND:
             raise ObjectMissing(f'WAL file "{name}" is not in the archive of {self.title}')
-        if done.returncode in _DAMAGED:
+        if _is_damaged(done):
             raise ObjectDamaged(
                 f'WAL file "{name}" in the archive of {self.title} is damaged',
                 f"pgbackrest archive-get ended with exit code {done.returncode}: {said(done)}",
@@ -102,6 +106,12 @@ class PgBackRest:
         if self._config.repository is not None:
             words.append(f"--repo={self._config.repository}")
         return words
+
+
+def _is_damaged(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a failure says something of the stored bytes."""
+    wrapped = any(word in done.stderr + done.stdout for word in _WRAPPED)
+    return done.returncode != 0 and (done.returncode in _DAMAGED or wrapped)
 
 
 def _backup(tree: Any, systems: dict[tuple[int, int], int]) -> ForeignBackup:
