@@ -113,7 +113,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     colour = "green" if proof.proven else "red"
     console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {escape(proof.summary)}", markup=True)
     if proof.origin:
-        restored = ", restored by it" if proof.restored_bytes else ""
+        restored = ", restored by it" if proof.restored_bytes and proof.origin["version"] else ""
         console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
     wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"

@@ -94,7 +94,7 @@ class _Steps:
     def run(self, backup: ForeignBackup) -> None:
         cluster = self._cluster
         copy = self._copy = restore_foreign(cluster, self._origin, backup, self._facts, now)
-        self._say(f"{self._origin.kind} restored {size(copy.size)} into {copy.scratch.root}")
+        self._say(f"restored {size(copy.size)} into {copy.scratch.root}")
         wal = ForeignWal(
             self._origin, copy.scratch.data, self._facts.system_identifier, account(cluster.drill.run_as)
         )
