@@ -43,7 +43,7 @@ class PgBackRest:
     def backups(self) -> Sequence[ForeignBackup]:
         words = [*self._common(), "--output=json", "info"]
         answer = self._program.ask_json(words, "list its backups")
-        tree = next((tree for tree in answer if tree.get("name") == self._config.name), {})
+        tree: Any = next((tree for tree in answer if tree.get("name") == self._config.name), {})
         if not tree.get("backup"):  # it ends with 0 for a cluster that it does not know, too
             said_of_it = tree.get("status", {}).get("message", "it knows no cluster of this name")
             raise NoBackup(
