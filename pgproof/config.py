@@ -178,6 +178,28 @@ class DrillConfig(_Model):
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
 
 
+class PgBackRestConfig(_Model):
+    """Where pgBackRest keeps backups of the same cluster."""
+
+    name: str = Field(description="that pgBackRest gives the cluster: the section of pgbackrest.conf")
+    config: Path | None = Field(None, description="path of pgbackrest.conf")
+    repository: int | None = Field(None, ge=1, description="number of the repository; none takes every one")
+
+
+class BarmanConfig(_Model):
+    """Where Barman keeps backups of the same cluster."""
+
+    server: str = Field(description="that Barman calls the cluster")
+    config: Path | None = Field(None, description="path of barman.conf")
+
+
+class DirectoryConfig(_Model):
+    """Where base backups of the same cluster lie, made with pg_basebackup, and WAL that a script kept."""
+
+    backups: Path = Field(description="a backup, plain or tar, or a directory of such")
+    wal: Path = Field(description="WAL files, plain or compressed")
+
+
 class ExpectationConfig(_Model):
     """One Great Expectations expectation, run on the restored database."""
 
@@ -208,6 +230,9 @@ class ClusterConfig(_Model):
     retention: RetentionConfig = RetentionConfig()
     targets: TargetsConfig = TargetsConfig()
     drill: DrillConfig = DrillConfig()
+    pgbackrest: PgBackRestConfig | None = None
+    barman: BarmanConfig | None = None
+    directory: DirectoryConfig | None = None
     expectations: tuple[ExpectationConfig, ...] = ()
 
 

@@ -34,7 +34,8 @@
         ├── DestinationRefused
         ├── NoRoom
         ├── ProgramMissing
-        └── RecoveryFailed
+        ├── RecoveryFailed
+        └── ToolFailed
 
 The form follows PostgreSQL's own message style guide: a first line in lower case without a full stop,
 then detail in sentences, then a hint, best a command to paste.
@@ -257,3 +258,9 @@ class RecoveryFailed(PermanentError):
     """A restored server did not reach its recovery target."""
 
     exit_code = 46
+
+
+class ToolFailed(PermanentError):
+    """Another tool's program, such as pgBackRest or Barman, failed at what it was asked."""
+
+    exit_code = 47

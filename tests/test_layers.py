@@ -19,7 +19,7 @@ FILE_STOP, FUNCTION_STOP = 400, 60
 HEAVY = {"pandas", "great_expectations"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 FORBIDDEN_WORDS = {
-    "stanza": r"(?i)\bstanzas?\b",
+    "stanza": r"(?i)(?<!--)\bstanzas?\b",  # --stanza is an option of pgBackRest
     "xlog": r"\b[xX]logs?\b",  # XLOG is a resource manager, as pg_waldump names it
     "master": r"(?i)\bmasters?\b",
     "slave": r"(?i)\bslaves?\b",
@@ -231,6 +231,7 @@ def test_imports_on_top_are_found(tmp_path: Path, source: str, found: list[str])
         ("xlog", "pg_waldump --rmgr=XLOG", False),
         ("xlog", "Xlogs", True),
         ("stanza", "a Stanza", True),
+        ("stanza", 'option = "--stanza"', False),
         ("master", "the master's", True),
         ("master", "postmaster.pid", False),
         ("slave", "slaves", True),

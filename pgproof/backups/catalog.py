@@ -36,18 +36,20 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class DrillResult:
-    """What the catalog needs of a proof record."""
+    """What the catalog needs of a proof record; a foreign one is of a backup that another tool took."""
 
     backup: str
     verdict: str
     at: datetime
     summary: str
+    foreign: bool = False
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> DrillResult:
         """Read a proof as the repository holds it; raises KeyError, TypeError or ValueError."""
         at = datetime.fromisoformat(tree["at"])
-        return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]))
+        foreign = bool(tree.get("origin"))
+        return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]), foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolera
 def _entry(record: BackupRecord, proofs: Sequence[DrillResult], hold: Hold | None) -> BackupEntry:
     proven_at, failed = None, None
     for proof in proofs:  # oldest first: keys are times
-        if proof.backup != record.label:
+        if proof.foreign or proof.backup != record.label:  # another tool's label may equal ours
             continue
         if proof.verdict == PROVEN:
             proven_at, failed = proof.at, None

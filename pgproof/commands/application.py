@@ -277,6 +277,9 @@ def drill(
     name: Name,
     backup: Annotated[str | None, typer.Option("--backup", help="Default: the newest.")] = None,
     oldest: Annotated[bool, typer.Option("--oldest", help="The oldest backup.")] = False,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="Another tool's backup: pgbackrest, barman or directory.")
+    ] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
@@ -285,6 +288,10 @@ def drill(
 
     if backup and oldest:
         raise UsageError("--backup and --oldest name two backups", hint="leave out one of them")
+    if origin is not None:
+        from pgproof.commands import foreign_drill
+
+        return foreign_drill.drill(_session(config, json), name, origin, backup, oldest)
     return drill_command.drill(_session(config, json), name, backup, oldest)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
@@ -56,7 +57,7 @@ def run_drill(
     restored = comparison = failure = None
     outcome: ExpectationOutcome | None = None
     if fence.exact:
-        run = _expectations(session, cluster, fence)
+        run = expectation_run(session, cluster, fence)
         try:
             restored = restore_scratch(cluster, archive, fence, label)
             say(
@@ -86,7 +87,8 @@ def run_drill(
     return proof, store_evidence(archive, proof, outcome)
 
 
-def _expectations(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
+def expectation_run(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
+    """The Great Expectations suites of a drill; None where it is not installed and nobody asked for it."""
     if available():
         return ExpectationRun(cluster, docs_directory(session.config.state, cluster.name, fence.identifier))
     if cluster.expectations:
@@ -102,14 +104,20 @@ def docs_directory(state: Path, cluster: str, fence: str) -> Path:
     return state / "data-docs" / cluster / fence
 
 
+def _named(origin: dict[str, str]) -> str:
+    return f"{origin['title']} ({origin['version']})" if origin["version"] else origin["title"]
+
+
 def show(console: Console, proof: Proof, key: str) -> None:
     """A page about a proof: the verdict first."""
     colour = "green" if proof.proven else "red"
-    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {proof.summary}", markup=True)
+    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {escape(proof.summary)}", markup=True)
+    if proof.origin:
+        restored = ", restored by it" if proof.restored_bytes and proof.origin["version"] else ""
+        console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
-    console.print(
-        f"  exact cut: {cuts or 'none'}; WAL {proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})"
-    )
+    wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
+    console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
     phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
     console.print(
         f"  RTO measured: {duration(proof.rto_seconds)} for {size(proof.restored_bytes)} ({phases})"

@@ -88,7 +88,7 @@ def extract_backup(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    _link_tablespaces(data, tablespaces, owner)
+    link_tablespaces(data, tablespaces, owner)
     manifest = b"".join(archive.open_checked(record.manifest))
     _write(data / "backup_manifest", manifest, 0o600, owner)
 
@@ -98,7 +98,7 @@ def _extract_volume(archive: Archive, volume: Volume, root: Path, owner: pwd.str
     try:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_COPY) as tar:
             for member in tar:
-                _extract_member(tar, member, root, volume.tablespace is None, owner)
+                extract_member(tar, member, root, volume.tablespace is None, owner)
         stream.drain()
     except tarfile.TarError as error:
         raise ObjectDamaged(f'volume "{volume.object.key}" is not a tar', f"{error}.") from error
@@ -108,9 +108,14 @@ def _extract_volume(archive: Archive, volume: Volume, root: Path, owner: pwd.str
         raise DestinationRefused(f'cannot write in "{root}"', f"{error}.") from error
 
 
-def _extract_member(
+def extract_member(
     tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, is_data: bool, owner: pwd.struct_passwd | None
 ) -> None:
+    """Put one file or directory of a tar below ``root``; links are left out, and pg_control is put aside.
+
+    Raises:
+        ObjectDamaged: its name leads out of ``root``.
+    """
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise ObjectDamaged(f'volume member "{member.name}" leads out of the data directory')
@@ -139,7 +144,8 @@ def _make_directory(path: Path, root: Path, owner: pwd.struct_passwd | None) -> 
     _own(path, owner)
 
 
-def _link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
+def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
+    """Link tablespaces to where they are now, and have recovery do the same (tablespace_map)."""
     if not tablespaces:
         return
     links = data / "pg_tblspc"

@@ -6,6 +6,7 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Restored:
         wal: first and last segment, and how many.
         size: raw bytes of the backup's files.
         phases: seconds so far.
+        not_checked: what could not be checked of the files.
     """
 
     scratch: Scratch
@@ -53,6 +55,7 @@ class Restored:
     wal: tuple[str, str, int]
     size: int
     phases: dict[str, float] = field(default_factory=dict)
+    not_checked: tuple[NotChecked, ...] = ()
 
 
 def restore_scratch(
@@ -192,6 +195,7 @@ def make_proof(
     comparison: Comparison | None = None,
     failure: Exception | None = None,
     expectations: dict[str, Any] | None = None,
+    origin: dict[str, str] | None = None,
 ) -> Proof:
     """The proof record of a drill, whatever came of it.
 
@@ -203,12 +207,17 @@ def make_proof(
         restored, comparison: as far as the drill came.
         failure: what ended it early.
         expectations: ``success`` and a summary of the Great Expectations suites.
+        origin: of another tool's backup: ``kind``, ``title`` and ``version``.
     """
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
     phases = restored.phases if restored else {}
     at = clock().astimezone(UTC)
+    not_checked = [*fence.not_checked, *(restored.not_checked if restored else ())]
+    not_checked += comparison.not_checked if comparison else ()
+    kind = f"{origin['kind']}-" if origin else ""
     return Proof(
-        identifier=f"{at:%Y%m%dT%H%M%S%fZ}-{label}",
+        # a directory may have any name, and this one becomes a key
+        identifier=f"{at:%Y%m%dT%H%M%S%fZ}-{kind}{re.sub(r'[^A-Za-z0-9._-]', '_', label)}",
         at=at,
         cluster=fence.cluster,
         system_identifier=archive.system_identifier,
@@ -220,12 +229,13 @@ def make_proof(
         wal=restored.wal if restored else ("", "", 0),
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=(*fence.not_checked, *(comparison.not_checked if comparison else ()), NEVER_CHECKED),
+        not_checked=(*not_checked, NEVER_CHECKED),
         phases=dict(phases),
         rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
         restored_bytes=restored.size if restored else 0,
         software={"pgproof": __version__, **fence.software},
         expectations=expectations or {},
+        origin=origin or {},
     )
 
 

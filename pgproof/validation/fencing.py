@@ -25,8 +25,7 @@ from pgproof.validation.counting import Counter
 from pgproof.validation.cut import Cut, Snapshot, find_cut
 from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
-from pgproof.wal.archive import find_key
-from pgproof.wal.fetch import fetch
+from pgproof.validation.wal_source import OwnWal, WalSource
 from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, read_records
 from pgproof.wal.segment import WalSegment
@@ -47,7 +46,10 @@ class _Candidate:
 
 
 def take_fence(
-    cluster: ClusterConfig, archive_of: Callable[[int], Archive], clock: Callable[[], datetime]
+    cluster: ClusterConfig,
+    archive_of: Callable[[int], Archive],
+    clock: Callable[[], datetime],
+    wal: WalSource | None = None,
 ) -> Fence:
     """Fence every database of a cluster, and count under the fences.
 
@@ -55,6 +57,7 @@ def take_fence(
         cluster: the source.
         archive_of: the archive for a system identifier.
         clock: the time, aware, for the fence's identifier.
+        wal: where the source's WAL arrives; None is the archive.
 
     Raises:
         ServerNotReady: the source is a standby, where no fence can be made.
@@ -62,15 +65,7 @@ def take_fence(
     """
     with connect(cluster) as connection:
         facts = read_facts(connection)
-        check_system(
-            cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
-        )
-        if facts.in_recovery:
-            raise ServerNotReady(
-                f'cluster "{cluster.name}" is a standby',
-                "A fence needs a server that writes.",
-                "name its primary",
-            )
+        _check_source(cluster, facts)
         archive = archive_of(facts.system_identifier)
         check_system(
             archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
@@ -81,7 +76,7 @@ def take_fence(
         role = _reading_role(connection)
         closed = _closed_databases(connection)
         open_databases = [name for name in facts.databases if name not in {item.database for item in closed}]
-        fencer = _Fencer(cluster, archive, facts, connection)
+        fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection)
         started = time.monotonic()
         groups = max(1, _CONNECTIONS // cluster.drill.candidates)
         databases: list[DatabaseFence] = []
@@ -105,6 +100,17 @@ def take_fence(
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
     )
+
+
+def _check_source(cluster: ClusterConfig, facts: ServerFacts) -> None:
+    """Refuse a server that is not the source, or one that cannot be fenced."""
+    check_system(cluster.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"')
+    if facts.in_recovery:
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" is a standby',
+            "A fence needs a server that writes.",
+            "name its primary",
+        )
 
 
 def _reading_role(connection: psycopg.Connection) -> str:
@@ -132,9 +138,9 @@ class _Fencer:
     """The steps of fencing, with what they gather."""
 
     def __init__(
-        self, cluster: ClusterConfig, archive: Archive, facts: ServerFacts, control: psycopg.Connection
+        self, cluster: ClusterConfig, wal: WalSource, facts: ServerFacts, control: psycopg.Connection
     ) -> None:
-        self._cluster, self._archive, self._facts, self._control = cluster, archive, facts, control
+        self._cluster, self._wal, self._facts, self._control = cluster, wal, facts, control
         self._drill: DrillConfig = cluster.drill
         self.not_checked: list[NotChecked] = []
         self.end_lsn = LSN(0)
@@ -217,7 +223,7 @@ class _Fencer:
         path = directory / segment.name
         if not path.exists():
             try:
-                fetch(self._archive, segment.name, path)
+                self._wal.fetch(segment.name, path)
             except ObjectMissing:
                 return False
         return True
@@ -225,8 +231,7 @@ class _Fencer:
     def _wait(self, segment: WalSegment) -> None:
         end = time.monotonic() + self._drill.archive_timeout
         while True:
-            with contextlib.suppress(ObjectMissing):
-                find_key(self._archive, segment.name)
+            if self._wal.has(segment.name):
                 return
             if time.monotonic() > end:
                 may_switch = "pg_switch_wal()" not in self._facts.role.missing_functions
@@ -237,7 +242,7 @@ class _Fencer:
                     if may_switch
                     else f'GRANT EXECUTE ON FUNCTION pg_switch_wal() TO "{self._facts.role.name}"',
                 )
-            time.sleep(0.05)
+            time.sleep(self._wal.interval)
 
     def _choose(self, candidates: list[_Candidate], commits: list[CommitRecord]) -> _Candidate | None:
         for candidate in candidates:

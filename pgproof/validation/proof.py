@@ -26,6 +26,7 @@ class Proof:
         phases: seconds of extract, verify, fetch, replay and compare.
         rto_seconds: from the first byte fetched to a server that answers at the cut.
         expectations: summary of the Great Expectations suites, when they ran.
+        origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
     """
 
     identifier: str
@@ -46,6 +47,7 @@ class Proof:
     restored_bytes: int
     software: dict[str, str] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,15 +74,8 @@ def prepare(
         DestinationRefused: the directory cannot be made.
     """
     make_claimed(scratch.root)
-    _own(scratch.root, owner)
-    wal_size = sum(segment.size for segment in plan.segments)
-    state = os.statvfs(scratch.root)
-    if state.f_bavail * state.f_frsize < plan.room + wal_size:
-        raise NoRoom(
-            f'too little room in "{scratch.root.parent}"',
-            f"The drill needs {plan.room + wal_size:,} bytes; {state.f_bavail * state.f_frsize:,} are free.",
-            "set scratch_directory in the cluster's drill section",
-        )
+    own(scratch.root, owner)
+    require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
     phases: dict[str, float] = {}
     clock = time.monotonic()
     place_files(plan, archive, bin_directory, owner=owner, workers=workers)
@@ -92,14 +86,41 @@ def prepare(
     fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
     fetch_histories(archive, plan.history.path, scratch.wal)
     for path in (scratch.wal, *scratch.wal.iterdir()):
-        _own(path, owner)
+        own(path, owner)
     _phase(phases, "fetch", clock)
-    _isolate(scratch, owner)
+    isolate(scratch, owner)
     return phases
 
 
-def verify_files(bin_directory: Path, data: Path, owner: pwd.struct_passwd | None) -> None:
+def require_room(scratch: Scratch, size: int) -> None:
+    """Refuse to begin what would not fit.
+
+    Raises:
+        NoRoom: fewer bytes are free.
+    """
+    state = os.statvfs(scratch.root)
+    free = state.f_bavail * state.f_frsize
+    if free < size:
+        raise NoRoom(
+            f'too little room in "{scratch.root.parent}"',
+            f"The drill needs {size:,} bytes; {free:,} are free.",
+            "set scratch_directory in the cluster's drill section",
+        )
+
+
+def verify_files(
+    bin_directory: Path,
+    data: Path,
+    owner: pwd.struct_passwd | None,
+    ignored: Iterable[str] = ("tablespace_map",),
+) -> None:
     """Check every file against PostgreSQL's own backup manifest.
+
+    Args:
+        bin_directory: with a pg_verifybackup of the backup's major version.
+        data: the restored data directory.
+        owner: account of the server when we are root.
+        ignored: files that the restore wrote anew.
 
     Raises:
         ObjectDamaged: with what pg_verifybackup found.
@@ -108,7 +129,7 @@ def verify_files(bin_directory: Path, data: Path, owner: pwd.struct_passwd | Non
         bin_directory / "pg_verifybackup",
         "-n",
         "-q",
-        "--ignore=tablespace_map",
+        *(f"--ignore={name}" for name in ignored),
         data,
     ]
     done = run(command, timeout=24 * 3600, owner=owner)
@@ -119,7 +140,7 @@ def verify_files(bin_directory: Path, data: Path, owner: pwd.struct_passwd | Non
         )
 
 
-def _isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
+def isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
     """Take away every setting of the source that could make the copy reach out."""
     (scratch.data / "postgresql.auto.conf").write_text("# emptied: a scratch cluster keeps no settings\n")
     (scratch.data / "standby.signal").unlink(missing_ok=True)
@@ -133,7 +154,7 @@ def _isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
         *(scratch.root / name for name in files),
     ):
         path.chmod(0o600)
-        _own(path, owner)
+        own(path, owner)
 
 
 def _phase(phases: dict[str, float], name: str, since: float) -> float:
@@ -142,6 +163,7 @@ def _phase(phases: dict[str, float], name: str, since: float) -> float:
     return now
 
 
-def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
+def own(path: Path, owner: pwd.struct_passwd | None) -> None:
+    """Give a path to the server's account."""
     if owner is not None:
         os.chown(path, owner.pw_uid, owner.pw_gid)

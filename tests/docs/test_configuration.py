@@ -24,11 +24,17 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.retention]": config.RetentionConfig,
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
+    "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
+    "[clusters.NAME.barman]": config.BarmanConfig,
+    "[clusters.NAME.directory]": config.DirectoryConfig,
     "[[clusters.NAME.expectations]]": config.ExpectationConfig,
 }
 # Filled in by the reader: where the file is, and the name of the section
 NOT_KEYS = {("pgproof.toml", "path"), ("[clusters.NAME]", "name")}
 REQUIRED = {
+    "[clusters.NAME.pgbackrest]": {"name": "x"},
+    "[clusters.NAME.barman]": {"server": "x"},
+    "[clusters.NAME.directory]": {"backups": "/x", "wal": "/y"},
     "[repositories.NAME]": {"url": "memory://x"},
     "[clusters.NAME]": {"dsn": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},

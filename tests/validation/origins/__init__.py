@@ -1,0 +1,1 @@
+"""Tests of the places where other tools keep backups and WAL."""
