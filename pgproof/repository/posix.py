@@ -188,16 +188,17 @@ class PosixStore:
 
     def _check_root(self) -> None:
         """Refuse to go on where the directory was unmounted: it must read neither as empty nor as new."""
+        seen = self._seen  # first: another thread may make the directory meanwhile
         try:
             found = self.root.stat()
         except FileNotFoundError:
-            if self._seen is None:
+            if seen is None:
                 return
             raise OSError(errno.ESTALE, "gone", str(self.root)) from None
         identity = found.st_dev, found.st_ino
-        if self._seen is None:
+        if seen is None:
             self._seen = identity
-        elif self._seen != identity:
+        elif seen != identity:
             raise OSError(errno.ESTALE, "another", str(self.root))
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pgproof.errors import LeaseHeld, ServerNotReady
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import read_facts
 from tests.drills.damage import assert_command_refused, assert_refused, flip_bit
+from tests.servers.background import end_background
 from tests.servers.postgres import PGPROOF, PROJECT, Source, installed, now, running_source
 
 SLOW = "backup.max_rate = 6000"  # kB/s: four seconds for an empty cluster
@@ -109,6 +110,7 @@ def test_invariant_2_no_record_without_its_wal(source: Source) -> None:
     source.archive_now()
     source.write_config(cluster='backup.archive_timeout = "1s"')
     switch.unlink()
+    end_background(source.root)
     before = now()
     done = source.run("backup", "main")
     assert done.returncode == 79

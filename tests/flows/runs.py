@@ -68,10 +68,14 @@ def look(state: State[Any]) -> Run:
     """What the server has of a run that has ended; task runs reach it as events, a moment later."""
     identifier = state.state_details.flow_run_id
     assert identifier is not None
+    none_came = time.monotonic() + 3  # a flow may fail before its first task
     with get_client(sync_client=True) as client:
         task_runs = until(
             lambda: task_runs_of(client, identifier),
-            lambda runs: all(r.state is not None and r.state.is_final() for r in runs),
+            lambda runs: (
+                all(r.state is not None and r.state.is_final() for r in runs)
+                and (bool(runs) or time.monotonic() > none_came)
+            ),
         )
         artifacts = client.request(
             "POST",

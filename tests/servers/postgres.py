@@ -33,6 +33,7 @@ from pgproof.repository.repository import (
     open_repository,
 )
 from pgproof.wal.archive import find_key
+from tests.servers.background import end_background
 
 PROJECT = Path(__file__).resolve().parents[2]
 PGPROOF = [sys.executable, "-m", "pgproof.cli"]
@@ -188,7 +189,10 @@ class Source:
     def set(self, **settings: str) -> None:
         """Change settings of the command line, and restart."""
         self.server.settings = {**self.server.settings, **settings}
-        self.restart()
+        self.server.stop("fast")
+        end_background(self.root)
+        self.server.start()
+        self.server.wait_ready()
 
     def restart(self) -> None:
         self.server.stop("fast")

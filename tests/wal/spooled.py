@@ -13,6 +13,7 @@ from pathlib import Path
 from pgproof.repository.repository import Archive
 from pgproof.wal.segment import WalSegment
 from pgproof.wal.spool import Spool
+from tests.servers.background import processes
 from tests.servers.postgres import PGPROOF, PROJECT
 from tests.wal.files import MB, SYSTEM, DataDirectory, make_archive, segment_bytes
 
@@ -127,20 +128,6 @@ def until(true: Callable[[], object], seconds: float = 20.0, what: str = "") -> 
     while not true():
         assert time.monotonic() < end, f"it did not come about: {what}"
         time.sleep(0.01)
-
-
-def processes(root: Path) -> list[int]:
-    """Background processes of the spool below a directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"pgproof.commands.wal_background" in words and any(str(root).encode() in w for w in words):
-                found.append(int(entry.name))
-    return found
 
 
 __all__ = ["MB", "SYSTEM", "Spooled", "content", "make_spooled", "processes", "until"]
