@@ -24,6 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.retention]": config.RetentionConfig,
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
+    "[[clusters.NAME.checks]]": config.SqlCheckConfig,
     "[[clusters.NAME.expectations]]": config.ExpectationConfig,
 }
 # Filled in by the reader: where the file is, and the name of the section
@@ -31,6 +32,7 @@ NOT_KEYS = {("pgproof.toml", "path"), ("[clusters.NAME]", "name")}
 REQUIRED = {
     "[repositories.NAME]": {"url": "memory://x"},
     "[clusters.NAME]": {"dsn": "x"},
+    "[[clusters.NAME.checks]]": {"name": "x", "database": "x", "sql": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},
 }
 UNITS = {config._duration: "duration", config._size: "size", config._reference: "reference"}
