@@ -176,6 +176,12 @@ class DrillConfig(_Model):
     sample_above: Bytes = Field(0, description="sample larger tables by block; 0 reads every table whole")
     sample_percent: float = Field(10.0, gt=0, le=100)
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
+    checks: tuple[Literal["log", "checksums", "amcheck", "dump"], ...] = Field(
+        ("log", "checksums", "amcheck"), description="made besides the comparison"
+    )
+    check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
+    parent_check: bool = Field(False, description="amcheck also looks for every row from the root down")
+    preload_libraries: tuple[str, ...] = Field((), description="that recovery itself needs")
 
 
 class PgBackRestConfig(_Model):
@@ -214,6 +220,16 @@ class ExpectationConfig(_Model):
             raise ValueError("an expectation names either a table or a query")
 
 
+class SqlCheckConfig(_Model):
+    """One SQL check of the user's own, run on the restored database."""
+
+    name: str = Field(min_length=1)
+    database: str
+    sql: str
+    expect: bool | int | float | str = Field("rows", description='"rows", "no rows", or the one value')
+    statement_timeout: Seconds = Field(300, ge=1)
+
+
 class ClusterConfig(_Model):
     """One PostgreSQL cluster to protect."""
 
@@ -234,6 +250,7 @@ class ClusterConfig(_Model):
     barman: BarmanConfig | None = None
     directory: DirectoryConfig | None = None
     expectations: tuple[ExpectationConfig, ...] = ()
+    checks: tuple[SqlCheckConfig, ...] = ()
 
 
 class Config(_Model):

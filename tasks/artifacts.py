@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from pgproof.commands.console import duration, size
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
+from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
@@ -149,9 +150,26 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
-    text += ["", "## Not checked", ""]
+    text += ["", *_checked(proof.checks), "", "## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
     _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+
+
+def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
+    """What was looked at besides, one line a check; its findings are in the last column."""
+    lines = [
+        (
+            c["name"],
+            c["database"],
+            result_of(c),
+            c["checked"],
+            duration(c["seconds"]),
+            "<br>".join(c["findings"]),
+        )
+        for c in checks
+    ]
+    columns = ("check", "database", "result", "checked", "took", "found")
+    return ["## Checks", "", markdown_table(columns, lines)] if lines else ["No checks were made."]
 
 
 def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:

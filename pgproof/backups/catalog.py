@@ -14,6 +14,7 @@ from pgproof.repository.repository import Archive, check_system
 T = TypeVar("T")
 # The verdicts of a restore drill; NOT_EXACT says nothing of the backup
 PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
+NOT_SOUND = "not sound"  # equal, and a check found something
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,6 @@ def _entry(record: BackupRecord, proofs: Sequence[DrillResult], hold: Hold | Non
             continue
         if proof.verdict == PROVEN:
             proven_at, failed = proof.at, None
-        elif proof.verdict in (NOT_EQUAL, NOT_RECOVERED):
+        elif proof.verdict in (NOT_EQUAL, NOT_SOUND, NOT_RECOVERED):
             failed = proof.summary
     return BackupEntry(record, proven_at, failed, hold)

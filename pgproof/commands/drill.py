@@ -14,6 +14,7 @@ from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, PgproofError, RecoveryFailed
 from pgproof.repository.repository import Archive
+from pgproof.validation.check import result_of
 from pgproof.validation.drill import compare_restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
@@ -134,9 +135,22 @@ def show(console: Console, proof: Proof, key: str) -> None:
     ]
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    show_checks(console, proof)
     for item in proof.not_checked:
         console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
     if proof.expectations:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
+
+
+def show_checks(console: Console, proof: Proof) -> None:
+    """What was looked at besides the comparison, and every finding below its check."""
+    for check in proof.checks:
+        took = f"{check['checked']} checked in {duration(check['seconds'])}" if check["checked"] else ""
+        console.print(
+            f"  check {check['name']} of {check['database']}: {result_of(check)}{', ' + took if took else ''}",
+            markup=False,
+        )
+        for finding in check["findings"]:
+            console.print(f"    {finding}", markup=False, style="red")

@@ -1,6 +1,6 @@
 """A claim is a drill's hold on its scratch directory: a lock that ends with the process, however it ends.
 
-What nobody claims any more was left by a drill that was killed, and the next drill of the cluster removes it.
+What nobody claims any more was left by a drill that was killed, and the next drill in that directory removes it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pgproof.errors import DestinationRefused, LeaseHeld
 _LOCK = "drill.lock"
 _SOCKET = "socket"  # a link to the directory of the server's socket, which needs a short path
 _SOCKET_PREFIX = "pgproof-"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}-\d{8}T\d{12}Z")  # cluster and fence
 _held: dict[Path, int] = {}
 
 
@@ -79,26 +80,24 @@ def remove_claimed(root: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(directory: Path, cluster: str) -> list[Path]:
-    """Remove the scratch directories of a cluster's drills that died.
+def remove_leftovers(directory: Path) -> list[Path]:
+    """Remove the scratch directories of drills that died, of whichever cluster: they hold copies of its data.
 
     Only what has the name that a drill gives, has a lock file that nobody holds, and has no running server.
 
     Args:
         directory: the scratch directory of the configuration.
-        cluster: name; other clusters' are left.
 
     Returns:
         what was removed.
     """
-    form = re.compile(re.escape(cluster) + r"-\d{8}T\d{12}Z")
     removed = []
     try:
         found = sorted(directory.iterdir())
     except OSError:  # nothing of ours is there
         return []
     for root in found:
-        if not form.fullmatch(root.name) or root.is_symlink() or root in _held:
+        if not _NAME.fullmatch(root.name) or root.is_symlink() or root in _held:
             continue
         try:
             descriptor = _lock(root)

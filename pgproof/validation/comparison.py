@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pgproof.validation.check import CheckResult
 from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
 from pgproof.validation.fingerprint import Fingerprint
 
@@ -55,10 +56,15 @@ class TableComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All tables of all databases, compared; and those that could not be, through no fault of the backup."""
+    """All tables of all databases, compared; and those that could not be, through no fault of the backup.
+
+    Args:
+        checks: what was looked at besides.
+    """
 
     tables: tuple[TableComparison, ...]
     not_checked: tuple[NotChecked, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -72,6 +78,12 @@ class Comparison:
     @property
     def different(self) -> tuple[TableComparison, ...]:
         return tuple(table for table in self.tables if not table.equal)
+
+    def finding(self) -> str:
+        """The first finding of a check, with its name and place; empty when there is none."""
+        found = [(check, finding) for check in self.checks for finding in check.findings]
+        more = f" (and {len(found) - 1} more findings)" if len(found) > 1 else ""
+        return f"{found[0][0].name} of {found[0][0].database}: {found[0][1]}{more}" if found else ""
 
     def summary(self) -> str:
         """One line."""

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from pgproof import __version__
-from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Catalog, read_catalog
+from pgproof.backups.catalog import (
+    NOT_EQUAL,
+    NOT_EXACT,
+    NOT_RECOVERED,
+    NOT_SOUND,
+    PROVEN,
+    Catalog,
+    read_catalog,
+)
 from pgproof.config import ClusterConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.programs import account, find_bin_directory
@@ -23,6 +31,7 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.checking import Checking
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
 from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
@@ -63,7 +72,7 @@ def restore_scratch(
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
-    What a drill of the cluster left behind that was killed is removed first.
+    What a drill left behind that was killed is removed first, of whichever cluster.
 
     Args:
         cluster: its drill settings.
@@ -84,7 +93,7 @@ def restore_scratch(
         )
     owner = account(cluster.drill.run_as)
     directory = cluster.drill.scratch_directory.absolute()
-    remove_leftovers(directory, cluster.name)
+    remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
     catalog = read_catalog(archive)
@@ -134,12 +143,12 @@ def compare_restored(
     restored: Restored,
     on_database: OnDatabase = lambda database, dsn: None,
 ) -> Comparison:
-    """Recover the scratch cluster to each cut in turn, and compare every database at its own.
+    """Recover the scratch cluster to each cut in turn, compare every database at its own, then check the copy.
 
     Args:
         cluster: its drill settings.
         fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``replay`` and ``compare``.
+        restored: from restore_scratch; ``phases`` gains ``replay``, ``compare`` and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
 
     Raises:
@@ -153,6 +162,7 @@ def compare_restored(
     rows: list[TableComparison] = []
     not_checked: list[NotChecked] = []
     replay = compare = 0.0
+    checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
     cuts = sorted({d.cut for d in fenced if d.cut is not None})
     for cut in cuts:
@@ -166,19 +176,29 @@ def compare_restored(
             owner,
             cluster.drill.replay_timeout,
             last=cut == cuts[-1],
+            shutdown=checking.needs_shutdown,
+            preload=cluster.drill.preload_libraries,
         ) as dsn:
             ready = time.monotonic()
             replay += ready - started
-            for database in (d for d in fenced if d.cut == cut):
-                name = f"{dsn} dbname={_quoted(database.database)}"
+            names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
+            here = [d for d in fenced if d.cut == cut]
+            for database in here:
+                name = names[database.database]
                 left_out = {item.what for item in fence.not_checked if item.database == database.database}
                 found = recount(cluster.drill, database, name, left_out)
                 rows += found.rows
                 not_checked += found.not_checked
                 on_database(database.database, name)
             compare += time.monotonic() - ready
-    restored.phases.update(replay=round(replay, 3), compare=round(compare, 3))
-    return Comparison(tuple(rows), tuple(not_checked))
+            for database in here:
+                checking.at_cut(database.database, names[database.database])
+            if cut == cuts[-1]:
+                checking.after_cut(names)
+    checking.after_shutdown()
+    times = {"replay": replay, "compare": compare, "check": checking.seconds}
+    restored.phases.update({name: round(seconds, 3) for name, seconds in times.items()})
+    return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results))
 
 
 def _quoted(value: str) -> str:
@@ -213,7 +233,7 @@ def make_proof(
     phases = restored.phases if restored else {}
     at = clock().astimezone(UTC)
     not_checked = [*fence.not_checked, *(restored.not_checked if restored else ())]
-    not_checked += comparison.not_checked if comparison else ()
+    not_checked += _left_out(comparison)
     kind = f"{origin['kind']}-" if origin else ""
     return Proof(
         # a directory may have any name, and this one becomes a key
@@ -236,7 +256,14 @@ def make_proof(
         software={"pgproof": __version__, **fence.software},
         expectations=expectations or {},
         origin=origin or {},
+        checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
     )
+
+
+def _left_out(comparison: Comparison | None) -> list[NotChecked]:
+    if comparison is None:
+        return []
+    return [*comparison.not_checked, *(item for check in comparison.checks for item in check.not_checked)]
 
 
 def _verdict(
@@ -254,6 +281,8 @@ def _verdict(
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
         return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
+    if finding := comparison.finding():
+        return NOT_SOUND, finding
     return PROVEN, comparison.summary()
 
 

@@ -158,7 +158,7 @@ def restore_foreign(
         _check_system(origin, backup, backup.system_identifier, facts)
     owner = account(cluster.drill.run_as)
     directory = cluster.drill.scratch_directory.absolute()
-    remove_leftovers(directory, cluster.name)
+    remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
     make_claimed(scratch.root)
     try:

@@ -17,16 +17,17 @@ class Proof:
     """The record of one restore drill (invariant 7).
 
     Args:
-        verdict: proven, not equal, not exact, or not recovered.
+        verdict: proven, not equal, not sound, not exact, or not recovered.
         summary: one line that says why.
         wal: first and last segment that recovery had.
         cuts: database to LSN.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
-        phases: seconds of extract, verify, fetch, replay and compare.
+        phases: seconds of extract, verify, fetch, replay, compare and check.
         rto_seconds: from the first byte fetched to a server that answers at the cut.
         expectations: summary of the Great Expectations suites, when they ran.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
+        checks: what was looked at besides the comparison, a dict for each.
     """
 
     identifier: str
@@ -48,6 +49,7 @@ class Proof:
     software: dict[str, str] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    checks: tuple[dict[str, Any], ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -74,6 +76,7 @@ class Proof:
             values = {**tree, "at": datetime.fromisoformat(tree["at"]), "tables": tuple(tree["tables"])}
             values["system_identifier"] = int(tree["system_identifier"])
             values["wal"] = tuple(tree["wal"])
+            values["checks"] = tuple(tree.get("checks", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ import contextlib
 import pwd
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import make_socket
 from pgproof.validation.scratch import Scratch
+from pgproof.validation.server_log import LOG_PREFIX
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -47,6 +48,7 @@ _SAFE = {
     "jit": "off",
     "shared_buffers": "128MB",
     "log_min_messages": "warning",
+    "log_line_prefix": LOG_PREFIX,
     "lc_messages": "C",
 }
 # Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
@@ -54,6 +56,9 @@ _SAFE_SESSION = {
     "session_preload_libraries": "",
     "local_preload_libraries": "",
     "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
+    "default_transaction_read_only": "off",
+    "zero_damaged_pages": "off",  # would hide what a drill is for
+    "ignore_checksum_failure": "off",
     "role": "none",
     "client_encoding": "UTF8",
     "datestyle": "ISO",  # psycopg reads times and intervals in no other
@@ -62,6 +67,8 @@ _SAFE_SESSION = {
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
+_UNKNOWN_MANAGER = re.compile(r"resource manager with ID (\d+) not registered")
+_NO_LIBRARY = re.compile(r'FATAL:  could not (?:access file|load library) "([^"]+)": ([^\n]+)')
 _LSN = re.compile(r"(?:at|LSN) ([0-9A-F]+/[0-9A-F]+)")
 
 
@@ -76,6 +83,8 @@ def recovered(
     timeout: float,
     *,
     last: bool = True,
+    shutdown: bool = False,
+    preload: Sequence[str] = (),
 ) -> Iterator[str]:
     """The scratch server, recovered to just before the cut and held there, for the time of a block.
 
@@ -88,6 +97,8 @@ def recovered(
         owner: account of the server when we are root.
         timeout: seconds for the replay.
         last: no later cut is wanted, so that the server may end its recovery at this one.
+        shutdown: leave it properly shut down, also after the last cut.
+        preload: libraries that recovery itself needs, such as those with a WAL resource manager of their own.
 
     Yields:
         the connection string, without a database.
@@ -102,7 +113,7 @@ def recovered(
         scratch.data,
         socket,
         scratch.log,
-        _settings(scratch, bin_directory, cut, timeline),
+        _settings(scratch, bin_directory, cut, timeline) | {"shared_preload_libraries": ",".join(preload)},
         owner,
     )
     try:
@@ -112,13 +123,15 @@ def recovered(
         try:
             server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
         except RecoveryFailed as error:
+            if missing := _missing_library(_tail(scratch.log, said)):
+                raise missing from error
             where = _where_wal_ended(scratch, timeline, said)
             raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
         _check_position(dsn, cut, last)
         yield dsn
     finally:
         # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
-        server.stop("immediate" if last else "fast")
+        server.stop("immediate" if last and not shutdown else "fast")
         shutil.rmtree(socket, ignore_errors=True)
 
 
@@ -177,6 +190,24 @@ def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
     size = max((path.stat().st_size for path in scratch.wal.iterdir()), default=0)
     name = f' "{WalSegment.containing(timeline, LSN.parse(lsn[1]), size)}"' if lsn and size else ""
     return f"Replay found no more valid WAL{' in segment' + name if name else ''}: {reason}. "
+
+
+def _missing_library(log: str) -> RecoveryFailed | None:
+    """The error for WAL of an extension that is not loaded (``RmgrNotFound``), or that cannot be loaded."""
+    hint = "install the extension here, and name its library in drill.preload_libraries of the cluster"
+    if match := _UNKNOWN_MANAGER.search(log):
+        return RecoveryFailed(
+            "recovery needs the library of an extension, and scratch servers load none",
+            f"The WAL has records of the custom resource manager {match[1]}, which only that library can replay.",
+            hint,
+        )
+    if match := _NO_LIBRARY.search(log):
+        return RecoveryFailed(
+            f'library "{match[1]}" of drill.preload_libraries cannot be loaded on this machine',
+            f"The server says: {match[2]}.",
+            hint,
+        )
+    return None
 
 
 def _tail(log: Path, since: int) -> str:

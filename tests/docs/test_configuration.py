@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
     "[clusters.NAME.barman]": config.BarmanConfig,
     "[clusters.NAME.directory]": config.DirectoryConfig,
+    "[[clusters.NAME.checks]]": config.SqlCheckConfig,
     "[[clusters.NAME.expectations]]": config.ExpectationConfig,
 }
 # Filled in by the reader: where the file is, and the name of the section
@@ -37,6 +38,7 @@ REQUIRED = {
     "[clusters.NAME.directory]": {"backups": "/x", "wal": "/y"},
     "[repositories.NAME]": {"url": "memory://x"},
     "[clusters.NAME]": {"dsn": "x"},
+    "[[clusters.NAME.checks]]": {"name": "x", "database": "x", "sql": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},
 }
 UNITS = {config._duration: "duration", config._size: "size", config._reference: "reference"}
