@@ -34,9 +34,9 @@ from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.checking import Checking
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
-from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
+from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
 from pgproof.validation.proof import Proof
-from pgproof.validation.recount import recount
+from pgproof.validation.recount import Recount, recount
 from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, prepare
 from pgproof.wal.archive import list_wal
@@ -184,12 +184,10 @@ def compare_restored(
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
             here = [d for d in fenced if d.cut == cut]
             for database in here:
-                name = names[database.database]
-                left_out = {item.what for item in fence.not_checked if item.database == database.database}
-                found = recount(cluster.drill, database, name, left_out)
+                found = _recount(cluster, fence, database, names[database.database])
                 rows += found.rows
                 not_checked += found.not_checked
-                on_database(database.database, name)
+                on_database(database.database, names[database.database])
             compare += time.monotonic() - ready
             for database in here:
                 checking.at_cut(database.database, names[database.database])
@@ -199,6 +197,12 @@ def compare_restored(
     times = {"replay": replay, "compare": compare, "check": checking.seconds}
     restored.phases.update({name: round(seconds, 3) for name, seconds in times.items()})
     return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results))
+
+
+def _recount(cluster: ClusterConfig, fence: Fence, database: DatabaseFence, dsn: str) -> Recount:
+    """Compare one database, without what the fence left out."""
+    left_out = {item.what for item in fence.not_checked if item.database == database.database}
+    return recount(cluster.drill, database, dsn, left_out)
 
 
 def _quoted(value: str) -> str:

@@ -24,10 +24,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.retention]": config.RetentionConfig,
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
+    "[[clusters.NAME.checks]]": config.SqlCheckConfig,
     "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
     "[clusters.NAME.barman]": config.BarmanConfig,
     "[clusters.NAME.directory]": config.DirectoryConfig,
-    "[[clusters.NAME.checks]]": config.SqlCheckConfig,
     "[[clusters.NAME.expectations]]": config.ExpectationConfig,
 }
 # Filled in by the reader: where the file is, and the name of the section
