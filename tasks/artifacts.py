@@ -12,6 +12,7 @@ from pgproof.commands.console import duration, size
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
+from pgproof.validation.object_comparison import difference_lines
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
@@ -149,7 +150,7 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
-    text += ["", "## Not checked", ""]
+    text += ["", *_objects(proof.objects), "", "## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
     _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
 
@@ -174,6 +175,26 @@ def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
     if max(len(different), len(equal)) > _LONGEST:
         text += ["", f"Not more than {_LONGEST} of each are shown; the proof record holds all."]
     return text or ["Nothing was compared."]
+
+
+def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:
+    """Everything else of a database: what differs, then one line a kind."""
+    if not objects:
+        return ["No other objects were compared."]
+    text = ["## Other objects", ""]
+    if differences := list(difference_lines(objects)):
+        text += ["```", *(line.replace("```", "` ` `") for line in differences[:_LONGEST]), "```", ""]
+    lines = [
+        (
+            kind["database"],
+            kind["kind"],
+            f"{kind['source']:,}",
+            f"{kind['restored']:,}",
+            "equal" if kind["equal"] else f"**{kind['different']:,} different**",
+        )
+        for kind in objects[:_LONGEST]
+    ]
+    return [*text, markdown_table(("database", "objects", "source", "restored", "content"), lines)]
 
 
 def _both(table: dict[str, Any]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
 from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.object_comparison import difference_lines
 from pgproof.validation.proof import Proof
 
 Say = Callable[[str], None]
@@ -126,9 +127,28 @@ def show(console: Console, proof: Proof, key: str) -> None:
     ]
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    show_objects(console, proof)
     for item in proof.not_checked:
         console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
     if proof.expectations:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
+
+
+def show_objects(console: Console, proof: Proof) -> None:
+    """What was compared besides tables, one line a kind; then every difference, long ones line by line."""
+    rows = [
+        (
+            kind["database"],
+            kind["kind"],
+            f"{kind['source']:,}",
+            f"{kind['restored']:,}",
+            "equal" if kind["equal"] else f"{kind['different']:,} DIFFERENT",
+        )
+        for kind in proof.objects
+    ]
+    if rows:
+        console.print(table("", ("database", "objects", "source", "restored", "content"), rows))
+    for line in difference_lines(proof.objects):
+        console.print(f"  {line}", markup=False, style="red")

@@ -25,6 +25,9 @@ from pgproof.validation.counting import Counter
 from pgproof.validation.cut import Cut, Snapshot, find_cut
 from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
+from pgproof.validation.inventory import SourceInventory, collation_versions
+from pgproof.validation.objects import DatabaseObjects, write_objects
+from pgproof.validation.sequences import SequenceState, read_sequences
 from pgproof.wal.archive import find_key
 from pgproof.wal.fetch import fetch
 from pgproof.wal.lsn import LSN
@@ -88,8 +91,9 @@ def take_fence(
         for start in range(0, len(open_databases), groups):
             databases += fencer.fence(open_databases[start : start + groups])
     at = facts.clock.astimezone(UTC)
+    identifier = f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}"
     return Fence(
-        identifier=f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}",
+        identifier=identifier,
         cluster=cluster.name,
         system_identifier=facts.system_identifier,
         at=at,
@@ -104,6 +108,7 @@ def take_fence(
         exact_candidates=fencer.exact,
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
+        objects=write_objects(archive, identifier, fencer.objects),
     )
 
 
@@ -140,6 +145,8 @@ class _Fencer:
         self.end_lsn = LSN(0)
         self.tried = 0
         self.exact = 0
+        self.objects: dict[str, DatabaseObjects] = {}
+        self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
 
     def fence(self, databases: Sequence[str]) -> list[DatabaseFence]:
         """Fence some databases: bursts until each has an exact cut, then counting under it."""
@@ -163,13 +170,16 @@ class _Fencer:
         return [done[name] for name in databases]
 
     def _burst(self, database: str, stack: contextlib.ExitStack) -> list[_Candidate]:
+        with self._opened(database) as connection:
+            # WAL says a value before anybody can see it, so all that is read here lies before this LSN
+            self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
         connections = [stack.enter_context(self._opened(database)) for _ in range(self._drill.candidates)]
         candidates = []
         for connection in connections:  # one straight after the other, about a millisecond each
-            row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            before = _insert_lsn(connection)
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             seen: Any = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-            candidates.append(_Candidate(database, connection, Snapshot.parse(seen[0]), LSN.parse(row[0])))
+            candidates.append(_Candidate(database, connection, Snapshot.parse(seen[0]), before))
         self.tried += len(candidates)
         return candidates
 
@@ -188,8 +198,7 @@ class _Fencer:
         """
         start = min(candidate.before for candidates in burst.values() for candidate in candidates)
         self._control.execute("SELECT pg_current_xact_id()")
-        row: Any = self._control.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        self.end_lsn = LSN.parse(row[0])
+        self.end_lsn = _insert_lsn(self._control)
         if "pg_switch_wal()" not in self._facts.role.missing_functions:
             switch_segment(self._control)
         size, timeline = self._facts.segment_size, self._facts.timeline
@@ -256,6 +265,23 @@ class _Fencer:
         )
         with mapped(self._cluster):
             contents = counter.count()
+            self.objects[chosen.database] = self._objects(chosen)
             chosen.connection.execute("ROLLBACK")
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
         return DatabaseFence(chosen.database, chosen.snapshot, chosen.cut.lsn, "", tuple(contents))
+
+    def _objects(self, chosen: _Candidate) -> DatabaseObjects:
+        """What is no row of a table; the cluster's own catalogs once, with the first database."""
+        inventory = SourceInventory(chosen.database, chosen.connection, shared=not self.objects)
+        catalogs = inventory.read()
+        self.not_checked += inventory.not_checked
+        before, lsn = self._sequences[chosen.database]
+        with self._opened(chosen.database) as connection:  # after the cut, and under no snapshot
+            after = read_sequences(connection)
+            collations = collation_versions(connection)
+        return DatabaseObjects(tuple(catalogs), lsn, tuple(before), tuple(after), collations)
+
+
+def _insert_lsn(connection: psycopg.Connection) -> LSN:
+    row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    return LSN.parse(row[0])

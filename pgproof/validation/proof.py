@@ -26,6 +26,7 @@ class Proof:
         phases: seconds of extract, verify, fetch, replay and compare.
         rto_seconds: from the first byte fetched to a server that answers at the cut.
         expectations: summary of the Great Expectations suites, when they ran.
+        objects: the comparison of what is no table, a dict for each database and kind.
     """
 
     identifier: str
@@ -46,6 +47,7 @@ class Proof:
     restored_bytes: int
     software: dict[str, str] = field(default_factory=dict)
     expectations: dict[str, Any] = field(default_factory=dict)
+    objects: tuple[dict[str, Any], ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -72,6 +74,7 @@ class Proof:
             values = {**tree, "at": datetime.fromisoformat(tree["at"]), "tables": tuple(tree["tables"])}
             values["system_identifier"] = int(tree["system_identifier"])
             values["wal"] = tuple(tree["wal"])
+            values["objects"] = tuple(tree.get("objects", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
