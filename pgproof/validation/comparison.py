@@ -86,7 +86,7 @@ class Comparison:
         if self.equal:
             noun = "table" if len(self.tables) == 1 else "tables"
             others = sum(kind.source for kind in self.objects)
-            also = f", and {others:,} other objects" if others else ""
+            also = f", and {others:,} rows of system catalogs" if others else ""
             return f"{len(self.tables)} {noun} with {self.rows} rows are equal{also}"
         if not self.different:
             return self._first_object()

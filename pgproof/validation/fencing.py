@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,13 +83,9 @@ def take_fence(
         connection.execute("SET synchronous_commit = local")
         role = _reading_role(connection)
         closed = _closed_databases(connection)
-        open_databases = [name for name in facts.databases if name not in {item.database for item in closed}]
         fencer = _Fencer(cluster, archive, facts, connection)
         started = time.monotonic()
-        groups = max(1, _CONNECTIONS // cluster.drill.candidates)
-        databases: list[DatabaseFence] = []
-        for start in range(0, len(open_databases), groups):
-            databases += fencer.fence(open_databases[start : start + groups])
+        databases = fencer.fence_all({item.database for item in closed})
     at = facts.clock.astimezone(UTC)
     identifier = f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}"
     return Fence(
@@ -102,7 +98,7 @@ def take_fence(
         segment_size=facts.segment_size,
         end_lsn=fencer.end_lsn,
         bootstrap_role=role,
-        databases=tuple(databases),
+        databases=databases,
         not_checked=(*closed, *fencer.not_checked),
         candidates=fencer.tried,
         exact_candidates=fencer.exact,
@@ -147,6 +143,13 @@ class _Fencer:
         self.exact = 0
         self.objects: dict[str, DatabaseObjects] = {}
         self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
+
+    def fence_all(self, closed: Collection[str]) -> tuple[DatabaseFence, ...]:
+        """Fence every database but the closed ones, as many at once as there may be connections."""
+        names = [name for name in self._facts.databases if name not in closed]
+        groups = max(1, _CONNECTIONS // self._drill.candidates)
+        starts = range(0, len(names), groups)
+        return tuple(fence for start in starts for fence in self.fence(names[start : start + groups]))
 
     def fence(self, databases: Sequence[str]) -> list[DatabaseFence]:
         """Fence some databases: bursts until each has an exact cut, then counting under it."""
