@@ -12,7 +12,7 @@ from pgproof.commands.console import duration, size
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MISSING
-from pgproof.validation.object_comparison import difference_lines
+from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
@@ -185,16 +185,10 @@ def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:
     if differences := list(difference_lines(objects)):
         text += ["```", *(line.replace("```", "` ` `") for line in differences[:_LONGEST]), "```", ""]
     lines = [
-        (
-            kind["database"],
-            kind["kind"],
-            f"{kind['source']:,}",
-            f"{kind['restored']:,}",
-            "equal" if kind["equal"] else f"**{kind['different']:,} different**",
-        )
-        for kind in objects[:_LONGEST]
+        (kind, source, restored, f"**{different:,} different**" if different else "equal")
+        for kind, source, restored, different in kind_lines(objects)
     ]
-    return [*text, markdown_table(("database", "objects", "source", "restored", "content"), lines)]
+    return [*text, markdown_table(("objects of all databases", "source", "restored", "content"), lines)]
 
 
 def _both(table: dict[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
 from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
-from pgproof.validation.object_comparison import difference_lines
+from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 
 Say = Callable[[str], None]
@@ -139,16 +139,11 @@ def show(console: Console, proof: Proof, key: str) -> None:
 def show_objects(console: Console, proof: Proof) -> None:
     """What was compared besides tables, one line a kind; then every difference, long ones line by line."""
     rows = [
-        (
-            kind["database"],
-            kind["kind"],
-            f"{kind['source']:,}",
-            f"{kind['restored']:,}",
-            "equal" if kind["equal"] else f"{kind['different']:,} DIFFERENT",
-        )
-        for kind in proof.objects
+        (kind, source, restored, f"{different:,} DIFFERENT" if different else "equal")
+        for kind, source, restored, different in kind_lines(proof.objects)
     ]
     if rows:
-        console.print(table("", ("database", "objects", "source", "restored", "content"), rows))
+        columns = ("objects of all databases", "source", "restored", "content")
+        console.print(table("", columns, rows))
     for line in difference_lines(proof.objects):
         console.print(f"  {line}", markup=False, style="red")

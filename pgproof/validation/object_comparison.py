@@ -178,6 +178,20 @@ def by_kind(database: str, compared: Iterable[Compared]) -> list[ObjectCompariso
     return found
 
 
+def kind_lines(objects: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
+    """Kind, rows of the source and of the copy, and how many differences: one line a kind, over all databases.
+
+    Args:
+        objects: of the proof.
+    """
+    sums: dict[str, list[int]] = {}
+    for kind in objects:
+        line = sums.setdefault(kind["kind"], [0, 0, 0])
+        for number, name in enumerate(("source", "restored", "different")):
+            line[number] += kind[name]
+    return [(name, f"{a:,}", f"{b:,}", different) for name, (a, b, different) in sums.items()]
+
+
 def difference_lines(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Every difference that a proof keeps, in lines.
 

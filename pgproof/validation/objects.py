@@ -114,7 +114,8 @@ def write_objects(archive: Archive, fence: str, objects: dict[str, DatabaseObjec
     text = json.dumps(
         {name: held.as_dict() for name, held in objects.items()}, ensure_ascii=False, separators=(",", ":")
     )
-    return archive.write(f"{archive.layout.fences}{fence}-objects.json", _chunks(text.encode()))
+    key = f"{archive.layout.fences}{fence}-objects.json"
+    return archive.write(key, _chunks(text.encode()), create=True)
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -159,5 +159,5 @@ def difference(before: SequenceState, after: SequenceState, restored: SequenceSt
     if steps < 0:
         return "set back: it would give out values again"
     if steps > most:
-        return f"{steps - most} steps further than the source can have been"
+        return f"further than the source can have been, by {steps - most}"
     return ""

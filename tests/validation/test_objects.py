@@ -6,18 +6,21 @@ recovered to the second, and compared with what the first one says.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import psycopg
 import pytest
 
+from pgproof.commands.console import make_console
+from pgproof.commands.drill import show_objects
+from pgproof.errors import NotProven
 from pgproof.validation import fencing
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import compare_restored, make_proof
 from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, NotChecked
 from pgproof.validation.identities import KINDS
+from pgproof.validation.object_recount import recount_objects
+from pgproof.validation.objects import read_objects
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, restored_copy
@@ -120,7 +123,7 @@ NAMED = [
         "app.idle",
         "position",
         "1 (not called)",
-        "1000, 968 steps further than the source can have been",
+        "1000, further than the source can have been, by 968",
     ),
 ]
 
@@ -239,6 +242,26 @@ def test_no_password_is_kept(sabotaged: Sabotaged) -> None:
     assert kept > 0
 
 
+def test_the_page_shows_one_line_a_kind_and_every_difference(
+    sabotaged: Sabotaged, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_objects(make_console(), sabotaged.proof)
+    lines = capsys.readouterr().out.splitlines()
+    found = {kind: [line.split() for line in lines if line.startswith(f"{kind} ")] for kind in KINDS}
+    assert {kind for kind, shown in found.items() if len(shown) > 1} == set()
+    assert found["schemas"][0][-1] == "equal"
+    assert found["indexes"][0][-2:] == ["1", "DIFFERENT"]
+    for line in (
+        "  postgres: triggers: touching on app.orders: tgenabled: O became D",
+        "  postgres: extensions: plpgsql: extversion: 1.0 became 0.9",
+        "  postgres: indexes: app.by_note: missing from the restored cluster",
+        "  (cluster): memberships: clerk in owner_of by postgres: missing from the restored cluster",
+        "      -  + 1 ",
+        "      +  + 2 ",
+    ):
+        assert line in lines
+
+
 # ---- while the source is fenced
 
 
@@ -270,59 +293,6 @@ def test_definitions_that_change_while_fenced_are_no_difference(
         assert [str(d) for kind in found.comparison.objects for d in kind.differences] == []
         assert sum(kind.source for kind in found.comparison.objects) > 5000
         assert all(kind.source == kind.restored for kind in found.comparison.objects)
-
-
-def test_sequences_that_are_altered_while_fenced_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_source(17) as made:
-        made.sql("CREATE SEQUENCE back; CREATE SEQUENCE again; CREATE SEQUENCE gone; CREATE TABLE t (a int)")
-        made.sql("CREATE UNLOGGED TABLE u (a serial); SELECT setval('back', 500)")
-        made.backup()
-
-        def change() -> None:
-            made.sql("SELECT setval('back', 3); ALTER SEQUENCE again RESTART; DROP SEQUENCE gone")
-
-        meanwhile(monkeypatch, change)
-        found = drill(made)
-        altered = "it was altered, restarted or dropped while the source was fenced"
-        assert found.not_checked == {
-            "position of sequence public.back": "it was set back while the source was fenced",
-            "position of sequence public.again": altered,
-            "position of sequence public.gone": altered,
-            "position of sequence public.u_a_seq": "unlogged: it starts again after recovery",
-            "u": "unlogged: it comes back empty after recovery, without its 0 bytes",
-        }
-        assert found.proof.proven
-
-
-def test_sequences_that_never_stop_are_equal() -> None:
-    """Ascending, descending and cycling ones with caches: the copy stands within what was logged ahead."""
-    with running_source(17) as made:
-        made.sql(
-            "CREATE SEQUENCE up CACHE 5; CREATE SEQUENCE down INCREMENT -2; CREATE SEQUENCE wheel MAXVALUE 500 "
-            "CYCLE; CREATE TABLE t (a int)"
-        )
-        made.backup()
-        stop = threading.Event()
-
-        def draw() -> None:
-            with psycopg.connect(made.dsn(), autocommit=True) as connection:
-                while not stop.is_set():
-                    connection.execute("SELECT nextval('up'), nextval('down'), nextval('wheel')")
-                    connection.execute("INSERT INTO t VALUES (1)")
-
-        threads = [threading.Thread(target=draw) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        try:
-            found = drill(made)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert [str(d) for kind in found.comparison.objects for d in kind.differences] == []
-        cycles = "it cycles: any of its values can follow any other"
-        assert found.not_checked == {"position of sequence public.wheel": cycles}
-        assert found.proof.proven
 
 
 # ---- what is not there, or cannot be read
@@ -362,3 +332,32 @@ def test_a_role_that_may_not_read_a_catalog(shared: Source) -> None:
     assert catalogs == {
         "catalog pg_user_mapping": "permission denied for oid, umuser, umserver; GRANT pg_read_all_data reads it"
     }
+
+
+def test_damaged_objects_of_a_fence_say_nothing_of_the_backup(shared: Source) -> None:
+    fence = fence_of(shared)
+    assert fence.objects is not None
+    path = shared.repository_path / fence.objects.key
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(NotProven) as caught, restored_copy(shared, fence):
+        pass
+    assert caught.value.fact == f'what fence "{fence.identifier}" says of objects cannot be read'
+    assert fence.objects.key in caught.value.detail
+    assert caught.value.hint == "pgproof drill main takes a new fence"
+    assert list((shared.root / "scratch").iterdir()) == []
+    proof = make_proof(shared.archive, fence, "label", now, failure=caught.value)
+    assert proof.verdict == "not exact"
+
+
+def test_a_database_that_the_copy_lacks_is_one_difference(shared: Source) -> None:
+    """Also when it has no table that could be missing."""
+    fence = fence_of(shared)
+    with restored_copy(shared, fence) as restored:
+        held = read_objects(restored.scratch.objects.read_bytes())["postgres"]
+        gone = replace(fence.databases[0], database="gone")
+        found = recount_objects(shared.cluster.drill, gone, held, shared.dsn("gone"))
+    assert [str(d) for kind in found.rows for d in kind.differences] == [
+        "gone: missing from the restored cluster"
+    ]
