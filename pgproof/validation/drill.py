@@ -16,7 +16,7 @@ from typing import Any
 from pgproof import __version__
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN, Catalog, read_catalog
 from pgproof.config import ClusterConfig
-from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed
+from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
@@ -24,10 +24,9 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
-from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, DatabaseFence, Fence, NotChecked
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
 from pgproof.validation.object_comparison import ObjectComparison
-from pgproof.validation.object_recount import ObjectRecount, recount_objects
-from pgproof.validation.objects import DatabaseObjects, read_objects
+from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
@@ -100,7 +99,7 @@ def restore_scratch(
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
         phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
-        _bring_objects(archive, fence, scratch)
+        bring_objects(archive, fence, scratch)
     except BaseException:
         scratch.remove()
         raise
@@ -154,7 +153,7 @@ def compare_restored(
     rows: list[TableComparison] = []
     not_checked: list[NotChecked] = []
     objects: list[ObjectComparison] = []
-    held = read_objects(restored.scratch.objects.read_bytes()) if fence.objects else {}
+    held = brought_objects(restored.scratch)
     replay = compare = 0.0
     fenced = [d for d in fence.databases if d.cut is not None]
     cuts = sorted({d.cut for d in fenced if d.cut is not None})
@@ -177,40 +176,13 @@ def compare_restored(
                 left_out = {item.what for item in fence.not_checked if item.database == database.database}
                 found = recount(cluster.drill, database, name, left_out)
                 rows += found.rows
-                others = _recount_objects(cluster, held.get(database.database), database, name)
+                others = recount_objects(cluster.drill, database, held.get(database.database), name)
                 objects += others.rows
                 not_checked += [*found.not_checked, *others.not_checked]
                 on_database(database.database, name)
             compare += time.monotonic() - ready
     restored.phases.update(replay=round(replay, 3), compare=round(compare, 3))
     return Comparison(tuple(rows), tuple(not_checked), tuple(objects))
-
-
-def _bring_objects(archive: Archive, fence: Fence, scratch: Scratch) -> None:
-    """Put what the fence says of objects beside the copy.
-
-    Raises:
-        NotProven: it is damaged or gone, which says nothing of the backup.
-    """
-    if fence.objects is None:
-        return
-    try:
-        scratch.objects.write_bytes(b"".join(archive.open_checked(fence.objects)))
-    except (ObjectDamaged, ObjectMissing) as error:
-        raise NotProven(
-            f'what fence "{fence.identifier}" says of objects cannot be read',
-            str(error),
-            f"pgproof drill {fence.cluster} takes a new fence",
-        ) from error
-
-
-def _recount_objects(
-    cluster: ClusterConfig, held: DatabaseObjects | None, database: DatabaseFence, dsn: str
-) -> ObjectRecount:
-    if held is None:
-        reason = "the fence does not say what there was of them"
-        return ObjectRecount([], [NotChecked(database.database, OBJECTS, reason)])
-    return recount_objects(cluster.drill, database, held, dsn)
 
 
 def _quoted(value: str) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from pgproof.config import DrillConfig
-from pgproof.errors import RecoveryFailed
+from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed
 from pgproof.postgres.connection import undone
+from pgproof.repository.repository import Archive
 from pgproof.validation.counting import reason_of
-from pgproof.validation.fence import DatabaseFence, NotChecked
+from pgproof.validation.fence import OBJECTS, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings
 from pgproof.validation.identities import DEFINITIONS
 from pgproof.validation.inventory import collation_versions, definitions
@@ -24,7 +25,8 @@ from pgproof.validation.object_comparison import (
     compare_catalog,
     different_keys,
 )
-from pgproof.validation.objects import CatalogContent, CatalogRow, DatabaseObjects
+from pgproof.validation.objects import CatalogContent, CatalogRow, DatabaseObjects, read_objects
+from pgproof.validation.scratch import Scratch
 from pgproof.validation.sequences import LOCKED, SequenceState, difference, read_sequences, unfit
 from pgproof.validation.system_catalogs import read_rows
 
@@ -44,20 +46,51 @@ class ObjectRecount:
     not_checked: list[NotChecked] = field(default_factory=list)
 
 
+def bring_objects(archive: Archive, fence: Fence, scratch: Scratch) -> None:
+    """Put what a fence says of objects beside the copy that will be compared with it.
+
+    Args:
+        archive: that has the fence.
+        fence: one of an older version brings nothing.
+        scratch: where the copy is.
+
+    Raises:
+        NotProven: it is damaged or gone, which says nothing of the backup.
+    """
+    if fence.objects is None:
+        return
+    try:
+        scratch.objects.write_bytes(b"".join(archive.open_checked(fence.objects)))
+    except (ObjectDamaged, ObjectMissing) as error:
+        raise NotProven(
+            f'what fence "{fence.identifier}" says of objects cannot be read',
+            str(error),
+            f"pgproof drill {fence.cluster} takes a new fence",
+        ) from error
+
+
+def brought_objects(scratch: Scratch) -> dict[str, DatabaseObjects]:
+    """What was brought, by database; nothing when nothing was."""
+    return read_objects(scratch.objects.read_bytes()) if scratch.objects.exists() else {}
+
+
 def recount_objects(
-    drill: DrillConfig, source: DatabaseFence, objects: DatabaseObjects, dsn: str
+    drill: DrillConfig, source: DatabaseFence, objects: DatabaseObjects | None, dsn: str
 ) -> ObjectRecount:
     """Read the objects of a restored database and compare them.
 
     Args:
         drill: settings.
         source: the database's fence.
-        objects: what it had.
+        objects: what it had; None when the fence does not say.
         dsn: of the database in the copy, as a superuser.
 
     Raises:
         RecoveryFailed: the copy does not answer.
     """
+    if objects is None:
+        reason = "the fence does not say what there was of them"
+        return ObjectRecount([], [NotChecked(source.database, OBJECTS, reason)])
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             pin_settings(connection, drill.statement_timeout)
