@@ -7,6 +7,7 @@ from rich.console import Console
 from flows.protect import Protection
 from pgproof.commands.console import counted, duration, size, table
 from pgproof.commands.drill import show_checks
+from pgproof.commands.drill import show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 
@@ -49,6 +50,7 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         )
     )
     show_checks(console, proof)
+    show_objects(console, proof)
     for item in proof.not_checked:
         console.print(
             f"not checked: {item.database}: {item.what}: {item.reason}", markup=False, style="yellow"

@@ -13,6 +13,7 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
+from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
@@ -150,7 +151,7 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
-    text += ["", *_checked(proof.checks), "", "## Not checked", ""]
+    text += ["", *_objects(proof.objects), "", *_checked(proof.checks), "", "## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
     _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
 
@@ -192,6 +193,20 @@ def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
     if max(len(different), len(equal)) > _LONGEST:
         text += ["", f"Not more than {_LONGEST} of each are shown; the proof record holds all."]
     return text or ["Nothing was compared."]
+
+
+def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:
+    """Everything else of a database: what differs, then one line a kind."""
+    if not objects:
+        return ["No other objects were compared."]
+    text = ["## Other objects", ""]
+    if differences := list(difference_lines(objects)):
+        text += ["```", *(line.replace("```", "` ` `") for line in differences[:_LONGEST]), "```", ""]
+    lines = [
+        (kind, source, restored, f"**{different:,} different**" if different else "equal")
+        for kind, source, restored, different in kind_lines(objects)
+    ]
+    return [*text, markdown_table(("objects of all databases", "source", "restored", "content"), lines)]
 
 
 def _both(table: dict[str, Any]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
         ("second", "public.other"),
     }
     assert [(item.what, item.reason) for item in fence.not_checked] == [
-        ("public.lost", "unlogged: it comes back empty after recovery")
+        ("public.lost", "unlogged: it comes back empty after recovery, without its 8,192 bytes")
     ]
     proof = make_proof(archive, fence, record.label, now, restored=restored, comparison=comparison)
     assert proof.proven

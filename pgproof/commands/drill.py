@@ -20,6 +20,7 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
 from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 
 Say = Callable[[str], None]
@@ -136,6 +137,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
     show_checks(console, proof)
+    show_objects(console, proof)
     for item in proof.not_checked:
         console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
     if proof.expectations:
@@ -154,3 +156,14 @@ def show_checks(console: Console, proof: Proof) -> None:
         )
         for finding in check["findings"]:
             console.print(f"    {finding}", markup=False, style="red")
+def show_objects(console: Console, proof: Proof) -> None:
+    """What was compared besides tables, one line a kind; then every difference, long ones line by line."""
+    rows = [
+        (kind, source, restored, f"{different:,} DIFFERENT" if different else "equal")
+        for kind, source, restored, different in kind_lines(proof.objects)
+    ]
+    if rows:
+        columns = ("objects of all databases", "source", "restored", "content")
+        console.print(table("", columns, rows))
+    for line in difference_lines(proof.objects):
+        console.print(f"  {line}", markup=False, style="red")

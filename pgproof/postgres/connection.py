@@ -112,3 +112,18 @@ def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:
 
 def _doctor(cluster: ClusterConfig) -> str:
     return f"pgproof doctor {cluster.name} shows the GRANT that is missing"
+
+
+@contextlib.contextmanager
+def undone(connection: psycopg.Connection) -> Iterator[None]:
+    """A savepoint that is always rolled back.
+
+    A failed statement must not end the transaction that holds a snapshot, and the lock of a table that was
+    read must not stay: an ALTER TABLE that waits for it stops everybody else.
+    """
+    connection.execute("SAVEPOINT pgproof")
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK TO SAVEPOINT pgproof; RELEASE SAVEPOINT pgproof")

@@ -9,6 +9,7 @@ from typing import Any
 from pgproof.validation.check import CheckResult
 from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
 from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.object_comparison import ObjectComparison
 
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
 
@@ -60,16 +61,18 @@ class Comparison:
 
     Args:
         checks: what was looked at besides.
+        objects: everything else of a database, one a kind.
     """
 
     tables: tuple[TableComparison, ...]
     not_checked: tuple[NotChecked, ...] = ()
     checks: tuple[CheckResult, ...] = ()
+    objects: tuple[ObjectComparison, ...] = ()
 
     @property
     def equal(self) -> bool:
         """Whether everything is equal; comparing nothing proves nothing."""
-        return bool(self.tables) and all(table.equal for table in self.tables)
+        return bool(self.tables) and not self.different and all(kind.equal for kind in self.objects)
 
     @property
     def rows(self) -> int:
@@ -91,10 +94,20 @@ class Comparison:
             return "nothing was compared"
         if self.equal:
             noun = "table" if len(self.tables) == 1 else "tables"
-            return f"{len(self.tables)} {noun} with {self.rows} rows are equal"
+            others = sum(kind.source for kind in self.objects)
+            also = f", and {others:,} rows of system catalogs" if others else ""
+            return f"{len(self.tables)} {noun} with {self.rows} rows are equal{also}"
+        if not self.different:
+            return self._first_object()
         first = self.different[0]
         more = f" (and {len(self.different) - 1} more tables)" if len(self.different) > 1 else ""
         return f"{first.database}: {first.table}: {first.difference()}{more}"
+
+    def _first_object(self) -> str:
+        found = [kind for kind in self.objects if not kind.equal]
+        count = sum(kind.different for kind in found) - 1
+        more = f" (and {count} more differences)" if count else ""
+        return f"{found[0].database}: {found[0].kind}: {found[0].differences[0]}{more}"
 
     def as_records(self) -> list[dict[str, Any]]:
         """Rows for a data frame or JSON, with the verdict of each."""

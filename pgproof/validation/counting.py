@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
+from pgproof.postgres.connection import undone
 from pgproof.validation.fence import LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
@@ -81,18 +82,29 @@ class Counter:
         if f"{self._database}.{table.title}" in self._drill.exclude_tables:
             reason = "excluded by drill.exclude_tables"
         elif table.persistence == "u":
-            reason = "unlogged: it comes back empty after recovery"
+            reason = self._lost(table)
         elif table.kind == "f":
             reason = "foreign table: its rows are elsewhere"
         if reason:
             self._leave_out(table.title, reason)
         return reason is None
 
+    def _lost(self, table: Table) -> str:
+        """That an unlogged table is lost, with its size where no lock is in the way."""
+        reason = "unlogged: it comes back empty after recovery"
+        try:
+            with undone(self._holder):
+                return f"{reason}, without its {table_size(self._holder, table):,} bytes"
+        except psycopg.Error:
+            if self._holder.closed:
+                raise
+            return reason
+
     def _count_table(
         self, connection: psycopg.Connection, catalog: psycopg.Connection, table: Table
     ) -> TableContent | None:
         try:
-            with _undone(connection):
+            with undone(connection):
                 sample = self._sample(connection, table)
                 found = fingerprint(connection, table, sample)
                 same = current_definition(catalog, table) == table.definition
@@ -115,7 +127,7 @@ class Counter:
 
     def _count_large_objects(self) -> TableContent | None:
         try:
-            with _undone(self._holder):
+            with undone(self._holder):
                 found = fingerprint_large_objects(self._holder)
         except psycopg.Error as error:
             if self._holder.closed:
@@ -140,18 +152,3 @@ def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:
     if isinstance(error, psycopg.errors.QueryCanceled):
         reason += f"; drill.statement_timeout is {drill.statement_timeout} s"
     return reason
-
-
-@contextlib.contextmanager
-def _undone(connection: psycopg.Connection) -> Iterator[None]:
-    """A savepoint that is always rolled back.
-
-    A failed statement must not end the transaction that holds the snapshot, and the lock of a table that was
-    read must not stay: an ALTER TABLE that waits for it stops everybody else.
-    """
-    connection.execute("SAVEPOINT pgproof")
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("ROLLBACK TO SAVEPOINT pgproof")

@@ -35,6 +35,8 @@ from pgproof.validation.checking import Checking
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
 from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
+from pgproof.validation.object_comparison import ObjectComparison
+from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import Recount, recount
 from pgproof.validation.replay import recovered
@@ -109,6 +111,7 @@ def restore_scratch(
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
         phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+        bring_objects(archive, fence, scratch)
     except BaseException:
         scratch.remove()
         raise
@@ -161,6 +164,8 @@ def compare_restored(
     claim(restored.scratch.root)
     rows: list[TableComparison] = []
     not_checked: list[NotChecked] = []
+    objects: list[ObjectComparison] = []
+    held = brought_objects(restored.scratch)
     replay = compare = 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
@@ -186,7 +191,9 @@ def compare_restored(
             for database in here:
                 found = _recount(cluster, fence, database, names[database.database])
                 rows += found.rows
-                not_checked += found.not_checked
+                others = recount_objects(cluster.drill, database, held.get(database.database), names[database.database])
+                objects += others.rows
+                not_checked += [*found.not_checked, *others.not_checked]
                 on_database(database.database, names[database.database])
             compare += time.monotonic() - ready
             for database in here:
@@ -196,7 +203,7 @@ def compare_restored(
     checking.after_shutdown()
     times = {"replay": replay, "compare": compare, "check": checking.seconds}
     restored.phases.update({name: round(seconds, 3) for name, seconds in times.items()})
-    return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results))
+    return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results), tuple(objects))
 
 
 def _recount(cluster: ClusterConfig, fence: Fence, database: DatabaseFence, dsn: str) -> Recount:
@@ -261,6 +268,7 @@ def make_proof(
         expectations=expectations or {},
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
+        objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
     )
 
 

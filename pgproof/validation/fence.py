@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation.cut import Snapshot
 from pgproof.validation.fingerprint import Fingerprint, table_title
 from pgproof.wal.lsn import LSN
@@ -48,9 +48,10 @@ class NotChecked:
 # What comes back with the files, and no drill looks at
 NEVER_CHECKED = NotChecked(
     "every database",
-    "sequences, indexes, functions, roles and privileges",
-    "only tables and large objects are compared",
+    "passwords, server configuration files, replication slots, planner statistics, what tablespaces link to",
+    "no drill compares them",
 )
+OBJECTS = "sequences, indexes, functions, roles, privileges and other objects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Fence:
         candidates: fences tried.
         exact_candidates: how many of them had an exact cut.
         held_seconds: how long the source's snapshots were held.
+        objects: where what is no row of a table is kept; None in the fences of older versions.
     """
 
     identifier: str
@@ -102,6 +104,7 @@ class Fence:
     exact_candidates: int = 0
     held_seconds: float = 0.0
     software: dict[str, str] = field(default_factory=dict)
+    objects: StoredObject | None = None
 
     @property
     def exact(self) -> bool:
@@ -136,6 +139,7 @@ class Fence:
             values = {**tree, "at": datetime.fromisoformat(tree["at"]), "end_lsn": LSN.parse(tree["end_lsn"])}
             values["system_identifier"] = int(tree["system_identifier"])
             values["databases"] = tuple(_database(item) for item in tree["databases"])
+            values["objects"] = StoredObject(**tree["objects"]) if tree.get("objects") else None
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError, PgproofError) as error:

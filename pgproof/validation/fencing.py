@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from pgproof.validation.counting import Counter
 from pgproof.validation.cut import Cut, Snapshot, find_cut
 from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
+from pgproof.validation.inventory import SourceInventory, collation_versions
+from pgproof.validation.objects import DatabaseObjects, write_objects
+from pgproof.validation.sequences import SequenceState, read_sequences
 from pgproof.validation.wal_source import OwnWal, WalSource
 from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, read_records
@@ -75,16 +78,13 @@ def take_fence(
         connection.execute("SET synchronous_commit = local")
         role = _reading_role(connection)
         closed = _closed_databases(connection)
-        open_databases = [name for name in facts.databases if name not in {item.database for item in closed}]
         fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection)
         started = time.monotonic()
-        groups = max(1, _CONNECTIONS // cluster.drill.candidates)
-        databases: list[DatabaseFence] = []
-        for start in range(0, len(open_databases), groups):
-            databases += fencer.fence(open_databases[start : start + groups])
+        databases = fencer.fence_all({item.database for item in closed})
     at = facts.clock.astimezone(UTC)
+    identifier = f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}"
     return Fence(
-        identifier=f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}",
+        identifier=identifier,
         cluster=cluster.name,
         system_identifier=facts.system_identifier,
         at=at,
@@ -93,12 +93,13 @@ def take_fence(
         segment_size=facts.segment_size,
         end_lsn=fencer.end_lsn,
         bootstrap_role=role,
-        databases=tuple(databases),
+        databases=databases,
         not_checked=(*closed, *fencer.not_checked),
         candidates=fencer.tried,
         exact_candidates=fencer.exact,
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
+        objects=write_objects(archive, identifier, fencer.objects),
     )
 
 
@@ -146,6 +147,15 @@ class _Fencer:
         self.end_lsn = LSN(0)
         self.tried = 0
         self.exact = 0
+        self.objects: dict[str, DatabaseObjects] = {}
+        self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
+
+    def fence_all(self, closed: Collection[str]) -> tuple[DatabaseFence, ...]:
+        """Fence every database but the closed ones, as many at once as there may be connections."""
+        names = [name for name in self._facts.databases if name not in closed]
+        groups = max(1, _CONNECTIONS // self._drill.candidates)
+        starts = range(0, len(names), groups)
+        return tuple(fence for start in starts for fence in self.fence(names[start : start + groups]))
 
     def fence(self, databases: Sequence[str]) -> list[DatabaseFence]:
         """Fence some databases: bursts until each has an exact cut, then counting under it."""
@@ -169,13 +179,16 @@ class _Fencer:
         return [done[name] for name in databases]
 
     def _burst(self, database: str, stack: contextlib.ExitStack) -> list[_Candidate]:
+        with self._opened(database) as connection:
+            # WAL says a value before anybody can see it, so all that is read here lies before this LSN
+            self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
         connections = [stack.enter_context(self._opened(database)) for _ in range(self._drill.candidates)]
         candidates = []
         for connection in connections:  # one straight after the other, about a millisecond each
-            row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            before = _insert_lsn(connection)
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             seen: Any = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-            candidates.append(_Candidate(database, connection, Snapshot.parse(seen[0]), LSN.parse(row[0])))
+            candidates.append(_Candidate(database, connection, Snapshot.parse(seen[0]), before))
         self.tried += len(candidates)
         return candidates
 
@@ -194,8 +207,7 @@ class _Fencer:
         """
         start = min(candidate.before for candidates in burst.values() for candidate in candidates)
         self._control.execute("SELECT pg_current_xact_id()")
-        row: Any = self._control.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        self.end_lsn = LSN.parse(row[0])
+        self.end_lsn = _insert_lsn(self._control)
         if "pg_switch_wal()" not in self._facts.role.missing_functions:
             switch_segment(self._control)
         size, timeline = self._facts.segment_size, self._facts.timeline
@@ -261,6 +273,23 @@ class _Fencer:
         )
         with mapped(self._cluster):
             contents = counter.count()
+            self.objects[chosen.database] = self._objects(chosen)
             chosen.connection.execute("ROLLBACK")
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
         return DatabaseFence(chosen.database, chosen.snapshot, chosen.cut.lsn, "", tuple(contents))
+
+    def _objects(self, chosen: _Candidate) -> DatabaseObjects:
+        """What is no row of a table; the cluster's own catalogs once, with the first database."""
+        inventory = SourceInventory(chosen.database, chosen.connection, shared=not self.objects)
+        catalogs = inventory.read()
+        self.not_checked += inventory.not_checked
+        before, lsn = self._sequences[chosen.database]
+        with self._opened(chosen.database) as connection:  # after the cut, and under no snapshot
+            after = read_sequences(connection)
+            collations = collation_versions(connection)
+        return DatabaseObjects(tuple(catalogs), lsn, tuple(before), tuple(after), collations)
+
+
+def _insert_lsn(connection: psycopg.Connection) -> LSN:
+    row: Any = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    return LSN.parse(row[0])

@@ -28,6 +28,7 @@ class Proof:
         expectations: summary of the Great Expectations suites, when they ran.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
         checks: what was looked at besides the comparison, a dict for each.
+        objects: the comparison of what is no table, a dict for each database and kind.
     """
 
     identifier: str
@@ -50,6 +51,7 @@ class Proof:
     expectations: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
+    objects: tuple[dict[str, Any], ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -77,6 +79,7 @@ class Proof:
             values["system_identifier"] = int(tree["system_identifier"])
             values["wal"] = tuple(tree["wal"])
             values["checks"] = tuple(tree.get("checks", ()))
+            values["objects"] = tuple(tree.get("objects", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -40,6 +40,11 @@ class Scratch:
         return self.root / "tablespaces"
 
     @property
+    def objects(self) -> Path:
+        """What the fence says of objects, brought here for the comparison."""
+        return self.root / "objects.json"
+
+    @property
     def log(self) -> Path:
         return self.root / "server.log"
 

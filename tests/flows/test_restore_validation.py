@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,13 @@ def test_proven(shop: Source, config: str) -> None:
     assert (proof.verdict, proof.backup) == ("proven", backup.label)
     assert read_catalog(shop.archive).entry(backup.label).state == "proven"
     text = done.artifact(KEY)
-    assert text.startswith("# PROVEN: main\n\n2 tables with 1200 rows are equal\n\n")
+    rows = sum(kind["source"] for kind in proof.objects)
+    equal = f"2 tables with 1200 rows are equal, and {rows:,} rows of system catalogs"
+    assert rows > 3000
+    assert text.startswith(f"# PROVEN: main\n\n{equal}\n\n")
+    assert "| objects of all databases | source | restored | content |\n" in text
+    assert re.search(r"\n\| indexes \| (\d+) \| \1 \| equal \|\n", text)
+    assert re.search(r"\n\| roles \| (\d+) \| \1 \| equal \|\n", text)
     assert "## Equal: 2 tables\n\n| database | table | rows | content hash |\n" in text
     assert "| postgres | `public.orders` | 1,000 | " in text
     assert "## Different" not in text
@@ -62,10 +69,10 @@ def test_proven(shop: Source, config: str) -> None:
         "## Not checked\n\n- postgres: `public.cache`: unlogged: it comes back empty after recovery" in text
     )
     assert text.endswith(
-        "- every database: `sequences, indexes, functions, roles and privileges`: "
-        "only tables and large objects are compared"
+        "- every database: `passwords, server configuration files, replication slots, planner statistics, what "
+        "tablespaces link to`: no drill compares them"
     )
-    assert done.artifacts[KEY]["description"] == "proven: 2 tables with 1200 rows are equal"
+    assert done.artifacts[KEY]["description"] == f"proven: {equal}"
     page = Path(proof.expectations["data_docs"])
     assert "restore-equals-source" in page.read_text()
 

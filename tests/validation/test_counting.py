@@ -239,6 +239,7 @@ def test_a_table_without_the_privilege_is_named(shared: Source) -> None:
         shared.sql("DROP TABLE denied; DROP SCHEMA closed CASCADE")
     reasons = {item.what: item.reason for item in fence.not_checked}
     assert reasons == {
+        "catalog pg_user_mapping": "permission denied for oid, umuser, umserver; GRANT pg_read_all_data reads it",
         "public.denied": "permission denied for table denied",
         "closed.c": "permission denied for schema closed",
     }

@@ -155,7 +155,9 @@ def test_what_is_not_checked_is_named_with_the_reason(typed: Typed) -> None:
         NotChecked("closed", WHOLE_DATABASE, "it allows no connections"),
         NotChecked("postgres", "public.big", "sampled: 30 % of its blocks were compared"),
         NotChecked("postgres", "public.excluded", "excluded by drill.exclude_tables"),
-        NotChecked("postgres", "public.lost", "unlogged: it comes back empty after recovery"),
+        NotChecked(
+            "postgres", "public.lost", "unlogged: it comes back empty after recovery, without its 0 bytes"
+        ),
         NotChecked(
             "postgres",
             "public.not_refreshed",
