@@ -30,7 +30,7 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.checking import Checking
+from pgproof.validation.checking import Checking, refuse_opened
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison, TableComparison
 from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
@@ -151,13 +151,13 @@ def compare_restored(
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
         NotProven: a transaction is committed in the copy that the fence did not see.
-        DestinationRefused: the scratch directory is gone.
+        DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
     bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
     owner = account(cluster.drill.run_as)
     claim(restored.scratch.root)
-    rows: list[TableComparison] = []
-    not_checked: list[NotChecked] = []
+    refuse_opened(restored.scratch)
+    rows, not_checked = list[TableComparison](), list[NotChecked]()
     replay = compare = 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
@@ -181,20 +181,18 @@ def compare_restored(
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
             here = [d for d in fenced if d.cut == cut]
             for database in here:
-                name = names[database.database]
                 left_out = {item.what for item in fence.not_checked if item.database == database.database}
-                found = recount(cluster.drill, database, name, left_out)
+                found = recount(cluster.drill, database, names[database.database], left_out)
                 rows += found.rows
                 not_checked += found.not_checked
-                on_database(database.database, name)
+                on_database(database.database, names[database.database])
             compare += time.monotonic() - ready
-            for database in here:
-                checking.at_cut(database.database, names[database.database])
+            checking.at_cut({d.database: names[d.database] for d in here})
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    times = {"replay": replay, "compare": compare, "check": checking.seconds}
-    restored.phases.update({name: round(seconds, 3) for name, seconds in times.items()})
+    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
+    restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
     return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results))
 
 
