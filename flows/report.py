@@ -6,8 +6,7 @@ from rich.console import Console
 
 from flows.protect import Protection
 from pgproof.commands.console import counted, duration, size, table
-from pgproof.commands.drill import show_checks
-from pgproof.commands.drill import show_objects
+from pgproof.commands.drill import show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 

@@ -156,6 +156,8 @@ def show_checks(console: Console, proof: Proof) -> None:
         )
         for finding in check["findings"]:
             console.print(f"    {finding}", markup=False, style="red")
+
+
 def show_objects(console: Console, proof: Proof) -> None:
     """What was compared besides tables, one line a kind; then every difference, long ones line by line."""
     rows = [

@@ -18,6 +18,7 @@ from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.foreign import ForeignCopy, ForeignWal, fetch_foreign_wal, restore_foreign, unfenced
+from pgproof.validation.object_recount import bring_objects
 from pgproof.validation.origins.choice import open_origin
 from pgproof.validation.origins.origin import ForeignBackup, Origin, choose
 from pgproof.validation.proof import Proof
@@ -105,6 +106,7 @@ class _Steps:
             f"at LSN {fence.cut}"
         )
         restored = self.restored = fetch_foreign_wal(cluster, self._origin, copy, fence)
+        bring_objects(self._archive, fence, copy.scratch)
         self._say(
             f"fetched {counted(restored.wal[2], 'WAL segment')} from the archive of {self._origin.title}"
         )

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from pgproof.config import ClusterConfig
+from pgproof.errors import DestinationRefused
 from pgproof.validation import amcheck, dump, page_checksums
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
@@ -53,13 +54,12 @@ class Checking:
         """Whether the copy must be shut down properly when it has been compared."""
         return page_checksums.NAME in self._drill.checks
 
-    def at_cut(self, database: str, dsn: str) -> None:
-        """Run the user's checks of a database, while the copy is held at its cut."""
+    def at_cut(self, dsns: dict[str, str]) -> None:
+        """Run the user's checks of the databases whose cut the copy is held at."""
         started = time.monotonic()
-        self._visited.add(database)
-        self.results += [
-            run_check(check, dsn) for check in self._cluster.checks if check.database == database
-        ]
+        self._visited |= set(dsns)
+        wanted = [check for check in self._cluster.checks if check.database in dsns]
+        self.results += [run_check(check, dsns[check.database]) for check in wanted]
         self.seconds += time.monotonic() - started
 
     def after_cut(self, dsns: dict[str, str]) -> None:
@@ -111,6 +111,20 @@ class Checking:
             except psycopg.Error:  # what stands in its way is told by the checks in that database
                 continue
             self._relations |= {path: f"{database}: {title}" for path, title in rows}
+
+
+def refuse_opened(scratch: Scratch) -> None:
+    """A copy that was opened has gone beyond its cut: comparing it again would accuse the backup.
+
+    Raises:
+        DestinationRefused: it was; the server removes its recovery.signal when recovery ends.
+    """
+    if scratch.data.is_dir() and not (scratch.data / "recovery.signal").exists():
+        raise DestinationRefused(
+            f'the copy in "{scratch.root}" was opened for writing already',
+            "It is not at its cut any more.",
+            "run the drill again",
+        )
 
 
 def open_for_writing(dsn: str) -> str:

@@ -69,6 +69,17 @@ class Comparison:
     checks: tuple[CheckResult, ...] = ()
     objects: tuple[ObjectComparison, ...] = ()
 
+    @classmethod
+    def joined(cls, parts: Iterable[Comparison], checks: Iterable[CheckResult] = ()) -> Comparison:
+        """The comparisons of several databases as one, with what was checked besides."""
+        parts = tuple(parts)
+        return cls(
+            tuple(row for part in parts for row in part.tables),
+            tuple(item for part in parts for item in part.not_checked),
+            tuple(checks),
+            tuple(kind for part in parts for kind in part.objects),
+        )
+
     @property
     def equal(self) -> bool:
         """Whether everything is equal; comparing nothing proves nothing."""

@@ -31,14 +31,14 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.checking import Checking
+from pgproof.validation.checking import Checking, refuse_opened
 from pgproof.validation.claim import claim, remove_leftovers
-from pgproof.validation.comparison import Comparison, TableComparison
+from pgproof.validation.comparison import Comparison
 from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
-from pgproof.validation.object_comparison import ObjectComparison
 from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
+from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.proof import Proof
-from pgproof.validation.recount import Recount, recount
+from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, prepare
 from pgproof.wal.archive import list_wal
@@ -157,14 +157,13 @@ def compare_restored(
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
         NotProven: a transaction is committed in the copy that the fence did not see.
-        DestinationRefused: the scratch directory is gone.
+        DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
     bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
     owner = account(cluster.drill.run_as)
     claim(restored.scratch.root)
-    rows: list[TableComparison] = []
-    not_checked: list[NotChecked] = []
-    objects: list[ObjectComparison] = []
+    refuse_opened(restored.scratch)
+    parts: list[Comparison] = []
     held = brought_objects(restored.scratch)
     replay = compare = 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
@@ -189,27 +188,29 @@ def compare_restored(
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
             here = [d for d in fenced if d.cut == cut]
             for database in here:
-                found = _recount(cluster, fence, database, names[database.database])
-                rows += found.rows
-                others = recount_objects(cluster.drill, database, held.get(database.database), names[database.database])
-                objects += others.rows
-                not_checked += [*found.not_checked, *others.not_checked]
-                on_database(database.database, names[database.database])
+                name = names[database.database]
+                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
+                on_database(database.database, name)
             compare += time.monotonic() - ready
-            for database in here:
-                checking.at_cut(database.database, names[database.database])
+            checking.at_cut({d.database: names[d.database] for d in here})
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    times = {"replay": replay, "compare": compare, "check": checking.seconds}
-    restored.phases.update({name: round(seconds, 3) for name, seconds in times.items()})
-    return Comparison(tuple(rows), tuple(not_checked), tuple(checking.results), tuple(objects))
+    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
+    restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
+    return Comparison.joined(parts, checking.results)
 
 
-def _recount(cluster: ClusterConfig, fence: Fence, database: DatabaseFence, dsn: str) -> Recount:
+def _compare_one(
+    cluster: ClusterConfig, fence: Fence, database: DatabaseFence, objects: DatabaseObjects | None, dsn: str
+) -> Comparison:
     """Compare one database, without what the fence left out."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
-    return recount(cluster.drill, database, dsn, left_out)
+    tables = recount(cluster.drill, database, dsn, left_out)
+    others = recount_objects(cluster.drill, database, objects, dsn)
+    return Comparison(
+        tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
+    )
 
 
 def _quoted(value: str) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from pgproof.commands import drill as command
+from pgproof.errors import DestinationRefused
 from pgproof.validation import amcheck
-from pgproof.validation.drill import Restored
+from pgproof.validation.drill import Restored, compare_restored
 from pgproof.validation.proof import Proof, read_proof
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
+from tests.validation.drilling import fence_of, restored_copy
 
 Damage = Callable[[Path], None]
 PAGE = 8192
@@ -263,6 +265,20 @@ def test_checks_of_ones_own_that_say_nothing_and_of_no_database(
     assert proof.summary == "lost of absent: its database was not restored"
     reason = "canceling statement due to statement timeout; its statement_timeout is 1 s"
     assert not_checked(proof)["check slow"] == reason
+
+
+def test_a_copy_that_was_opened_is_not_compared_again(source: Source) -> None:
+    """Such as by a task that is tried again: it would be called not recovered, through no fault of the backup."""
+    configure(source, "amcheck")
+    fence = fence_of(source)
+    with restored_copy(source, fence) as restored:
+        assert compare_restored(source.cluster, fence, restored).equal
+        with pytest.raises(DestinationRefused) as caught:
+            compare_restored(source.cluster, fence, restored)
+    assert str(caught.value) == (
+        f'the copy in "{restored.scratch.root}" was opened for writing already\n'
+        "DETAIL: It is not at its cut any more.\nHINT: run the drill again"
+    )
 
 
 def test_a_finding_is_shown(source: Source) -> None:

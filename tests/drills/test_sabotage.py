@@ -188,7 +188,7 @@ def content(fence: Fence, name: str) -> Fingerprint:
 
 @pytest.fixture(scope="module")
 def copy(source: Source) -> Iterator[tuple[Fence, Restored]]:
-    """A fence and a restored copy that may be compared again and again."""
+    """A fence and a restored copy that may be compared again and again, as it is not opened to be checked."""
     fence = fence_of(source)
     with restored_copy(source, fence) as restored:
         yield fence, restored
@@ -199,7 +199,9 @@ def test_a_difference_is_named(
     source: Source, copy: tuple[Fence, Restored], edit: Edit, summary: str
 ) -> None:
     fence, restored = edit(copy[0]), copy[1]
-    comparison = compare_restored(source.cluster, fence, restored)
+    unchecked = source.cluster.drill.model_copy(update={"checks": ()})
+    cluster = source.cluster.model_copy(update={"drill": unchecked})
+    comparison = compare_restored(cluster, fence, restored)
     proof = make_proof(source.archive, fence, restored.label, now, restored=restored, comparison=comparison)
     assert proof.verdict == "not equal"
     assert re.fullmatch(summary, proof.summary), proof.summary

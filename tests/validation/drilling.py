@@ -33,8 +33,9 @@ class Drill:
 
     @property
     def not_checked(self) -> dict[str, str]:
-        """What is not checked, to the reason; without what no drill looks at."""
-        items = [item for item in self.proof.not_checked if item != NEVER_CHECKED]
+        """What is not compared, to the reason; without what no drill looks at, and without the checks."""
+        apart = {NEVER_CHECKED} | {item for check in self.comparison.checks for item in check.not_checked}
+        items = [item for item in self.proof.not_checked if item not in apart]
         return {short(item.what): item.reason for item in items}
 
 
