@@ -61,7 +61,7 @@ class PlannedTarget:
         after: the first commits that must not be there.
         last: the end of a transaction, commit or abort, that recovery replays last.
         next_lsn: where the first end begins that it must not replay.
-        stop: where recovery stops, for the order of several targets.
+        stop: the LSN before or after whose record recovery stops.
     """
 
     target: RecoveryTarget
@@ -71,6 +71,11 @@ class PlannedTarget:
     last: CommitRecord
     next_lsn: LSN
     stop: LSN
+
+    @property
+    def stops_after(self) -> bool:
+        """Whether the record at ``stop`` is replayed."""
+        return self.target.kind == "name" or (self.target.kind != "time" and not self.target.exclusive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ def plan_targets(records: Iterable[Record], stretch: Stretch, count: int, seed: 
         for planned in (target for target in found if target and target.target not in distinct):
             distinct[planned.target] = planned
             break
-    return sorted(distinct.values(), key=lambda found: (found.stop, str(found.target)))
+    return sorted(distinct.values(), key=lambda found: (found.stop, found.stops_after, str(found.target)))
 
 
 def _search(records: Iterable[Record], searches: list[_Search]) -> None:
