@@ -106,11 +106,13 @@ def result_in_words(record: dict[str, Any]) -> str:
     if record["finding"]:
         return str(record["finding"])
     last, following = record["last_found"], record["next_found"]
-    return f"{_named(last)} is there, {_named(following)} is not"
+    timed = record["kind"] == "time"
+    return f"{_named(last, timed)} is there, {_named(following, timed)} is not"
 
 
-def _named(canary: dict[str, Any]) -> str:
-    return f"transaction {canary['xid']} of LSN {canary['lsn']}"
+def _named(canary: dict[str, Any], timed: bool) -> str:
+    of = f" of {canary['time']}" if timed else ""
+    return f"transaction {canary['xid']}{of} at LSN {canary['lsn']}"
 
 
 def _as_record(canary: CommitRecord | None) -> dict[str, Any] | None:
