@@ -6,6 +6,7 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import pwd
 import re
 import time
 from collections.abc import Callable
@@ -41,7 +42,7 @@ from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, own, prepare
-from pgproof.validation.targets.attempt import WalOfCopy, try_targets
+from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
 from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
@@ -168,21 +169,16 @@ def compare_restored(
         NotProven: a transaction is committed in the copy that the fence did not see.
         DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
-    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
-    owner = account(cluster.drill.run_as)
+    bin_directory, owner = _of_server(cluster, fence)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
     parts: list[Comparison] = []
     held = brought_objects(restored.scratch)
-    targets = try_targets(
-        cluster.drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed
-    )
-    # all recoveries count: those to the targets have replayed what the one to the cut need not replay again
+    targets = _try_targets(cluster, fence, restored, seed)
     replay, compare = targets.replay, 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
-    cuts = sorted({d.cut for d in fenced if d.cut is not None})
-    for cut in cuts:
+    for cut in (cuts := sorted({d.cut for d in fenced if d.cut is not None})):
         started = time.monotonic()
         with recovered(
             restored.scratch,
@@ -199,20 +195,39 @@ def compare_restored(
             ready = time.monotonic()
             replay += ready - started
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = [d for d in fenced if d.cut == cut]
-            for database in here:
-                name = names[database.database]
+            here = {d.database: names[d.database] for d in fenced if d.cut == cut}
+            for database in (d for d in fenced if d.cut == cut):
+                name = here[database.database]
                 parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
                 on_database(database.database, name)
             compare += time.monotonic() - ready
-            checking.at_cut({d.database: names[d.database] for d in here})
+            checking.at_cut(here)
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    seconds = {"targets": targets.seconds - targets.replay} if cluster.drill.targets else {}
-    seconds |= {"replay": replay, "compare": compare, "check": checking.seconds}
+    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
     restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
     return Comparison.joined(parts, checking.results, targets)
+
+
+def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
+    """Programs and account of the scratch server."""
+    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
+    return bin_directory, account(cluster.drill.run_as)
+
+
+def _try_targets(cluster: ClusterConfig, fence: Fence, restored: Restored, seed: int | None) -> Targets:
+    """Recover the copy to recovery targets.
+
+    All recoveries count as replay: what these have replayed, the one to the cut need not replay again.
+    """
+    bin_directory, owner = _of_server(cluster, fence)
+    targets = try_targets(
+        cluster.drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed
+    )
+    if targets.seconds:
+        restored.phases["targets"] = round(targets.seconds - targets.replay, 3)
+    return targets
 
 
 def _compare_one(
