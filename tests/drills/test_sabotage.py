@@ -243,7 +243,7 @@ def moved(fence: Fence, lsn: LSN) -> Fence:
 
 @pytest.mark.parametrize("by", [-1, 1, 2])
 def test_recovery_that_stops_at_another_commit(bench: Bench, by: int) -> None:
-    """The cut is exact to one transaction, on either side."""
+    """The cut is exact to one transaction, on either side; before it lie three empty canaries of the drill."""
     bench.commit_around_the_fence()
     fences: list[Fence] = []
     take, restore = command.take_fence, command.restore_scratch
