@@ -112,7 +112,7 @@ def backup(
 
 @application.command("list")
 def list_(name: Name, config: ConfigPath = None, json: Json = False) -> int:
-    """Show every backup with its state: complete, proven or failed."""
+    """Show every backup with its state: taken, complete, verified, proven or failed; since when and by what."""
     from pgproof.commands import backups
 
     return backups.list_backups(_session(config, json), name)
@@ -125,7 +125,7 @@ def verify(
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
-    """Read every stored byte and compare with what the backup records name."""
+    """Read every stored byte, compare with what the backup records name, and remember the outcome."""
     from pgproof.commands import backups
 
     return backups.verify(_session(config, json), name, backup)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.verify import check_present
+from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, size
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
+from pgproof.restore.cautions import stale_proof
 from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
@@ -51,15 +54,17 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
 
 def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest) -> RestorePlan:
     """The plan, with WAL read by the programs of the backup's major version, and the backup's objects looked for."""
+    catalog = read_catalog(archive, tolerant=True)
     plan = plan_restore(
         request,
-        read_catalog(archive, tolerant=True),
+        catalog,
         lambda segment_size: list_wal(archive, segment_size),
         lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
     )
     for record in plan.chain:
         check_present(archive, record)
-    return plan
+    old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
+    return replace(plan, warnings=(*old, *plan.warnings))
 
 
 def run_plan(

@@ -15,6 +15,7 @@ import pytest
 
 from pgproof import errors
 from pgproof.backups.record import BackupRecord, Volume
+from pgproof.backups.verification import Verification
 from pgproof.repository.lease import Lease
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.repository import StoredObject
@@ -160,6 +161,10 @@ def test_fields_of_a_backup_record() -> None:
     assert shown("backup.json") == set(record.as_dict())
     volumes = _tables_under("backup.json")[1]
     assert {row[0].strip("`") for row in volumes} == {field.name for field in fields(Volume)}
+
+
+def test_fields_of_a_verification() -> None:
+    assert shown("verification.json") == {field.name for field in fields(Verification)}
 
 
 def test_fields_of_a_fence() -> None:
