@@ -90,7 +90,8 @@ def record_proof(
     config: str | None = None,
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
-    archive = open_work(cluster, config).archive
+    work = open_work(cluster, config)
+    archive = work.archive
     read = read_fence(archive, fence)
     expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
     proof = make_proof(
@@ -102,6 +103,7 @@ def record_proof(
         comparison=compared.comparison if compared else None,
         failure=failure,
         expectations=expectations,
+        rto_target=work.cluster.targets.rto,
     )
     return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
 
