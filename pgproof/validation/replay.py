@@ -111,14 +111,10 @@ def recovered(
         NotProven: it cannot be held at a cut that is not the last.
     """
     socket = make_socket(scratch.root)
-    server = LocalServer(
-        bin_directory,
-        scratch.data,
-        socket,
-        scratch.log,
-        _settings(scratch, bin_directory, cut, timeline) | {"shared_preload_libraries": ",".join(preload)},
-        owner,
-    )
+    settings = _settings(scratch, bin_directory, cut, timeline) | {
+        "shared_preload_libraries": ",".join(preload)
+    }
+    server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
     try:
         dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
         pace = _Pace(scratch.log)
