@@ -296,6 +296,14 @@ def drill(
 
 
 @application.command()
+def targets(name: Name, config: ConfigPath = None, json: Json = False) -> int:
+    """RTO and RPO beside their targets: what the last drills took, what a restore would take and lose now."""
+    from pgproof.commands import targets as targets_command
+
+    return targets_command.targets(_session(config, json), name)
+
+
+@application.command()
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
