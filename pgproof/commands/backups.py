@@ -115,7 +115,7 @@ def _show_catalog(
                 str(entry.record.stop_lsn),
             )
         )
-        notes += [f"{entry.label} is {state.name}: {state.reason}"] if state.reason else []
+        notes += [f"{entry.label}: {state.reason}"] if state.reason else []
     columns = ("backup", "state", "since (UTC)", "by", "stopped (UTC)", "raw", "stored", "tl", "stop LSN")
     console.print(
         table(f"backups of cluster {name}", columns, rows) if rows else f"cluster {name} has no backup yet"

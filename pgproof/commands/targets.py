@@ -36,7 +36,7 @@ def show(console: Console, name: str, found: Targets) -> None:
     if found.outlook.forecast is not None:
         console.print(f"  {_forecast(found.outlook.backup, found.outlook.forecast)}", markup=False)
     if found.outlook.fault:
-        console.print(f"  no restore can be planned: {found.outlook.fault}", markup=False, style="red")
+        console.print(f"  {found.outlook.fault}", markup=False, style="red")
     for note in found.notes:
         console.print(f"  [yellow]note[/yellow]: {escape(note)}")
     console.print(f"RPO target {duration(found.rpo)}: {_WORDS[found.rpo_met]}")

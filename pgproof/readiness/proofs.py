@@ -19,6 +19,9 @@ def _proof(subject: Subject) -> Answer:
         )
     age, drill = proof_age(catalog, now, cluster.drill.stale_after), f"pgproof drill {cluster.name}"
     days = age.seconds / 86400
+    if all(entry.failed for entry in catalog.entries):
+        again = f"pgproof list {cluster.name}; pgproof backup {cluster.name}; then {drill}"
+        return Answer(False, f"every backup has failed; {age.failed}", again, blocks="restore")
     if age.at is None:
         fact = f"no backup is proven; {age.failed}" if age.failed else "no backup is proven"
         return Answer(False, fact, drill)

@@ -37,7 +37,7 @@ class Outlook:
     Args:
         backup: that it would begin with; empty when there is none.
         forecast: what it would take; None when it could not be planned.
-        fault: why it could not.
+        fault: why it could not, or why it would most likely fail.
         source_bytes: size of the source's databases; None when it could not be asked.
     """
 
@@ -71,10 +71,15 @@ class Targets:
 
     @property
     def rto_met(self) -> bool | None:
-        """Whether the newest drill and the forecast are both within the target; None when nothing was measured."""
+        """Whether the newest drill and the forecast are both within the target; None when nothing was measured.
+
+        A restore that cannot be made, or only from a backup that failed, misses every target.
+        """
         newest = self.trend.newest
         if newest is None:
             return None
+        if self.outlook.fault:
+            return False
         if newest.rto_seconds > self.rto or (self.forecast_seconds or 0) > self.rto:
             return False
         return None if self.forecast_seconds is None else True
@@ -190,10 +195,15 @@ def look_ahead(cluster: ClusterConfig, archive: Archive, trend: Trend, source_by
         trend: of the last drills.
         source_bytes: size of the source's databases; None when it is not known.
     """
+    catalog = read_catalog(archive, tolerant=True)
     try:
-        plan = _plan_now(cluster, archive, read_catalog(archive, tolerant=True))
+        plan = _plan_now(cluster, archive, catalog)
     except (Finding, NoBackup) as error:
-        return Outlook(fault=error.fact, source_bytes=source_bytes)
+        return Outlook(fault=f"no restore can be planned: {error.fact}", source_bytes=source_bytes)
+    entry = catalog.entry(plan.record.label)
+    if entry.failed:  # the plan takes one only when there is no other
+        fault = f"every backup that could be restored failed, such as {entry.label} its {entry.failed_what}"
+        return Outlook(entry.label, None, fault, source_bytes)
     stored = sum(record.raw_size for record in plan.chain)
     wal = max(0, plan.reach - plan.record.first_segment.start)
     load = Load(max(stored, source_bytes or 0), len(plan.chain), wal)

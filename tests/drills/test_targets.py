@@ -191,17 +191,24 @@ class TestALife:
         what = f'its verification failed: object "{backup.volumes[0].object.key}" is damaged. It has '
         assert entry["reason"].startswith(what)
         _, out, _ = answer(source, "list", "main")
-        assert f"\n{backup.label} is failed: {what}" in out
+        assert f"\n{backup.label}: {what}" in out
+        code, out, _ = answer(source, "targets", "main")
+        assert code == 1
+        assert out.startswith("RTO target 1 h: MISSED\n")
+        fault = f"every backup that could be restored failed, such as {backup.label} its verification"
+        assert f"\n  {fault}\n" in out
         restore = ["restore", "main", "--to", str(source.root / "restored"), "--dry-run", "--json"]
         plan = json.loads(answer(source, *restore)[1])
         assert plan["steps"][0] == (
             f"backup {backup.label} (full, the only kind left: its verification failed)"
         )
         assert plan["warnings"][0].startswith(f"the verification of backup {backup.label} failed: object ")
-        facts = doctor(source, now())
-        assert facts[2].startswith(
-            f"no backup is proven; backup {backup.label} failed its verification: object "
+        ok, blocks, fact, mend = doctor(source, now())
+        assert (ok, blocks) == (False, "restore")
+        assert fact.startswith(
+            f"every backup has failed; backup {backup.label} failed its verification: object "
         )
+        assert mend == "pgproof list main; pgproof backup main; then pgproof drill main"
         path.chmod(0o600)
         path.write_bytes(content)  # put back from elsewhere
         path.chmod(mode)
