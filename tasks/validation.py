@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from prefect import task
 
@@ -99,9 +98,8 @@ def record_proof(
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
     work = open_work(cluster, config)
-    archive = work.archive
+    archive, outcome = work.archive, compared.outcome if compared else None
     read = read_fence(archive, fence)
-    expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
     proof = make_proof(
         archive,
         read,
@@ -110,10 +108,10 @@ def record_proof(
         restored=restored,
         comparison=compared.comparison if compared else None,
         failure=failure,
-        expectations=expectations,
+        expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
+    return StoredProof(proof, store_evidence(archive, proof, outcome), read)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -186,10 +186,11 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
         found = _RECORD if info.key == archive.layout.backup_record(label) else 0
         found |= _VERIFIED if info.key == archive.layout.verification(label) else 0
         labels[label] = labels.get(label, 0) | found
-    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant)
+    there = [label for label, found in labels.items() if found & _RECORD]
+    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant, _may_be_of(there))
     holds = {hold.label: hold for hold in read_holds(archive, tolerant=tolerant)}
     entries, damaged = [], []
-    for label in sorted(label for label, found in labels.items() if found & _RECORD):
+    for label in sorted(there):
         try:
             record = _read_record(archive, label)
             verification = None
@@ -224,15 +225,32 @@ def read_holds(archive: Archive, *, tolerant: bool = False) -> list[Hold]:
     return _read_below(archive, archive.layout.holds, Hold.from_dict, tolerant)
 
 
-def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolerant: bool) -> list[T]:
-    """Every JSON record directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
-    keys = sorted(
-        info.key
-        for info in archive.store.list(prefix)
-        if info.key.endswith(".json") and "/" not in info.key.removeprefix(prefix)
-    )
+def _may_be_of(labels: Collection[str]) -> Callable[[str], bool]:
+    """Whether a proof may be of one of these backups, by its name ``<time>-<label>``.
+
+    Proofs outlive their backups, and are never removed: who decides about the backups that there are, many times a
+    day, need not read those of the others. A name of another form is read.
+    """
+
+    def wanted(name: str) -> bool:
+        _, dash, rest = name.partition("-")
+        return not dash or any(f"-{rest}".endswith(f"-{label}") for label in labels)
+
+    return wanted
+
+
+def _read_below(
+    archive: Archive,
+    prefix: str,
+    parse: Callable[[Any], T],
+    tolerant: bool,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> list[T]:
+    """The JSON records directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
+    names = [info.key.removeprefix(prefix) for info in archive.store.list(prefix)]
+    names = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name)
     records = []
-    for key in keys:
+    for key in (f"{prefix}{name}.json" for name in names if wanted(name)):
         try:
             records.append(parse(archive.read_json(key)))
         except ObjectMissing:

@@ -14,10 +14,22 @@ from pgproof.backups.state import RECORD, ProofAge, State, missing_wal, proof_ag
 from pgproof.backups.verification import Verification, read_verification, write_verification
 from pgproof.config import RepositoryConfig
 from pgproof.errors import ObjectDamaged
+from pgproof.repository.lease import hold_lease
 from pgproof.repository.repository import Archive, create_repository
 from pgproof.restore.cautions import cautions, stale_proof
+from pgproof.retention.expire import expire, gather_facts
 from pgproof.retention.plan import plan_expire
-from tests.retention.archives import LAYOUT, NOON, SYSTEM, entry, facts, store_backup, store_proof, wal
+from tests.retention.archives import (
+    LAYOUT,
+    NOON,
+    SYSTEM,
+    entry,
+    facts,
+    policy,
+    store_backup,
+    store_proof,
+    wal,
+)
 
 DAY = 86400.0
 LIMIT = 8 * DAY
@@ -110,6 +122,20 @@ class TestWhatIsKnown:
         store_proof(archive, "two", after(2), "proven")
         found = state_of(read_catalog(archive).entry("two"), after(2.5), LIMIT, lacking["two"])
         assert found == State("taken", after(1), RECORD, reason=lacking["two"])
+
+    def test_proofs_of_backups_that_have_expired_are_not_read(self, archive: Archive) -> None:
+        """They are never removed, and after years there are thousands of them."""
+        store_proof(archive, "one", after(1), "proven")
+        for name in ("20251101T000000Z-gone", "20251102T000000Z-barman-gone"):
+            archive.store.put(f"{LAYOUT.proofs}{name}.json", b"not even JSON")
+        assert read_catalog(archive).entry("one").state == "proven"
+        for name in ("20251101T000000Z-barman-one", "renamed"):
+            key = f"{LAYOUT.proofs}{name}.json"
+            archive.store.put(key, b"not even JSON")
+            with pytest.raises(ObjectDamaged) as caught:
+                read_catalog(archive)
+            assert caught.value.fact == f'record "{key}" is damaged'
+            archive.store.delete(key)
 
 
 class TestStale:
@@ -218,6 +244,17 @@ class TestTheRecord:
         assert caught.value.fact == f'record "{LAYOUT.verification("one")}" cannot be read'
         assert caught.value.hint == "pgproof verify NAME reads the backup again, and replaces it"
         assert read_catalog(archive, tolerant=True).entry("one").state == "complete"
+
+    def test_it_goes_with_its_backup(self, archive: Archive) -> None:
+        verified(archive, "one", 1)
+        store_proof(archive, "three", after(2.1), "proven")
+        limits = policy(daily=1)
+        plan = plan_expire(gather_facts(archive, limits, after(50)))
+        assert plan.remove_backups == ("two", "one")
+        with hold_lease(archive.store, LAYOUT.lease, "expire") as lease:
+            expire(archive, plan, lease)
+        assert read_verification(archive, "one") is None
+        assert list(archive.store.list(LAYOUT.backup("one"))) == []
 
     def test_what_a_race_with_expire_leaves_is_torn_and_no_backup(self, archive: Archive) -> None:
         verified(archive, "gone", 1)

@@ -124,11 +124,12 @@ def labels(shop: Source) -> list[str]:
 
 
 def events(done: Run) -> dict[str, dict[str, Any]]:
-    """The payloads of the events of a run; each name once."""
+    """The payloads of the events of a run about its WAL; each name once."""
     wanted = f"prefect.flow-run.{done.flow_run.id}"
 
     def of_this_run() -> list[dict[str, Any]]:
-        return [e for e in events_of("main") if wanted in {r["prefect.resource.id"] for r in e["related"]}]
+        found = [e for e in events_of("main") if wanted in {r["prefect.resource.id"] for r in e["related"]}]
+        return [event for event in found if event["event"].startswith("pgproof.wal.")]
 
     found = until(of_this_run, lambda seen: CHECKED in {event["event"] for event in seen})
     assert len({event["event"] for event in found}) == len(found)
