@@ -6,10 +6,11 @@ The model is simple, so that it can be checked with a pencil. For each drill:
     + bytes of WAL / its fetch speed  +  its seconds of start  +  bytes of WAL / its replay speed
 
 The forecast is the median over the drills; the spread is their fastest and their slowest. It errs on the slow side: a
-restore fetches WAL ahead while it replays, a drill fetches all of it first. Tried with 332 MB of files and 654 MB of WAL
-after three drills of 350 to 450 MB of WAL: forecast 16.1 s (15.8 to 17.3), restored and recovered in 11.4 s. It knows nothing of what no
-drill met: another machine, a cold cache, a network that others use, WAL of another kind. So it says when it reaches far
-beyond what was drilled, and when there are too few drills for a spread.
+restore fetches WAL ahead while it replays, a drill fetches all of it first. Tried with 332 MB of files and 654 MB of
+WAL after three drills of 350 to 450 MB of WAL: forecast 16.1 s (15.8 to 17.3), restored and recovered in 11.4 s.
+
+It knows nothing of what no drill met: another machine, a cold cache, a network that others use, WAL of another kind. So
+it says when it reaches far beyond what was drilled, and when there are too few drills for a spread.
 """
 
 from __future__ import annotations
