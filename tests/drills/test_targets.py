@@ -68,6 +68,22 @@ def keys(entry: dict[str, Any]) -> tuple[Any, ...]:
 class TestALife:
     """In the order of a life: each test goes on where the one before ended."""
 
+    def test_no_backup(self, source: Source) -> None:
+        code, out, _ = answer(source, "list", "main", "--json")
+        assert code == 0
+        assert json.loads(out)["proof"] == {"backup": None, "at": None, "seconds": 0.0, "stale": False}
+        code, out, _ = answer(source, "targets", "main")
+        assert code == 1
+        assert out == (
+            "RTO target 1 h: not measured\n"
+            "  no drill has measured it: pgproof drill main\n"
+            "  no restore can be planned: there is no backup yet\n"
+            "RPO target 5 min: not measured\n"
+            "  what would be lost now is not known: the archive has no commit that could be compared with the source\n"
+        )
+        fact = "there is no backup that a restore could begin with"
+        assert doctor(source, now()) == (False, "", fact, "pgproof backup main")
+
     def test_complete(self, source: Source, backup: BackupRecord) -> None:
         assert keys(listed(source)) == ("complete", "backup record", False, "")
         code, out, _ = answer(source, "list", "main")
