@@ -15,6 +15,8 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.wal.check import WalCheck
 from tasks.artifacts import show_backup, show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
+from tasks.events import emit
+from tasks.proof_events import rpo_events
 from tasks.retention import expire_backups, plan_retention
 from tasks.validation import StoredProof
 from tasks.wal import check_wal_archive
@@ -63,6 +65,7 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
     show_backup(cluster, taken)
     wal = check_wal_archive(cluster, config)
     show_wal(cluster, wal)
+    emit(cluster, rpo_events(cluster, wal))
     stored = prove(cluster, config, taken.record.label)
     refuse_gaps(cluster, wal)
     refuse_unproven(cluster, stored)

@@ -183,6 +183,7 @@ class DrillConfig(_Model):
     check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
     parent_check: bool = Field(False, description="amcheck also looks for every row from the root down")
     preload_libraries: tuple[str, ...] = Field((), description="that recovery itself needs")
+    stale_after: Seconds = Field(8 * 86400, ge=1, description="a proof or verification is stale after this")
 
 
 class PgBackRestConfig(_Model):

@@ -14,6 +14,7 @@ from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
 from pgproof.validation.object_comparison import difference_lines, kind_lines
+from pgproof.validation.proof import Proof
 from pgproof.validation.targets.trial import result_in_words, title_of
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
@@ -143,9 +144,10 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     lines = [
         ("exact cut", cuts or "none"),
         ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
-        ("RTO measured", f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)}"),
+        ("RTO measured", _recovery_time(proof)),
         ("phases", ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())),
         ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
+        ("software", ", ".join(f"{name} {version}" for name, version in proof.software.items())),
         ("Great Expectations", proof.expectations.get("summary", "did not run")),
         ("Data Docs", f"`{proof.expectations.get('data_docs', '')}`"),
         ("proof", f"`{stored.key}`"),
@@ -174,6 +176,17 @@ def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
     return (
         ["## Recovery targets", "", markdown_table(columns, lines)] if lines else ["No targets were tried."]
     )
+
+
+def _recovery_time(proof: Proof) -> str:
+    if not proof.recovered:
+        return "not measured: no server came to the cut"
+    text = (
+        f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+    )
+    if proof.rto_target is None:
+        return text
+    return f"{text}; target {duration(proof.rto_target)}, {'met' if proof.rto_met else '**MISSED**'}"
 
 
 def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from prefect import task
 
 from pgproof.backups.catalog import read_catalog
+from pgproof.backups.state import ProofAge, proof_age
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, compare_restored, make_proof, restore_scratch
@@ -52,6 +52,13 @@ def choose_backup(cluster: str, config: str | None = None, backup: str = "newest
     return catalog.entry(backup).label
 
 
+@task(**settings("look at proofs", 600), **RETRY)
+def look_at_proofs(cluster: str, config: str | None = None) -> ProofAge:
+    """How old the newest proof is: noticed also when no drill runs any more."""
+    work = open_work(cluster, config)
+    return proof_age(read_catalog(work.archive, tolerant=True), now(), work.cluster.drill.stale_after)
+
+
 @task(**settings("fence source", 24 * HOUR), **RETRY)
 def fence_source(cluster: str, config: str | None = None) -> str:
     """Take a fence with an exact cut, and count the source under it; the fence's identifier."""
@@ -90,9 +97,9 @@ def record_proof(
     config: str | None = None,
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
-    archive = open_work(cluster, config).archive
+    work = open_work(cluster, config)
+    archive, outcome = work.archive, compared.outcome if compared else None
     read = read_fence(archive, fence)
-    expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
     proof = make_proof(
         archive,
         read,
@@ -101,9 +108,10 @@ def record_proof(
         restored=restored,
         comparison=compared.comparison if compared else None,
         failure=failure,
-        expectations=expectations,
+        expectations=outcome.as_dict() if outcome else None,
+        rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
+    return StoredProof(proof, store_evidence(archive, proof, outcome), read)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

@@ -112,7 +112,7 @@ def backup(
 
 @application.command("list")
 def list_(name: Name, config: ConfigPath = None, json: Json = False) -> int:
-    """Show every backup with its state: complete, proven or failed."""
+    """Show every backup with its state: taken, complete, verified, proven or failed; since when and by what."""
     from pgproof.commands import backups
 
     return backups.list_backups(_session(config, json), name)
@@ -125,7 +125,7 @@ def verify(
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
-    """Read every stored byte and compare with what the backup records name."""
+    """Read every stored byte, compare with what the backup records name, and remember the outcome."""
     from pgproof.commands import backups
 
     return backups.verify(_session(config, json), name, backup)
@@ -301,6 +301,14 @@ def drill(
             raise UsageError("--targets and --seed do not go with --from", hint="leave them out")
         return foreign_drill.drill(_session(config, json), name, origin, backup, oldest)
     return drill_command.drill(_session(config, json), name, backup, oldest, targets, seed)
+
+
+@application.command()
+def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int:
+    """RTO and RPO beside their targets: what the last drills took, what a restore would take and lose now."""
+    from pgproof.commands import objectives as objectives_command
+
+    return objectives_command.objectives(_session(config, json), name)
 
 
 @application.command()

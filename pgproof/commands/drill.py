@@ -22,6 +22,7 @@ from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
+from pgproof.validation.speeds import RESTORING
 from pgproof.validation.targets.trial import result_in_words, title_of
 
 Say = Callable[[str], None]
@@ -105,6 +106,7 @@ def run_drill(
         comparison=comparison,
         failure=failure,
         expectations=outcome.as_dict() if outcome else None,
+        rto_target=cluster.targets.rto,
     )
     return proof, store_evidence(archive, proof, outcome)
 
@@ -140,10 +142,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
     wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
     console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
-    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
-    console.print(
-        f"  RTO measured: {duration(proof.rto_seconds)} for {size(proof.restored_bytes)} ({phases})"
-    )
+    show_speeds(console, proof)
     rows = [
         (
             t["database"],
@@ -172,6 +171,40 @@ def show_targets(console: Console, proof: Proof) -> None:
     for target in proof.targets:
         text = f"  recovery target {title_of(target)}: {result_in_words(target)}"
         console.print(text, markup=False, style="red" if target["ok"] is False else None)
+
+
+def show_speeds(console: Console, proof: Proof) -> None:
+    """What a recovery took, phase by phase, against its target; then what the drill took besides, and with what."""
+    if proof.recovered:
+        amount = f"{size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+        console.print(f"  RTO measured: {duration(proof.rto_seconds)} for {amount}{_target(proof)}")
+    else:
+        console.print("  RTO not measured: no server came to the cut")
+    restoring = [_phase(proof, name) for name in RESTORING if name in proof.phases]
+    besides = [_phase(proof, name) for name in proof.phases if name not in RESTORING]
+    if restoring:
+        console.print(f"    restore: {', '.join(restoring)}")
+    if besides:
+        console.print(f"    besides: {', '.join(besides)}")
+    software = {"source": "postgresql", "copy": "restored", "pgproof": "pgproof", "on": "platform"}
+    named = [f"{word} {proof.software[key]}" for word, key in software.items() if proof.software.get(key)]
+    console.print(f"  software: {', '.join(named)}", markup=False)
+
+
+def _target(proof: Proof) -> str:
+    if proof.rto_target is None:
+        return ""
+    met = "met" if proof.rto_met else "[red]MISSED[/red]"
+    return f"; target {duration(proof.rto_target)}, {met}"
+
+
+def _phase(proof: Proof, name: str) -> str:
+    """One phase with its seconds and its speed."""
+    speed = f" ({size(proof.bytes_per_second[name])}/s)" if name in proof.bytes_per_second else ""
+    side = {"fence": "source", "count": "copy"}.get(name, "")
+    if side in proof.rows_per_second:
+        speed = f" ({proof.rows_per_second[side]:,.0f} rows/s)"
+    return f"{name} {duration(proof.phases[name])}{speed}"
 
 
 def show_checks(console: Console, proof: Proof) -> None:

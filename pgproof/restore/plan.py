@@ -18,6 +18,7 @@ from pgproof.errors import (
     WalGap,
 )
 from pgproof.restore.border import Border
+from pgproof.restore.cautions import cautions
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -202,7 +203,7 @@ def plan_restore(
         max(located.lsn, entry.record.stop_lsn),
         tablespaces,
         sum(room.values()),
-        (*passed, *_warnings(request, entry, catalog)),
+        (*passed, *cautions(entry, catalog, take_over=request.take_over)),
     )
 
 
@@ -310,9 +311,10 @@ def _choose(
     else:
         before = [e for e in reversed(on_path) if target.kind == "immediate" or _precedes(e, target, located)]
         candidates = [(e, "the newest proven one before the target") for e in before if e.state == "proven"]
-        candidates += [(e, "the newest one before the target") for e in before if e.state == "complete"]
+        unproven = [e for e in before if e.state in ("verified", "complete")]
+        candidates += [(e, "the newest one before the target") for e in unproven]
         candidates += [
-            (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
+            (e, f"the only kind left: its {e.failed_what} failed") for e in before if e.state == "failed"
         ]
     received = received_on(listing, history)
     faults: dict[str, WalGap | NoBackup] = {}
@@ -386,14 +388,3 @@ def _check_destination(found: Destination, room: Mapping[Path, int]) -> None:
                 f'too little room at "{path}"',
                 f"The restore needs {need:,} bytes there; {free:,} are free. Nothing was written.",
             )
-
-
-def _warnings(request: RestoreRequest, entry: BackupEntry, catalog: Catalog) -> tuple[str, ...]:
-    warnings = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
-    if entry.state == "complete":
-        warnings.append(f"backup {entry.label} is not proven by a restore drill yet")
-    if entry.state == "failed":
-        warnings.append(f"the last restore drill of backup {entry.label} failed: {entry.failed}")
-    if not request.take_over:
-        warnings.append("the restored cluster will not archive; --take-over keeps archiving as configured")
-    return tuple(warnings)

@@ -6,6 +6,7 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import platform
 import pwd
 import re
 import time
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from pgproof import __version__
 from pgproof.backups.catalog import (
@@ -42,6 +45,7 @@ from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, own, prepare
+from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
 from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
 from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
@@ -62,6 +66,7 @@ class Restored:
         phases: seconds so far.
         not_checked: what could not be checked of the files.
         replayable: what recovery can replay, for recovery targets; None when it is not known.
+        software: of the copy; ``restored`` is its PostgreSQL, once it ran.
     """
 
     scratch: Scratch
@@ -72,6 +77,7 @@ class Restored:
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
     replayable: WalOfCopy | None = None
+    software: dict[str, str] = field(default_factory=dict)
 
 
 def restore_scratch(
@@ -160,7 +166,8 @@ def compare_restored(
     Args:
         cluster: its drill settings.
         fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``targets``, ``replay``, ``compare`` and ``check``.
+        restored: from restore_scratch; ``phases`` gains ``targets``, ``start``, ``replay``, ``count``, ``compare``
+            and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
         seed: of the choice of recovery targets; None takes that of the fence.
 
@@ -175,11 +182,10 @@ def compare_restored(
     parts: list[Comparison] = []
     held = brought_objects(restored.scratch)
     targets = _try_targets(cluster, fence, restored, seed)
-    replay, compare = targets.replay, 0.0
+    took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
     for cut in (cuts := sorted({d.cut for d in fenced if d.cut is not None})):
-        started = time.monotonic()
         with recovered(
             restored.scratch,
             bin_directory,
@@ -191,22 +197,23 @@ def compare_restored(
             last=cut == cuts[-1],
             shutdown=checking.needs_shutdown,
             preload=cluster.drill.preload_libraries,
+            phases=took,
         ) as dsn:
-            ready = time.monotonic()
-            replay += ready - started
+            ready, counted = time.monotonic(), took["count"]
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
             here = {d.database: names[d.database] for d in fenced if d.cut == cut}
             for database in (d for d in fenced if d.cut == cut):
                 name = here[database.database]
-                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
+                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name, took))
                 on_database(database.database, name)
-            compare += time.monotonic() - ready
+            took["compare"] += time.monotonic() - ready - (took["count"] - counted)
+            restored.software["restored"] = _version_of(dsn)
             checking.at_cut(here)
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
-    restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
+    took["check"] = checking.seconds
+    restored.phases.update({name: round(seconds, 3) for name, seconds in took.items()})
     return Comparison.joined(parts, checking.results, targets)
 
 
@@ -231,15 +238,32 @@ def _try_targets(cluster: ClusterConfig, fence: Fence, restored: Restored, seed:
 
 
 def _compare_one(
-    cluster: ClusterConfig, fence: Fence, database: DatabaseFence, objects: DatabaseObjects | None, dsn: str
+    cluster: ClusterConfig,
+    fence: Fence,
+    database: DatabaseFence,
+    objects: DatabaseObjects | None,
+    dsn: str,
+    took: dict[str, float],
 ) -> Comparison:
-    """Compare one database, without what the fence left out."""
+    """Compare one database, without what the fence left out; ``took`` gains the seconds of ``count``."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
+    started = time.monotonic()
     tables = recount(cluster.drill, database, dsn, left_out)
+    took["count"] += time.monotonic() - started
     others = recount_objects(cluster.drill, database, objects, dsn)
     return Comparison(
         tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
     )
+
+
+def _version_of(dsn: str) -> str:
+    """The PostgreSQL that runs the copy; empty when it does not say."""
+    try:
+        with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
+            row: Any = connection.execute("SHOW server_version").fetchone()
+    except psycopg.Error:  # it was compared already; its version is worth no verdict
+        return ""
+    return f"PostgreSQL {row[0]}"
 
 
 def _quoted(value: str) -> str:
@@ -257,6 +281,7 @@ def make_proof(
     failure: Exception | None = None,
     expectations: dict[str, Any] | None = None,
     origin: dict[str, str] | None = None,
+    rto_target: float | None = None,
 ) -> Proof:
     """The proof record of a drill, whatever came of it.
 
@@ -269,12 +294,13 @@ def make_proof(
         failure: what ended it early.
         expectations: ``success`` and a summary of the Great Expectations suites.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``.
+        rto_target: seconds that a recovery may take.
     """
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
-    phases = restored.phases if restored else {}
+    phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
+    wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
+    replayed = replayed_bytes(fence, wal[0])
     at = clock().astimezone(UTC)
-    not_checked = [*fence.not_checked, *(restored.not_checked if restored else ())]
-    not_checked += _left_out(comparison)
     kind = f"{origin['kind']}-" if origin else ""
     return Proof(
         # a directory may have any name, and this one becomes a key
@@ -287,27 +313,38 @@ def make_proof(
         summary=summary,
         fence=fence.identifier,
         timeline=fence.timeline,
-        wal=restored.wal if restored else ("", "", 0),
+        wal=wal,
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=(*not_checked, NEVER_CHECKED),
-        phases=dict(phases),
-        rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
-        restored_bytes=restored.size if restored else 0,
-        software={"pgproof": __version__, **fence.software},
+        not_checked=(*_left_out(fence, restored, comparison), NEVER_CHECKED),
+        phases=phases,
+        rto_seconds=recovery_seconds(phases),
+        restored_bytes=size,
+        software=_software(fence, restored),
         expectations=expectations or {},
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
         objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
         targets=tuple(comparison.targets.as_records()) if comparison else (),
+        wal_bytes=replayed,
+        bytes_per_second=byte_speeds(phases, size, replayed),
+        rows_per_second=row_speeds(fence, phases, comparison),
+        rto_target=rto_target,
     )
 
 
-def _left_out(comparison: Comparison | None) -> list[NotChecked]:
-    if comparison is None:
-        return []
-    of_checks = (item for check in comparison.checks for item in check.not_checked)
-    return [*comparison.not_checked, *comparison.targets.not_checked, *of_checks]
+def _software(fence: Fence, restored: Restored | None) -> dict[str, str]:
+    """Versions of all that took part: what a proof says, it says of these."""
+    copy = restored.software if restored else {}
+    return {"pgproof": __version__, **fence.software, **copy, "platform": platform.platform()}
+
+
+def _left_out(fence: Fence, restored: Restored | None, comparison: Comparison | None) -> list[NotChecked]:
+    left_out = [*fence.not_checked, *(restored.not_checked if restored else ())]
+    if comparison is not None:
+        left_out += [*comparison.not_checked, *comparison.targets.not_checked]
+        left_out += [item for check in comparison.checks for item in check.not_checked]
+    return left_out
 
 
 def _verdict(

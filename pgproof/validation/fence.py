@@ -86,6 +86,7 @@ class Fence:
         candidates: fences tried.
         exact_candidates: how many of them had an exact cut.
         held_seconds: how long the source's snapshots were held.
+        count_seconds: how much of it counting and fingerprinting its tables took; 0 in the fences of older versions.
         objects: where what is no row of a table is kept; None in the fences of older versions.
     """
 
@@ -105,6 +106,7 @@ class Fence:
     held_seconds: float = 0.0
     software: dict[str, str] = field(default_factory=dict)
     objects: StoredObject | None = None
+    count_seconds: float = 0.0
 
     @property
     def exact(self) -> bool:

@@ -103,6 +103,7 @@ def take_fence(
         held_seconds=round(time.monotonic() - started, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
         objects=write_objects(archive, identifier, fencer.objects),
+        count_seconds=round(fencer.count_seconds, 3),
     )
 
 
@@ -150,6 +151,7 @@ class _Fencer:
         self.end_lsn = LSN(0)
         self.tried = 0
         self.exact = 0
+        self.count_seconds = 0.0
         self.objects: dict[str, DatabaseObjects] = {}
         self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
 
@@ -275,7 +277,9 @@ class _Fencer:
             self._drill, chosen.database, chosen.connection, lambda: self._opened(chosen.database)
         )
         with mapped(self._cluster):
+            started = time.monotonic()
             contents = counter.count()
+            self.count_seconds += time.monotonic() - started
             self.objects[chosen.database] = self._objects(chosen)
             chosen.connection.execute("ROLLBACK")
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)

@@ -71,7 +71,7 @@ def prepare(
         workers: objects at a time.
 
     Returns:
-        seconds of the phases ``extract``, ``verify`` and ``fetch``.
+        seconds of the phases ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
 
     Raises:
         ObjectDamaged: the files are not those of the backup manifest, or WAL is damaged.
@@ -83,9 +83,12 @@ def prepare(
     require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
     phases: dict[str, float] = {}
     clock = time.monotonic()
-    place_files(plan, archive, bin_directory, owner=owner, workers=workers)
+    combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers)
     make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
+    if combining:
+        phases["extract"] = round(phases["extract"] - combining, 3)
+        phases["combine"] = round(combining, 3)
     verify_files(bin_directory, scratch.data, owner)
     clock = _phase(phases, "verify", clock)
     fetch_all(archive, plan.segments, scratch.wal, max(4, workers))

@@ -124,7 +124,9 @@ def test_record_lost(one: tuple[Source, BackupRecord]) -> None:
     source, record = one
     (source.repository_path / source.archive.layout.backup_record(record.label)).unlink()
     code, out, _ = answer(source, "list", "main", "--json")
-    assert (code, json.loads(out)) == (0, {"backups": [], "torn": [record.label], "damaged": {}})
+    unproven = {"backup": None, "at": None, "seconds": 0.0, "stale": False}
+    listed = {"backups": [], "torn": [record.label], "damaged": {}, "proof": unproven}
+    assert (code, json.loads(out)) == (0, listed)
     assert_refused(
         source,
         ["restore", "main", "--to", str(source.root / "restored")],
