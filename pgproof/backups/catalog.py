@@ -88,21 +88,25 @@ class Catalog:
         entries: of the backups.
         torn: labels of data without a record.
         damaged: label and reason of each record that cannot be read; only a tolerant reading has them.
+        unread: key and reason of each proof and hold that cannot be read; only a tolerant reading has them.
     """
 
     entries: tuple[BackupEntry, ...]
     torn: tuple[str, ...] = ()
     damaged: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     def entry(self, label: str) -> BackupEntry:
         """The backup of this label.
 
         Raises:
-            NoBackup: there is none.
+            NoBackup: there is none, or its record is damaged.
         """
         for entry in self.entries:
             if entry.label == label:
                 return entry
+        if fault := dict(self.damaged).get(label):
+            raise NoBackup(f'backup "{label}" cannot be used', fault, "pgproof list NAME shows the others")
         known = ", ".join(entry.label for entry in self.entries) or "none"
         raise NoBackup(f'backup "{label}" does not exist', f"There are: {known}.", "pgproof list NAME")
 
@@ -166,8 +170,9 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
     for info in archive.store.list(archive.layout.backups):
         label, _, name = info.key.removeprefix(archive.layout.backups).partition("/")
         labels[label] = labels.get(label, False) or name == "backup.json"
-    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant)
-    holds = {hold.label: hold for hold in read_holds(archive, tolerant=tolerant)}
+    unread: list[tuple[str, str]] | None = [] if tolerant else None
+    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, unread)
+    holds = {hold.label: hold for hold in _read_below(archive, archive.layout.holds, Hold.from_dict, unread)}
     entries, damaged = [], []
     for label in sorted(label for label, exists in labels.items() if exists):
         try:
@@ -180,7 +185,7 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
             damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
     torn = sorted(label for label, exists in labels.items() if not exists)
-    return Catalog(tuple(entries), tuple(torn), tuple(damaged))
+    return Catalog(tuple(entries), tuple(torn), tuple(damaged), tuple(unread or ()))
 
 
 def _read_record(archive: Archive, label: str) -> BackupRecord:
@@ -195,13 +200,21 @@ def _read_record(archive: Archive, label: str) -> BackupRecord:
     return record
 
 
-def read_holds(archive: Archive, *, tolerant: bool = False) -> list[Hold]:
-    """Every hold, active or not; tolerant leaves out damaged ones."""
-    return _read_below(archive, archive.layout.holds, Hold.from_dict, tolerant)
+def read_holds(archive: Archive) -> list[Hold]:
+    """Every hold, active or not."""
+    return _read_below(archive, archive.layout.holds, Hold.from_dict, None)
 
 
-def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolerant: bool) -> list[T]:
-    """Every JSON record directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
+def _read_below(
+    archive: Archive, prefix: str, parse: Callable[[Any], T], unread: list[tuple[str, str]] | None
+) -> list[T]:
+    """Every JSON record directly below a prefix, in the order of their keys.
+
+    Args:
+        archive, prefix: where.
+        parse: a record.
+        unread: gets key and reason of damaged ones; None refuses them.
+    """
     keys = sorted(
         info.key
         for info in archive.store.list(prefix)
@@ -214,11 +227,13 @@ def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolera
         except ObjectMissing:
             continue
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if not tolerant:
+            if unread is None:
                 raise ObjectDamaged(f'record "{key}" cannot be read', f"{error!r}.") from error
-        except ObjectDamaged:
-            if not tolerant:
+            unread.append((key, f"{error!r}."))
+        except ObjectDamaged as error:
+            if unread is None:
                 raise
+            unread.append((key, error.detail))
     return records
 
 

@@ -55,11 +55,11 @@ def unsealed(data: bytes) -> Any:
         if isinstance(said, str) and _HASH.fullmatch(
             said
         ):  # no record ends so: the name of the field was altered
-            raise ValueError(f'its last field is "{name}" and was "{FIELD}"')
+            raise ValueError(f'Its last field is "{name}" and was "{FIELD}"')
         return tree
     head, _, _ = data.rpartition(_LINE)
     found = hashlib.sha256(head).hexdigest()
     if name != FIELD or said != found:
-        raise ValueError(f"it has SHA-256 {found}; it says {tree[FIELD]}")
+        raise ValueError(f"It has SHA-256 {found}; it says {tree[FIELD]}")
     del tree[FIELD]
     return tree

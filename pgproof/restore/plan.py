@@ -388,6 +388,7 @@ def _check_destination(found: Destination, room: Mapping[Path, int]) -> None:
 
 def _warnings(request: RestoreRequest, entry: BackupEntry, catalog: Catalog) -> tuple[str, ...]:
     warnings = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
+    warnings += [f"{key} was not considered, as it is damaged: {fault}" for key, fault in catalog.unread]
     if entry.state == "complete":
         warnings.append(f"backup {entry.label} is not proven by a restore drill yet")
     if entry.state == "failed":

@@ -47,18 +47,18 @@ def test_the_field_is_named_with_both_values() -> None:
         unsealed(whole)
     said = json.loads(whole)["record_sha256"]
     found = sealed({"size": 1001})
-    assert str(caught.value) == f"it has SHA-256 {json.loads(found)['record_sha256']}; it says {said}"
+    assert str(caught.value) == f"It has SHA-256 {json.loads(found)['record_sha256']}; it says {said}"
 
 
 def test_a_field_whose_name_changed() -> None:
     with pytest.raises(ValueError) as caught:
         unsealed(sealed({"size": 1}).replace(b"record_sha256", b"record_sha252"))
-    assert str(caught.value) == 'its last field is "record_sha252" and was "record_sha256"'
+    assert str(caught.value) == 'Its last field is "record_sha252" and was "record_sha256"'
 
 
 def test_a_record_that_was_written_again_with_other_spaces_is_refused() -> None:
     again = json.dumps(json.loads(sealed({"size": 1, "label": "x"}))).encode()
-    with pytest.raises(ValueError, match=r"^it has SHA-256 [0-9a-f]{64}; it says [0-9a-f]{64}$"):
+    with pytest.raises(ValueError, match=r"^It has SHA-256 [0-9a-f]{64}; it says [0-9a-f]{64}$"):
         unsealed(again)
 
 
