@@ -106,21 +106,25 @@ class Catalog:
         entries: of the backups.
         torn: labels of data without a record.
         damaged: label and reason of each record that cannot be read; only a tolerant reading has them.
+        unread: key and reason of each proof and hold that cannot be read; only a tolerant reading has them.
     """
 
     entries: tuple[BackupEntry, ...]
     torn: tuple[str, ...] = ()
     damaged: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     def entry(self, label: str) -> BackupEntry:
         """The backup of this label.
 
         Raises:
-            NoBackup: there is none.
+            NoBackup: there is none, or its record is damaged.
         """
         for entry in self.entries:
             if entry.label == label:
                 return entry
+        if fault := dict(self.damaged).get(label):
+            raise NoBackup(f'backup "{label}" cannot be used', fault, "pgproof list NAME shows the others")
         known = ", ".join(entry.label for entry in self.entries) or "none"
         raise NoBackup(f'backup "{label}" does not exist', f"There are: {known}.", "pgproof list NAME")
 
@@ -187,15 +191,16 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
         found |= _VERIFIED if info.key == archive.layout.verification(label) else 0
         labels[label] = labels.get(label, 0) | found
     there = [label for label, found in labels.items() if found & _RECORD]
-    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant, _may_be_of(there))
-    holds = {hold.label: hold for hold in read_holds(archive, tolerant=tolerant)}
+    unread: list[tuple[str, str]] | None = [] if tolerant else None
+    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, unread, _may_be_of(there))
+    holds = {hold.label: hold for hold in _read_below(archive, archive.layout.holds, Hold.from_dict, unread)}
     entries, damaged = [], []
     for label in sorted(there):
         try:
             record = _read_record(archive, label)
             verification = None
             if labels[label] & _VERIFIED:
-                verification = read_verification(archive, label, tolerant=tolerant)
+                verification = _read_verification(archive, label, unread)
             entries.append(_entry(record, proofs, verification, holds.get(label)))
         except ObjectMissing:  # expired while we looked
             continue
@@ -205,7 +210,20 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
             damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
     torn = sorted(label for label, found in labels.items() if not found & _RECORD)
-    return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged))
+    return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged), tuple(unread or ()))
+
+
+def _read_verification(
+    archive: Archive, label: str, unread: list[tuple[str, str]] | None
+) -> Verification | None:
+    """The verification of a backup; one that is damaged counts as none, and is named."""
+    try:
+        return read_verification(archive, label)
+    except ObjectDamaged as error:
+        if unread is None:
+            raise
+        unread.append((archive.layout.verification(label), error.detail))
+        return None
 
 
 def _read_record(archive: Archive, label: str) -> BackupRecord:
@@ -220,9 +238,9 @@ def _read_record(archive: Archive, label: str) -> BackupRecord:
     return record
 
 
-def read_holds(archive: Archive, *, tolerant: bool = False) -> list[Hold]:
-    """Every hold, active or not; tolerant leaves out damaged ones."""
-    return _read_below(archive, archive.layout.holds, Hold.from_dict, tolerant)
+def read_holds(archive: Archive) -> list[Hold]:
+    """Every hold, active or not."""
+    return _read_below(archive, archive.layout.holds, Hold.from_dict, None)
 
 
 def _may_be_of(labels: Collection[str]) -> Callable[[str], bool]:
@@ -243,10 +261,17 @@ def _read_below(
     archive: Archive,
     prefix: str,
     parse: Callable[[Any], T],
-    tolerant: bool,
+    unread: list[tuple[str, str]] | None,
     wanted: Callable[[str], bool] = lambda name: True,
 ) -> list[T]:
-    """The JSON records directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
+    """The JSON records directly below a prefix, in the order of their keys.
+
+    Args:
+        archive, prefix: where.
+        parse: a record.
+        unread: gets key and reason of damaged ones; None refuses them.
+        wanted: whether to read one, by its name without ``.json``.
+    """
     names = [info.key.removeprefix(prefix) for info in archive.store.list(prefix)]
     names = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name)
     records = []
@@ -256,11 +281,13 @@ def _read_below(
         except ObjectMissing:
             continue
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if not tolerant:
+            if unread is None:
                 raise ObjectDamaged(f'record "{key}" cannot be read', f"{error!r}.") from error
-        except ObjectDamaged:
-            if not tolerant:
+            unread.append((key, f"{error!r}."))
+        except ObjectDamaged as error:
+            if unread is None:
                 raise
+            unread.append((key, error.detail))
     return records
 
 

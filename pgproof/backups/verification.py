@@ -63,16 +63,15 @@ def write_verification(archive: Archive, verification: Verification) -> None:
     archive.write_json(key, verification.as_dict(), create=False)
 
 
-def read_verification(archive: Archive, label: str, *, tolerant: bool = False) -> Verification | None:
+def read_verification(archive: Archive, label: str) -> Verification | None:
     """The verification of a backup; None when there is none.
 
     Args:
         archive: that holds the backup.
         label: of the backup.
-        tolerant: one that cannot be read counts as none.
 
     Raises:
-        ObjectDamaged: it cannot be read, unless tolerant.
+        ObjectDamaged: it cannot be read.
     """
     key = archive.layout.verification(label)
     try:
@@ -82,8 +81,6 @@ def read_verification(archive: Archive, label: str, *, tolerant: bool = False) -
     except ObjectMissing:  # expired while we looked
         return None
     except (ObjectDamaged, AttributeError, KeyError, TypeError, ValueError) as error:
-        if tolerant:
-            return None
         detail = error.detail if isinstance(error, ObjectDamaged) else f"{error!r}."
         hint = "pgproof verify NAME reads the backup again, and replaces it"
         raise ObjectDamaged(f'record "{key}" cannot be read', detail, hint) from error

@@ -19,6 +19,7 @@ from pgproof.backups.verify import verify_backup
 from pgproof.commands.console import Session, counted, duration, size, table
 from pgproof.errors import Finding, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
+from pgproof.validation.evidence_check import check_evidence
 
 
 def now() -> datetime:
@@ -70,6 +71,7 @@ def list_backups(session: Session, name: str) -> int:
             "backups": [entry_dict(e, state) for e, state in zip(catalog.entries, states, strict=True)],
             "torn": list(catalog.torn),
             "damaged": dict(catalog.damaged),
+            "unread": dict(catalog.unread),
             "proof": {
                 "backup": age.label or None,
                 "at": age.at.isoformat() if age.at else None,
@@ -79,7 +81,7 @@ def list_backups(session: Session, name: str) -> int:
         },
         lambda console: _show_catalog(console, name, catalog, states, age),
     )
-    return 1 if catalog.damaged else 0
+    return 1 if catalog.damaged or catalog.unread else 0
 
 
 def entry_dict(entry: BackupEntry, state: State) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _show_catalog(
     if rows:
         style = None if age.at and not age.stale else "yellow"
         console.print(proof_line(name, age), markup=False, style=style)
-    for label, fault in catalog.damaged:
+    for label, fault in (*catalog.damaged, *catalog.unread):
         console.print(f"damaged: {label}: {fault}", markup=False)
     if catalog.torn:
         console.print(f"torn, removed by the next expire: {', '.join(catalog.torn)}")
@@ -145,12 +147,13 @@ def proof_line(name: str, age: ProofAge) -> str:
 
 
 def verify(session: Session, name: str, label: str | None) -> int:
-    """Read every stored byte of one backup, or of all, compare with what the records name, and record the outcome."""
+    """Read every stored byte of one backup, or of all and of what lies beside them; remember what was found."""
     archive = session.archive(session.cluster(name))
     catalog = read_catalog(archive, tolerant=True)
     everything = [*dict(catalog.damaged), *(entry.label for entry in catalog.entries)]
     with ThreadPoolExecutor(2, "verify") as pool:
         results = [_verified(archive, catalog, one, pool) for one in ([label] if label else everything)]
+        beside, faults = (0, []) if label else check_evidence(archive, pool)
 
     def page(console: Console) -> None:
         for result in results:
@@ -163,11 +166,17 @@ def verify(session: Session, name: str, label: str | None) -> int:
                 console.print(f"{result['backup']}: {result['fact']}\n  {result['detail']}")
             if result["unrecorded"]:
                 console.print(f"  not remembered: {result['unrecorded']}", markup=False, style="yellow")
+        for fault in faults:
+            console.print(f"{fault.fact}\n  {fault.detail}")
+        if beside and not faults:
+            console.print(
+                f"{counted(beside, 'fence, proof, hold or received part')} beside, readable and whole"
+            )
         if not results:
             console.print(f"cluster {name} has no backup yet")
 
-    session.show({"backups": results}, page)
-    return 0 if results and all(result["ok"] for result in results) else 1
+    session.show({"backups": results, "beside": beside, "damaged": [f.as_dict() for f in faults]}, page)
+    return 0 if results and all(result["ok"] for result in results) and not faults else 1
 
 
 def _verified(archive: Archive, catalog: Catalog, label: str, pool: Executor) -> dict[str, Any]:

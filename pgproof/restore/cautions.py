@@ -17,6 +17,7 @@ def cautions(entry: BackupEntry, catalog: Catalog, *, take_over: bool) -> tuple[
         take_over: whether the restored cluster will archive.
     """
     found = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
+    found += [f"{key} was not considered, as it is damaged: {fault}" for key, fault in catalog.unread]
     if entry.state in ("verified", "complete"):
         found.append(f"backup {entry.label} is not proven by a restore drill yet")
     if entry.state == "failed":

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgproof.errors import NoRoom, ObjectDamaged
+from pgproof.backups.verify import check_present
+from pgproof.errors import NoRoom, ObjectDamaged, WrongSystem
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
@@ -81,6 +82,8 @@ def prepare(
     make_claimed(scratch.root)
     own(scratch.root, owner)
     require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
+    for record in plan.chain:
+        check_present(archive, record)
     phases: dict[str, float] = {}
     clock = time.monotonic()
     combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers)
@@ -91,8 +94,11 @@ def prepare(
         phases["combine"] = round(combining, 3)
     verify_files(bin_directory, scratch.data, owner)
     clock = _phase(phases, "verify", clock)
-    fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
-    fetch_histories(archive, plan.history.path, scratch.wal)
+    try:
+        fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
+        fetch_histories(archive, plan.history.path, scratch.wal)
+    except WrongSystem as error:  # of the archive's content, as no server was asked
+        raise ObjectDamaged(error.fact, error.detail, error.hint) from error
     for path in (scratch.wal, *scratch.wal.iterdir()):
         own(path, owner)
     _phase(phases, "fetch", clock)

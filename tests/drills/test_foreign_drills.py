@@ -55,7 +55,7 @@ def assert_proven(source: Source, kind: str, label: str, *words: str) -> dict[st
     assert proof["origin"]["kind"] == kind
     assert proof["wal"][2] >= 1
     assert proof["cuts"]["postgres"]
-    stored = json.loads((source.repository_path / proof["key"]).read_text())
+    stored = source.archive.read_json(proof["key"])
     assert {**stored, "key": proof["key"]} == proof
     assert list((source.root / "scratch").iterdir()) == []
     return proof

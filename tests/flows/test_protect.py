@@ -14,6 +14,7 @@ import tasks.validation
 from flows.protect import Protection, protect
 from flows.writer import ensure_limit
 from pgproof.backups.catalog import read_catalog
+from pgproof.repository.seal import sealed
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from tests.flows.runs import Run, run
@@ -108,7 +109,7 @@ def test_no_proof_stops_the_chain_before_anything_is_removed(
         tree = json.loads(path.read_text())
         tree["databases"][0]["tables"][0]["fingerprint"]["hash"] = "0"
         path.chmod(0o600)
-        path.write_text(json.dumps(tree))
+        path.write_bytes(sealed(tree))
         return real(cluster, archive, fence, label)
 
     real = restore_scratch

@@ -14,6 +14,7 @@ import tasks.validation
 from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
+from pgproof.repository.seal import sealed, unsealed
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from pgproof.validation.fencing import take_fence
@@ -40,7 +41,7 @@ def nothing_left(shop: Source) -> Any:
 def proof_of(shop: Source, done: Run) -> Proof:
     """The proof record that the artifact names, as it lies in the repository."""
     (key,) = [word.strip("`") for word in done.artifact(KEY).split() if "/proofs/" in word]
-    return Proof.from_dict(json.loads((shop.repository_path / key).read_text()))
+    return Proof.from_dict(unsealed((shop.repository_path / key).read_bytes()))
 
 
 def test_proven(shop: Source, config: str) -> None:
@@ -85,7 +86,7 @@ def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch:
         for table in tree["databases"][0]["tables"]:
             table["fingerprint"]["rows"] += table["name"] == "orders"
         path.chmod(0o600)
-        path.write_text(json.dumps(tree))
+        path.write_bytes(sealed(tree))
         return real(cluster, archive, fence, label)
 
     real = restore_scratch
