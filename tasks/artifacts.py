@@ -19,6 +19,8 @@ from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
 from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
+from tasks.keys import key_for
+from tasks.outage import through_outage
 from tasks.picture import data_url, draw
 from tasks.sketch import sketch
 from tasks.validation import StoredProof
@@ -26,11 +28,6 @@ from tasks.windows import view_of
 from tasks.work import now
 
 _LONGEST = 500  # tables shown; the proof record holds all of them
-
-
-def key_for(cluster: str, noun: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them."""
-    return f"pgproof-{cluster.replace('_', '--')}-{noun}"
 
 
 def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -46,7 +43,10 @@ def count(number: int, noun: str) -> str:
 
 
 def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
-    create_markdown_artifact("\n".join(lines), key=key_for(cluster, noun), description=description)
+    key, text = key_for(cluster, noun), "\n".join(lines)
+    through_outage(
+        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=description)
+    )
 
 
 def show_backup(cluster: str, taken: TakenBackup) -> None:

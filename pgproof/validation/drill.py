@@ -44,6 +44,7 @@ from pgproof.validation.scratch import Scratch, prepare
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ class Restored:
 
 
 def restore_scratch(
-    cluster: ClusterConfig, archive: Archive, fence: Fence, label: str | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    fence: Fence,
+    label: str | None = None,
+    progress: Done = lambda size: None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -81,6 +86,7 @@ def restore_scratch(
         archive: to restore from.
         fence: with an exact cut.
         label: of the backup; None takes the newest.
+        progress: told the raw bytes as they are restored.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ended after it.
@@ -110,7 +116,7 @@ def restore_scratch(
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
-        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
         bring_objects(archive, fence, scratch)
     except BaseException:
         scratch.remove()
@@ -145,6 +151,7 @@ def compare_restored(
     fence: Fence,
     restored: Restored,
     on_database: OnDatabase = lambda database, dsn: None,
+    progress: Done = lambda rows: None,
 ) -> Comparison:
     """Recover the scratch cluster to each cut in turn, compare every database at its own, then check the copy.
 
@@ -153,6 +160,7 @@ def compare_restored(
         fence: what the source held.
         restored: from restore_scratch; ``phases`` gains ``replay``, ``compare`` and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
+        progress: told the source's rows of each table that is compared.
 
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
@@ -189,7 +197,8 @@ def compare_restored(
             here = [d for d in fenced if d.cut == cut]
             for database in here:
                 name = names[database.database]
-                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
+                objects = held.get(database.database)
+                parts.append(_compare_one(cluster, fence, database, objects, name, progress))
                 on_database(database.database, name)
             compare += time.monotonic() - ready
             checking.at_cut({d.database: names[d.database] for d in here})
@@ -202,11 +211,16 @@ def compare_restored(
 
 
 def _compare_one(
-    cluster: ClusterConfig, fence: Fence, database: DatabaseFence, objects: DatabaseObjects | None, dsn: str
+    cluster: ClusterConfig,
+    fence: Fence,
+    database: DatabaseFence,
+    objects: DatabaseObjects | None,
+    dsn: str,
+    progress: Done,
 ) -> Comparison:
     """Compare one database, without what the fence left out."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
-    tables = recount(cluster.drill, database, dsn, left_out)
+    tables = recount(cluster.drill, database, dsn, left_out, progress)
     others = recount_objects(cluster.drill, database, objects, dsn)
     return Comparison(
         tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)

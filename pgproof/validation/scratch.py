@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ def prepare(
     bin_directory: Path,
     owner: pwd.struct_passwd | None,
     workers: int,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> dict[str, float]:
     """Put the backup's files and all WAL up to the cut in place.
 
@@ -69,6 +70,7 @@ def prepare(
         bin_directory: of the backup's major version.
         owner: account of the server when we are root.
         workers: objects at a time.
+        progress: told the raw bytes as they are restored.
 
     Returns:
         seconds of the phases ``extract``, ``verify`` and ``fetch``.
@@ -83,7 +85,7 @@ def prepare(
     require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
     phases: dict[str, float] = {}
     clock = time.monotonic()
-    place_files(plan, archive, bin_directory, owner=owner, workers=workers)
+    place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
     make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
     verify_files(bin_directory, scratch.data, owner)
