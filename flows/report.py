@@ -65,6 +65,8 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"target {_target(proof.rto_seconds, cluster.targets.rto)}"
     )
     console.print(table("[bold]retention[/bold]", COLUMNS, [tuple(row) for row in rows(done.plan)]))
+    if done.waits:
+        console.print(f"retention {done.waits}", markup=False, style="yellow")
     console.print(f"[bold]records[/bold]    {repository}")
     console.print(f"[bold]proof[/bold]      {done.stored.key}")
     console.print(

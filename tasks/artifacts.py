@@ -9,6 +9,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from pgproof.commands.console import duration, size
+from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
@@ -219,10 +220,20 @@ def _rows(number: int) -> str:
     return "missing" if number == MISSING else f"{number:,}"
 
 
-def show_retention(cluster: str, plan: ExpirePlan) -> None:
-    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other."""
+def show_retention(cluster: str, plan: ExpirePlan, approval: str = "") -> None:
+    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other.
+
+    Args:
+        cluster: its name.
+        plan: of an expire.
+        approval: what was decided of one that removes more than usual.
+    """
     lines = [[re.sub(r"; ", "<br>", cell) for cell in row] for row in rows(plan)]
-    text = [f"# Retention of {cluster}", "", markdown_table(COLUMNS, lines)]
+    text = [f"# Retention of {cluster}", ""]
+    text += (
+        [f"**{approval[0].upper()}{approval[1:]}.** It removes {Removal.of(plan)}.", ""] if approval else []
+    )
+    text.append(markdown_table(COLUMNS, lines))
     kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
     _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
 

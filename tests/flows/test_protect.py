@@ -29,7 +29,7 @@ CHAIN = [
     "plan retention",
     "expire",
 ]
-NEWEST_ONLY = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
+NEWEST_ONLY = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s", approve_above = 1 }'
 
 
 @pytest.fixture(scope="module")
