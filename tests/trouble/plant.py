@@ -146,15 +146,12 @@ class Plant:
 
     def processes(self, *words: str) -> dict[int, str]:
         """Every process that descends from server or workers and has all of these words on its command line."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
+        mark, found = f"{MARK}={self.mark}".encode(), {}
+        for process, command in commands():
             with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                ours = f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes()
-                if command and ours and all(word in command for word in words):
-                    found[int(entry.name)] = command
+                ours = mark in Path(f"/proc/{process}/environ").read_bytes()
+                if ours and all(word in command for word in words):
+                    found[process] = command
         return found
 
     def flow_process(self, run: UUID) -> int:
@@ -166,8 +163,9 @@ class Plant:
         raise AssertionError(f"no process has run {run}: {self.processes()}")
 
     def postmasters(self) -> dict[int, str]:
-        """The scratch servers that run."""
-        return self.processes("postgres", str(self.source.root / "scratch"))
+        """The scratch servers that run; they have no variable of ours."""
+        data = f"postgres -D {self.source.root}/scratch/"
+        return {process: command for process, command in commands() if data in command}
 
     def kill_all(self) -> None:
         for process in self.processes():
@@ -175,6 +173,14 @@ class Plant:
                 os.kill(process, signal.SIGKILL)
         for made in (*self.workers, self.server):
             made.wait(30)
+
+
+def commands() -> Iterator[tuple[int, str]]:
+    """Every process of the machine with its command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 @contextlib.contextmanager
@@ -199,3 +205,8 @@ def shows_sleep(shop: Source) -> bool:
         except (OSError, psycopg.OperationalError):
             continue
     return False
+
+
+def streams(shop: Source) -> bool:
+    """Whether the source is in the middle of a base backup."""
+    return bool(shop.sql("SELECT 1 FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))

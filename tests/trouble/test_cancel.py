@@ -8,13 +8,9 @@ from pathlib import Path
 from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep
+from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep, streams
 
 STREAMING = "SELECT pid FROM pg_stat_replication WHERE state = 'backup'"
-
-
-def streams(shop: Source) -> bool:
-    return bool(shop.sql("SELECT 1 FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))
 
 
 def test_a_base_backup(shop: Source, plant: Plant) -> None:

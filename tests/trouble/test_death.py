@@ -24,7 +24,7 @@ from tasks.life import Patience
 from tasks.reaping import Reaped, reap
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep
+from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep, streams
 
 QUICK = Patience(silence=4, watch=2.5, heartbeat=1.0)
 LOG = logging.getLogger("tests.trouble")
@@ -33,10 +33,6 @@ LOG = logging.getLogger("tests.trouble")
 def reap_now(plant: Plant) -> Reaped:
     with temporary_settings({PREFECT_API_URL: plant.api}):
         return reap("pgproof", QUICK, LOG, lambda: datetime.now(UTC))
-
-
-def streams(shop: Source) -> bool:
-    return bool(shop.sql("SELECT 1 FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))
 
 
 def asleep(shop: Source, plant: Plant) -> tuple[UUID, int]:
