@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 from deployments.deploy import configured_clusters, deploy_cluster, project
+from deployments.descent import descendants, kill_all
 from deployments.server import POOL, end_orphans
 from flows.command import chosen_config
 from pgproof.commands.console import Session
@@ -72,7 +73,9 @@ def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         try:
             process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            pass
+            kill_all(
+                descendants(process.pid)
+            )  # a worker's runs have sessions of their own, and would outlive it
         finally:
             with contextlib.suppress(ProcessLookupError):  # nothing of it is left, as a rule
                 os.killpg(process.pid, signal.SIGKILL)

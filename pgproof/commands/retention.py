@@ -56,7 +56,7 @@ def agreed_to(session: Session, cluster: ClusterConfig, plan: ExpirePlan, yes: b
     if not session.json and sys.stdin.isatty() and sys.stdout.isatty():
         show(session.console, plan, None)
         session.console.print(f"This removes {Removal.of(plan)}.")
-        if session.console.input("Remove them? [yes/no] ").strip().lower() == "yes":
+        if session.console.input("Remove them? yes or no: ").strip().lower() == "yes":
             return plan.remove_backups
     refuse_unapproved(cluster.name, plan, cluster.retention)
     return ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -171,8 +171,7 @@ def compare_restored(
     owner = account(cluster.drill.run_as)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
-    parts: list[Comparison] = []
-    held = brought_objects(restored.scratch)
+    parts, held = list[Comparison](), brought_objects(restored.scratch)
     replay = compare = 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
@@ -197,8 +196,7 @@ def compare_restored(
             here = [d for d in fenced if d.cut == cut]
             for database in here:
                 name = names[database.database]
-                objects = held.get(database.database)
-                parts.append(_compare_one(cluster, fence, database, objects, name, progress))
+                parts.append(_compare_one(cluster, fence, database, held, name, progress))
                 on_database(database.database, name)
             compare += time.monotonic() - ready
             checking.at_cut({d.database: names[d.database] for d in here})
@@ -214,14 +212,14 @@ def _compare_one(
     cluster: ClusterConfig,
     fence: Fence,
     database: DatabaseFence,
-    objects: DatabaseObjects | None,
+    held: Mapping[str, DatabaseObjects],
     dsn: str,
     progress: Done,
 ) -> Comparison:
     """Compare one database, without what the fence left out."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
     tables = recount(cluster.drill, database, dsn, left_out, progress)
-    others = recount_objects(cluster.drill, database, objects, dsn)
+    others = recount_objects(cluster.drill, database, held.get(database.database), dsn)
     return Comparison(
         tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
     )

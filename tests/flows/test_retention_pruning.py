@@ -13,7 +13,7 @@ from tests.flows.runs import run
 from tests.servers.postgres import Source
 
 KEY = "pgproof-main-retention"
-SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
+SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s", approve_above = 1 }'
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_dry_run_and_run(shop: Source, labels: list[str]) -> None:
 
 
 def test_more_than_usual_is_not_removed_where_nobody_can_be_asked(shop: Source, labels: list[str]) -> None:
-    shop.write_config(cluster=SHORT.replace("}", ", approve_above = 0 }"))
+    shop.write_config(cluster=SHORT.replace("above = 1", "above = 0"))
 
     done = run(retention_pruning, "main", str(shop.config_path))
 

@@ -20,6 +20,7 @@ from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
+from deployments.descent import descendants, kill_all
 from deployments.up import environment, wait_for_server
 from tests.deployments.upped import MARK, until
 from tests.servers.postgres import PROJECT, Source, run_pgproof
@@ -100,7 +101,7 @@ class Plant:
         try:
             made.wait(20)
         except subprocess.TimeoutExpired:
-            os.killpg(made.pid, signal.SIGKILL)
+            kill_all([made.pid, *descendants(made.pid)])
             made.wait(20)
 
     def order(self, flow: str, **parameters: Any) -> UUID:

@@ -18,7 +18,7 @@ POLICY = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s", a
 
 @pytest.fixture
 def labels(shop: Source) -> list[str]:
-    """Four backups, none proven, of which one goes."""
+    """Four backups, none proven, of which two go."""
     shop.write_config(cluster=POLICY)
     while len(read_catalog(shop.archive).entries) < 4:
         shop.backup()
@@ -50,7 +50,7 @@ def test_no_and_then_yes(shop: Source, plant: Plant, labels: list[str]) -> None:
     declined = plant.order("retention-pruning")
     plant.wait_for(declined, "Suspended")
     assert artifact(plant, declined).startswith(
-        "# Retention of main\n\n**Waits for an approval.** It removes 1 of 4"
+        "# Retention of main\n\n**Waits for an approval.** It removes 2 of 4"
     )
     assert until(lambda: plant.processes("prefect", str(declined)), lambda found: not found, 10) == {}
     wrong = reply(plant, declined, approve=False)
@@ -61,7 +61,7 @@ def test_no_and_then_yes(shop: Source, plant: Plant, labels: list[str]) -> None:
     )
     plant.wait_for(declined, "Completed")
     assert artifact(plant, declined).startswith(
-        "# Retention of main\n\n**Declined by Ada: the audit is not over.** It removes 1 of 4"
+        "# Retention of main\n\n**Declined by Ada: the audit is not over.** It removes 2 of 4"
     )
     assert left(shop) == labels
 
@@ -70,19 +70,19 @@ def test_no_and_then_yes(shop: Source, plant: Plant, labels: list[str]) -> None:
     assert reply(plant, approved, approve=True, name="Ada")["status"] == "ACCEPT"
     plant.wait_for(approved, "Completed")
     assert artifact(plant, approved).startswith(
-        "# Retention of main\n\n**Approved by Ada.** It removes 1 of 4"
+        "# Retention of main\n\n**Approved by Ada.** It removes 2 of 4"
     )
-    assert left(shop) == labels[1:]
+    assert left(shop) == labels[2:]
 
 
 def test_an_answer_is_of_the_plan_that_was_shown(shop: Source, plant: Plant, labels: list[str]) -> None:
     run = plant.order("retention-pruning")
     plant.wait_for(run, "Suspended")
     before = artifact(plant, run)
-    shop.backup()  # by now the plan removes two
+    shop.backup()  # by now the plan removes three
     assert reply(plant, run, approve=True, name="Ada")["status"] == "ACCEPT"
-    again = until(lambda: artifact(plant, run), lambda text: "It removes 2 of 5" in text, 60)
-    assert "It removes 2 of 5" in again != before, plant.logs(run)
+    again = until(lambda: artifact(plant, run), lambda text: "It removes 3 of 5" in text, 60)
+    assert "It removes 3 of 5" in again != before, plant.logs(run)
     plant.wait_for(run, "Suspended")
     assert len(left(shop)) == 5
     with plant.client() as client:
