@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 from pgproof.errors import LeaseHeld
 
 WAIT = 6 * 3600  # seconds a second writer waits for the first
+_LEASE = 60.0  # seconds after which the turn of a run that was killed ends by itself; the least that Prefect allows
 
 
 def limit_name(cluster: str) -> str:
@@ -45,7 +46,9 @@ def one_writer(cluster: str, wait: float = WAIT) -> Iterator[None]:
 
 
 def _take_turn(cluster: str, wait: float) -> AbstractContextManager[None] | None:
-    turn = concurrency(limit_name(cluster), occupy=1, timeout_seconds=wait, strict=False)
+    turn = concurrency(
+        limit_name(cluster), occupy=1, timeout_seconds=wait, strict=False, lease_duration=_LEASE
+    )
     try:
         _say_who_waits(cluster)
         turn.__enter__()
@@ -77,11 +80,11 @@ def _say_who_waits(cluster: str) -> None:
 
 
 def _end_turn(turn: AbstractContextManager[None]) -> None:
-    """Give the turn back; a server that is away takes it back by itself, when the lease of it is over (300 s)."""
+    """Give the turn back; a server that is away takes it back by itself, when its lease is over."""
     try:
         turn.__exit__(None, None, None)
     except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
-        get_run_logger().warning("could not give the turn back: it ends within five minutes (%s)", error)
+        get_run_logger().warning("could not give the turn back: it ends by itself (%s)", error)
 
 
 def ensure_limit(cluster: str) -> None:
