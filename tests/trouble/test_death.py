@@ -99,7 +99,8 @@ def test_the_worker_is_stopped(shop: Source, plant: Plant) -> None:
     assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
     assert plant.read(run).state_name == "Running"
     time.sleep(QUICK.silence)
-    assert reap_now(plant).runs == ("restore validation of main",)
+    # and perhaps a scheduled run that the worker had just taken
+    assert "restore validation of main" in reap_now(plant).runs
     state = plant.read(run).state
     assert state is not None and state.name == "Crashed"
     assert (state.message or "").startswith("reaped: it was Running and gave no sign of life since ")
@@ -118,7 +119,8 @@ def test_the_worker_is_killed(shop: Source, plant: Plant) -> None:
 
     assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
     time.sleep(QUICK.silence)
-    assert reap_now(plant).runs == ("restore validation of main",)
+    # and perhaps a scheduled run that the worker had just taken
+    assert "restore validation of main" in reap_now(plant).runs
     assert plant.read(run).state_name == "Crashed"
     plant.start_worker()
     the_next_drill_is_clean(shop, plant)
