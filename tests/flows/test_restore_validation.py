@@ -78,7 +78,7 @@ def test_proven(shop: Source, config: str) -> None:
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tampered(cluster: Any, archive: Any, fence: Fence, label: str) -> Any:
+    def tampered(cluster: Any, archive: Any, fence: Fence, *more: Any) -> Any:
         """The stored fence says that the source had one order more, before anything is restored."""
         (path,) = shop.repository_path.rglob(f"fences/{fence.identifier}.json")
         tree = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch:
             table["fingerprint"]["rows"] += table["name"] == "orders"
         path.chmod(0o600)
         path.write_text(json.dumps(tree))
-        return real(cluster, archive, fence, label)
+        return real(cluster, archive, fence, *more)
 
     real = restore_scratch
     monkeypatch.setattr(tasks.validation, "restore_scratch", tampered)
