@@ -38,7 +38,7 @@ def test_the_server_is_killed_and_comes_back_after_the_backup_is_done(shop: Sour
 
 
 def test_the_second_writer_waits_and_says_so(shop: Source, plant: Plant) -> None:
-    shop.write_config(cluster=SLOW)
+    shop.write_config(cluster="backup.max_rate = 512")  # a minute: two runs start meanwhile
     first = plant.order("base-backup")
     assert until(lambda: streams(shop), bool, 90), plant.log("worker")
     same = plant.order("base-backup")
