@@ -80,7 +80,7 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     docs = work.config.state / "data-docs" / cluster / fence
     run = ExpectationRun(work.cluster, docs)
     with progress(cluster, "compare", f"comparison of {restored.label}", read.rows, "row") as done:
-        comparison = compare_restored(work.cluster, read, restored, run.on_database, done)
+        comparison = compare_restored(work.cluster, read, restored, run.on_database, progress=done)
     return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
 
 
