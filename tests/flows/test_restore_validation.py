@@ -147,7 +147,7 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
 ) -> None:
     """An error while comparing that says nothing of the backup: tried again, then the run fails without a proof."""
 
-    def broken(*arguments: Any) -> Any:
+    def broken(*arguments: Any, **named: Any) -> Any:
         assert list((shop.root / "scratch").iterdir())  # restored once, and there for each try
         raise OSError(28, "No space left on device")
 
