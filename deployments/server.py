@@ -88,25 +88,23 @@ def ensure_pool() -> None:
 
 
 def end_orphans() -> list[str]:
-    """Mark the pool's unfinished runs as crashed; only for whoever knows that no worker is left.
+    """Mark the pool's unfinished runs as crashed, and free their slots; only for whoever knows that no worker is left.
 
     A worker that ends takes its flow runs with it, and leaves them running for ever on the server
-    (PrefectHQ/prefect#16746), where they would hold their concurrency slots.
+    (PrefectHQ/prefect#16746), where they would hold their concurrency slots. Where workers may be left, the flow
+    ``reap`` finds out which runs are dead.
 
     Returns:
         the names of the runs.
     """
     with server() as client:
-        from prefect.client.schemas import filters
-        from prefect.client.schemas.objects import StateType
         from prefect.states import Crashed
 
-        unfinished = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-        types = filters.FlowRunFilterStateType(any_=unfinished)
-        runs = client.read_flow_runs(
-            flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types)),
-            work_pool_filter=filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL])),
-        )
+        from tasks.life import unfinished
+        from tasks.slots import free_slots
+
+        runs = unfinished(client, POOL)
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message=ENDED), force=True)
+        free_slots(client, POOL)
         return [run.name for run in runs]

@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 from deployments.deploy import configured_clusters, deploy_cluster, project
+from deployments.descent import descendants, kill_all
 from deployments.server import POOL, end_orphans
 from flows.command import chosen_config
 from pgproof.commands.console import Session
@@ -41,7 +42,9 @@ def environment(state: Path, port: int) -> dict[str, str]:
             state / "ui"
         ),  # in the package, it belongs to the first account
         "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # who holds a concurrency slot outlives the server, so that the slot of a run that died meanwhile comes free
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "TMPDIR": str(state / "tmp"),  # likewise: the worker's /tmp/runner_storage
     }
@@ -70,7 +73,9 @@ def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         try:
             process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            pass
+            kill_all(
+                descendants(process.pid)
+            )  # a worker's runs have sessions of their own, and would outlive it
         finally:
             with contextlib.suppress(ProcessLookupError):  # nothing of it is left, as a rule
                 os.killpg(process.pid, signal.SIGKILL)

@@ -52,10 +52,9 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     )
     show_checks(console, proof)
     show_objects(console, proof)
-    for item in proof.not_checked:
-        console.print(
-            f"not checked: {item.database}: {item.what}: {item.reason}", markup=False, style="yellow"
-        )
+    warnings = [f"not checked: {item.database}: {item.what}: {item.reason}" for item in proof.not_checked]
+    for warning in [*warnings, *([f"retention {done.waits}"] if done.waits else [])]:
+        console.print(warning, markup=False, style="yellow")
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
     console.print(
         f"[bold]RPO[/bold]        {rpo}, measured from the newest commit in the repository; "

@@ -118,6 +118,12 @@ class RetentionConfig(_Model):
     weekly: int = Field(4, ge=0)
     monthly: int = Field(12, ge=0)
     wal_window: Seconds = Field(7 * 86400, description="any point in time as far back as this")
+    approve_above: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the backups, or of their bytes, above which somebody must agree",
+    )
 
 
 class TargetsConfig(_Model):

@@ -9,6 +9,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from pgproof.commands.console import duration, size
+from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
@@ -21,6 +22,8 @@ from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
 from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
+from tasks.keys import key_for
+from tasks.outage import through_outage
 from tasks.picture import data_url, draw
 from tasks.sketch import sketch
 from tasks.validation import StoredProof
@@ -28,11 +31,6 @@ from tasks.windows import view_of
 from tasks.work import now
 
 _LONGEST = 500  # tables shown; the proof record holds all of them
-
-
-def key_for(cluster: str, noun: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them."""
-    return f"pgproof-{cluster.replace('_', '--')}-{noun}"
 
 
 def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -48,7 +46,10 @@ def count(number: int, noun: str) -> str:
 
 
 def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
-    create_markdown_artifact("\n".join(lines), key=key_for(cluster, noun), description=description)
+    key, text = key_for(cluster, noun), "\n".join(lines)
+    through_outage(
+        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=description)
+    )
 
 
 def show_backup(cluster: str, taken: TakenBackup) -> None:
@@ -252,10 +253,20 @@ def _rows(number: int) -> str:
     return "missing" if number == MISSING else f"{number:,}"
 
 
-def show_retention(cluster: str, plan: ExpirePlan) -> None:
-    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other."""
+def show_retention(cluster: str, plan: ExpirePlan, approval: str = "") -> None:
+    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other.
+
+    Args:
+        cluster: its name.
+        plan: of an expire.
+        approval: what was decided of one that removes more than usual.
+    """
     lines = [[re.sub(r"; ", "<br>", cell) for cell in row] for row in rows(plan)]
-    text = [f"# Retention of {cluster}", "", markdown_table(COLUMNS, lines)]
+    text = [f"# Retention of {cluster}", ""]
+    text += (
+        [f"**{approval[0].upper()}{approval[1:]}.** It removes {Removal.of(plan)}.", ""] if approval else []
+    )
+    text.append(markdown_table(COLUMNS, lines))
     kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
     _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
 

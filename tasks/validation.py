@@ -16,6 +16,7 @@ from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.proof import Proof
+from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
@@ -72,7 +73,10 @@ def fence_source(cluster: str, config: str | None = None) -> str:
 def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
     work = open_work(cluster, config)
-    return restore_scratch(work.cluster, work.archive, read_fence(work.archive, fence), backup)
+    archive = work.archive
+    total = sum(record.raw_size for record in read_catalog(archive).chain(backup))
+    with progress(cluster, "restore", f"restore of {backup} to scratch", total) as done:
+        return restore_scratch(work.cluster, archive, read_fence(archive, fence), backup, done)
 
 
 @task(**settings("compare with source", 24 * HOUR), **RETRY)
@@ -82,7 +86,8 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     read = read_fence(work.archive, fence)
     docs = work.config.state / "data-docs" / cluster / fence
     run = ExpectationRun(work.cluster, docs)
-    comparison = compare_restored(work.cluster, read, restored, run.on_database)
+    with progress(cluster, "compare", f"comparison of {restored.label}", read.rows, "row") as done:
+        comparison = compare_restored(work.cluster, read, restored, run.on_database, progress=done)
     return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
 
 

@@ -315,13 +315,14 @@ def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to a plan that removes more than usual.")] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
     """Remove what newer proof has made unnecessary; every backup gets a verdict with its reasons."""
     from pgproof.commands import retention
 
-    return retention.run_expire(_session(config, json), name, dry_run)
+    return retention.run_expire(_session(config, json), name, dry_run, yes)
 
 
 @application.command()

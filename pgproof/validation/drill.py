@@ -10,7 +10,7 @@ import platform
 import pwd
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,7 @@ from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ class Restored:
 
 
 def restore_scratch(
-    cluster: ClusterConfig, archive: Archive, fence: Fence, label: str | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    fence: Fence,
+    label: str | None = None,
+    progress: Done = lambda size: None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -92,6 +97,7 @@ def restore_scratch(
         archive: to restore from.
         fence: with an exact cut.
         label: of the backup; None takes the newest.
+        progress: told the raw bytes as they are restored.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ended after it.
@@ -121,7 +127,7 @@ def restore_scratch(
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
-        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
         bring_objects(archive, fence, scratch)
         if cluster.drill.targets:
             for path in bring_forks(archive, plan, scratch):
@@ -160,6 +166,7 @@ def compare_restored(
     restored: Restored,
     on_database: OnDatabase = lambda database, dsn: None,
     seed: int | None = None,
+    progress: Done = lambda rows: None,
 ) -> Comparison:
     """Recover the scratch cluster to recovery targets, then to each cut; compare every database at its own; check.
 
@@ -170,6 +177,7 @@ def compare_restored(
             and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
         seed: of the choice of recovery targets; None takes that of the fence.
+        progress: told the source's rows of each table that is compared.
 
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
@@ -179,8 +187,7 @@ def compare_restored(
     bin_directory, owner = _of_server(cluster, fence)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
-    parts: list[Comparison] = []
-    held = brought_objects(restored.scratch)
+    parts, held = list[Comparison](), brought_objects(restored.scratch)
     targets = _try_targets(cluster, fence, restored, seed)
     took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
@@ -204,7 +211,7 @@ def compare_restored(
             here = {d.database: names[d.database] for d in fenced if d.cut == cut}
             for database in (d for d in fenced if d.cut == cut):
                 name = here[database.database]
-                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name, took))
+                parts.append(_compare_one(cluster, fence, database, held, name, took, progress))
                 on_database(database.database, name)
             took["compare"] += time.monotonic() - ready - (took["count"] - counted)
             restored.software["restored"] = _version_of(dsn)
@@ -241,16 +248,17 @@ def _compare_one(
     cluster: ClusterConfig,
     fence: Fence,
     database: DatabaseFence,
-    objects: DatabaseObjects | None,
+    held: Mapping[str, DatabaseObjects],
     dsn: str,
     took: dict[str, float],
+    progress: Done,
 ) -> Comparison:
     """Compare one database, without what the fence left out; ``took`` gains the seconds of ``count``."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
     started = time.monotonic()
-    tables = recount(cluster.drill, database, dsn, left_out)
+    tables = recount(cluster.drill, database, dsn, left_out, progress)
     took["count"] += time.monotonic() - started
-    others = recount_objects(cluster.drill, database, objects, dsn)
+    others = recount_objects(cluster.drill, database, held.get(database.database), dsn)
     return Comparison(
         tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
     )

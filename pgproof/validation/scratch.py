@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def prepare(
     bin_directory: Path,
     owner: pwd.struct_passwd | None,
     workers: int,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> dict[str, float]:
     """Put the backup's files and all WAL up to the cut in place.
 
@@ -70,6 +71,7 @@ def prepare(
         bin_directory: of the backup's major version.
         owner: account of the server when we are root.
         workers: objects at a time.
+        progress: told the raw bytes as they are restored.
 
     Returns:
         seconds of the phases ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
@@ -86,7 +88,7 @@ def prepare(
         check_present(archive, record)
     phases: dict[str, float] = {}
     clock = time.monotonic()
-    combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers)
+    combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
     make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
     if combining:

@@ -68,6 +68,7 @@ def it_says_where(shop: Source, up: Up) -> None:
 
 def every_flow_is_deployed(shop: Source, up: Up) -> None:
     deployments = up.deployments()
+    assert deployments.pop("reap")["name"] == "pgproof"  # once for all clusters
     assert set(deployments) == set(FLOWS)
     for flow, wanted in FLOWS.items():
         found = deployments[flow]
@@ -185,9 +186,8 @@ def the_run_that_was_cut_off_is_crashed(again: Up) -> None:
 def every_cluster_is_deployed(again: Up) -> None:
     with again.client() as client:
         found = client.request("POST", "/deployments/filter", json={}).json()
-    assert sorted(deployment["name"] for deployment in found) == ["main"] * len(FLOWS) + ["second_one"] * len(
-        FLOWS
-    )
+    each = ["main"] * len(FLOWS) + ["pgproof"] + ["second_one"] * len(FLOWS)
+    assert sorted(deployment["name"] for deployment in found) == each
     names = [limit["name"] for limit in again.limits() if limit["name"].startswith("pgproof-")]
     assert names == ["pgproof-main", "pgproof-second_one"]
     assert "with the flows of: main, second_one" in again.said()

@@ -79,7 +79,7 @@ def test_proven(shop: Source, config: str) -> None:
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tampered(cluster: Any, archive: Any, fence: Fence, label: str) -> Any:
+    def tampered(cluster: Any, archive: Any, fence: Fence, *more: Any) -> Any:
         """The stored fence says that the source had one order more, before anything is restored."""
         (path,) = shop.repository_path.rglob(f"fences/{fence.identifier}.json")
         tree = json.loads(path.read_text())
@@ -87,7 +87,7 @@ def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch:
             table["fingerprint"]["rows"] += table["name"] == "orders"
         path.chmod(0o600)
         path.write_bytes(sealed(tree))
-        return real(cluster, archive, fence, label)
+        return real(cluster, archive, fence, *more)
 
     real = restore_scratch
     monkeypatch.setattr(tasks.validation, "restore_scratch", tampered)
@@ -148,7 +148,7 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
 ) -> None:
     """An error while comparing that says nothing of the backup: tried again, then the run fails without a proof."""
 
-    def broken(*arguments: Any) -> Any:
+    def broken(*arguments: Any, **named: Any) -> Any:
         assert list((shop.root / "scratch").iterdir())  # restored once, and there for each try
         raise OSError(28, "No space left on device")
 
