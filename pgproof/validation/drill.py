@@ -270,6 +270,7 @@ def make_proof(
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
         objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
+        several_cuts=fence.several_cuts,
     )
 
 
