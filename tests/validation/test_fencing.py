@@ -18,6 +18,7 @@ from pgproof.validation.fence import WHOLE_DATABASE, NotChecked, read_fence
 from pgproof.validation.fencing import _Fencer, take_fence
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
+from tests.validation.stuck import AWAY, stuck_commit
 
 
 def test_an_idle_server_has_an_exact_fence(shared: Source) -> None:
@@ -277,35 +278,6 @@ def test_a_fence_without_an_exact_cut_says_why(shared: Source, monkeypatch: pyte
 # ---- a synchronous standby that is away
 
 
-@contextmanager
-def _stuck_commit(source: Source) -> Iterator[int]:
-    """A transaction whose commit is in WAL and waits for a standby for ever; its xid."""
-    source.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    source.sql("SELECT pg_reload_conf()")
-    xid: list[int] = []
-
-    def commit() -> None:
-        with source.connect() as connection:
-            connection.execute("SET synchronous_commit = on; BEGIN; INSERT INTO stuck VALUES (1)")
-            row = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
-            assert row is not None
-            xid.append(row[0])
-            connection.execute("COMMIT")
-
-    thread = threading.Thread(target=commit)
-    thread.start()
-    try:
-        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        end = time.monotonic() + 20
-        while not source.sql(query) and time.monotonic() < end:
-            time.sleep(0.02)
-        yield xid[0]
-    finally:
-        source.sql("ALTER SYSTEM RESET synchronous_standby_names")
-        source.sql("SELECT pg_reload_conf()")
-        thread.join()
-
-
 def _move_wal(source: Source, segments: int) -> None:
     """WAL without any transaction."""
     for _ in range(segments):
@@ -315,12 +287,12 @@ def _move_wal(source: Source, segments: int) -> None:
 @pytest.mark.parametrize("later_commit", [False, True], ids=["from xmax on", "running at the fence"])
 def test_a_commit_that_waits_long_for_a_standby_is_not_a_difference(later_commit: bool) -> None:
     """Its record is in WAL from before what the fence looks at, so the cut seems exact and is not."""
-    with running_source(17) as source:
+    with running_source(17, **AWAY) as source:
         source.sql("CREATE TABLE stuck (a int); CREATE TABLE t AS SELECT 1 AS a")
         source.backup()
-        with _stuck_commit(source) as xid:
+        with stuck_commit(source) as xid:
             if later_commit:
-                source.sql("SET synchronous_commit = local; INSERT INTO t VALUES (2)")
+                source.sql("INSERT INTO t VALUES (2)")
             _move_wal(source, 3)
             fence = fence_of(source)
             assert [d.reason for d in fence.databases] == [
@@ -328,7 +300,7 @@ def test_a_commit_that_waits_long_for_a_standby_is_not_a_difference(later_commit
                 "standby to be seen"
             ]
             # where the role may not see that it waits, the copy tells
-            source.sql("SET synchronous_commit = local; REVOKE pg_monitor FROM pgproof")
+            source.sql("REVOKE pg_monitor FROM pgproof")
             fence = fence_of(source)
             assert fence.exact
             with pytest.raises(NotProven) as caught:
@@ -339,10 +311,10 @@ def test_a_commit_that_waits_long_for_a_standby_is_not_a_difference(later_commit
 
 
 def test_a_commit_that_waits_for_a_standby_is_the_cut_when_it_is_near() -> None:
-    with running_source(17) as source:
+    with running_source(17, **AWAY) as source:
         source.sql("CREATE TABLE stuck (a int)")
         source.backup()
-        with _stuck_commit(source):
+        with stuck_commit(source):
             found = drill(source)
         assert found.proof.proven
         assert found.equal == {"stuck"}
