@@ -175,12 +175,20 @@ class DrillConfig(_Model):
         None, description="as root: account of scratch servers, and owner of restored files"
     )
     candidates: int = Field(6, ge=1, le=50, description="fences tried at once for one exact cut")
+    connections: int = Field(
+        24, ge=1, le=1000, description="to the source at once, to fence as many databases"
+    )
     workers: int = Field(2, ge=1, le=32, description="connections that count and fingerprint")
+    hold_limit: Seconds = Field(4 * 3600, ge=0, description="of the source's snapshots; 0 is none")
     archive_timeout: Seconds = Field(120, description="how long to wait for the fence's WAL segment")
     replay_timeout: Seconds = Field(6 * 3600)
     statement_timeout: Seconds = Field(3600, description="of one table's fingerprint")
     sample_above: Bytes = Field(0, description="sample larger tables by block; 0 reads every table whole")
     sample_percent: float = Field(10.0, gt=0, le=100)
+    sample_tables: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(
+        {},
+        description='"database.schema.table" to per cent of its blocks, whatever its size; 100 reads it whole',
+    )
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
     checks: tuple[Literal["log", "checksums", "amcheck", "dump"], ...] = Field(
         ("log", "checksums", "amcheck"), description="made besides the comparison"

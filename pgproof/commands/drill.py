@@ -140,8 +140,12 @@ def show(console: Console, proof: Proof, key: str) -> None:
         restored = ", restored by it" if proof.restored_bytes and proof.origin["version"] else ""
         console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
+    if len(proof.cuts) > 1 and len(set(proof.cuts.values())) == 1:
+        cuts = f"{next(iter(proof.cuts.values()))} of all {len(proof.cuts)} databases"
     wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
     console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
+    if proof.several_cuts:
+        console.print(f"  {proof.several_cuts}", markup=False)
     show_speeds(console, proof)
     rows = [
         (

@@ -338,6 +338,7 @@ def make_proof(
         bytes_per_second=byte_speeds(phases, size, replayed),
         rows_per_second=row_speeds(fence, phases, comparison),
         rto_target=rto_target,
+        several_cuts=fence.several_cuts,
     )
 
 

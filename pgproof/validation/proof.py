@@ -21,6 +21,7 @@ class Proof:
         summary: one line that says why.
         wal: first and last segment that recovery had.
         cuts: database to LSN.
+        several_cuts: why the databases do not share one cut; empty when they do.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
         phases: seconds of fence, extract, combine, verify, fetch, targets, start, replay, count, compare and check.
@@ -56,6 +57,7 @@ class Proof:
     origin: dict[str, str] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+    several_cuts: str = ""
     targets: tuple[dict[str, Any], ...] = ()
     wal_bytes: int = 0
     bytes_per_second: dict[str, float] = field(default_factory=dict)
