@@ -12,6 +12,7 @@ from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
+from tasks.standing import Standing, look_at_standing, standing_events
 from tasks.wal import check_wal_archive, repair_wal_archive
 
 
@@ -43,6 +44,7 @@ def wal_gap_check(
     starts_again = backup_when_lost and must_start_again(found)
     back = [(one.name, one.place) for one in mended.repaired]
     emit(cluster, wal_events(cluster, found, back, starts_again))
+    tell_standing(cluster, config)
     show_wal(cluster, found, mended)
     follows = ""
     if starts_again:
@@ -50,6 +52,14 @@ def wal_gap_check(
         show_wal(cluster, check_wal_archive(cluster, config, content), mended)
     refuse_gaps(cluster, found, follows)
     return found.as_dict()
+
+
+def tell_standing(cluster: str, config: str | None) -> None:
+    """Say how old the newest backup is and how full the repository; a check that fails for it would hide a gap."""
+    state = look_at_standing(cluster, config, return_state=True)
+    standing = state.result(raise_on_failure=False)
+    if isinstance(standing, Standing):  # else the alert that waits for these events says that none came
+        emit(cluster, standing_events(cluster, standing))
 
 
 def must_start_again(found: WalCheck) -> bool:
