@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from prefect.events.schemas.automations import Automation, AutomationCore
+from prefect.events.schemas.automations import AutomationCore
 
 from deployments.alerts.automations import OWNER, SET, Wanted, resource_id
 from deployments.server import POOL
@@ -49,11 +49,11 @@ class Existing:
     @classmethod
     def from_answer(cls, tree: dict[str, Any]) -> Existing | None:
         """Of what the server answers; None when it is not ours."""
-        automation = Automation.model_validate(tree)
-        owner = next((tag for tag in automation.tags if tag.startswith(OWNER)), None)
+        core = AutomationCore.model_validate(tree)
+        owner = next((tag for tag in core.tags if tag.startswith(OWNER)), None)
         if owner is None:
             return None
-        return cls(automation.id, owner, automation, datetime.fromisoformat(tree["created"]))
+        return cls(UUID(tree["id"]), owner, core, datetime.fromisoformat(tree["created"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def plan_apply(
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
     """What an automation does; that it is paused is the operator's, and the server keeps the owner to itself."""
-    tree = automation.model_dump(exclude={"id", "enabled", "owner_resource"})
+    tree = automation.model_dump(exclude={"enabled", "owner_resource"})
     return {**tree, "tags": sorted(tree["tags"])}
 
 

@@ -10,7 +10,9 @@ from deployments.alerts.automations import OWNER
 from deployments.alerts.notify import name_of_block
 
 COLUMNS = ("cluster", "alert", "state", "tells", "last message", "UTC")
-_EVENTS = ("prefect.automation.action.executed", "prefect.automation.action.failed")
+_SENT, _FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
+_BEGUN = "prefect.automation.triggered"  # alone, where a webhook did not answer: the server only logs that
+_WORDS = {_SENT: "sent", _FAILED: "failed", _BEGUN: "not sent"}
 _MOST = 200  # of the newest messages that are looked through
 
 
@@ -23,7 +25,7 @@ class Listed:
         name: of the automation.
         state: ``on``, or ``paused``.
         tells: names of the notification blocks.
-        last: ``sent`` or ``failed``; empty when no message is known.
+        last: ``sent``, ``failed`` or ``not sent``; empty when no message is known.
         at: when, ISO 8601; the server forgets events after a week.
         reason: why it failed.
     """
@@ -70,7 +72,7 @@ def newest_messages(client: Any, ours: list[Existing]) -> dict[str, dict[str, An
     if not ours:
         return {}
     wanted = {
-        "event": {"name": list(_EVENTS)},
+        "event": {"name": list(_WORDS)},
         "resource": {"id": [f"prefect.automation.{one.id}" for one in ours]},
         "order": "DESC",
     }
@@ -79,7 +81,14 @@ def newest_messages(client: Any, ours: list[Existing]) -> dict[str, dict[str, An
     while page.get("next_page") and len(events) < _MOST:
         page = client.request("GET", "/events/filter/next?" + page["next_page"].partition("?")[2]).json()
         events += page["events"]
-    return {event["resource"]["prefect.resource.id"].rsplit(".", 1)[1]: event for event in reversed(events)}
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:  # newest first; of one message the outcome counts, which may have the same moment
+        key = event["resource"]["prefect.resource.id"].rsplit(".", 1)[1]
+        if key not in found or (
+            found[key]["event"] == _BEGUN and event["occurred"] >= found[key]["occurred"]
+        ):
+            found[key] = event
+    return found
 
 
 def _blocks(automation: Existing) -> list[Any]:
@@ -92,15 +101,6 @@ def _listed(automation: Existing, tells: tuple[str, ...], message: dict[str, Any
     state = "on" if automation.core.enabled else "paused"
     if message is None:
         return Listed(cluster, alert, automation.name, state, tells)
-    failed = message["event"] == _EVENTS[1]
-    reason = " ".join(str(message["payload"].get("reason", "")).split()) if failed else ""
-    return Listed(
-        cluster,
-        alert,
-        automation.name,
-        state,
-        tells,
-        "failed" if failed else "sent",
-        message["occurred"],
-        reason,
-    )
+    last = _WORDS[message["event"]]
+    reason = " ".join(str(message["payload"].get("reason", "")).split()) if last == "failed" else ""
+    return Listed(cluster, alert, automation.name, state, tells, last, message["occurred"], reason)

@@ -36,14 +36,15 @@ def _check(cluster: str, found: list[Any]) -> Check:
         fact = "none is set up on the Prefect server: nobody is told of a gap, a failed proof or a worker that is gone"
         return Check(NAME, False, "", fact, f"pgproof alerts apply {cluster} --notify slack-webhook/oncall")
     removed = sorted({one.name for one in found if any("(removed)" in block for block in one.tells)})
-    failed = [one for one in found if one.last == "failed"]
+    failed = [one for one in found if one.last in ("failed", "not sent")]
     paused = [one.name for one in found if one.state == "paused"]
     if removed:
         return Check(
             NAME, False, "", "their notification block was removed", f"pgproof alerts apply {cluster}"
         )
     if failed:
-        fact = f'the last message of "{failed[0].name}" could not be sent: {failed[0].reason}'
+        fact = f'the last message of "{failed[0].name}" could not be sent'
+        fact += f": {failed[0].reason}" if failed[0].reason else ""
         return Check(NAME, False, "", fact, f"pgproof alerts test {cluster}")
     if paused:
         return Check(

@@ -13,7 +13,7 @@ from pgproof.errors import ConfigError, TransientError
 
 TEST = "pgproof.alerts.test"
 ALERT = "test"  # its name in alerts.yaml
-_WAIT = 60.0  # seconds: a mail server may be slow
+_WAIT = 30.0  # seconds: a mail server may be slow
 
 
 def send_test(client: Any, cluster: str, wait: float = _WAIT) -> tuple[str, ...]:
@@ -72,11 +72,22 @@ def _await_messages(client: Any, automation: Any, since: datetime, count: int, w
             return
         if time.monotonic() > end:
             raise TransientError(
-                "could not send the test message",
-                f"The Prefect server did nothing about it within {wait:g} s.",
-                "is its service for automations on? prefect server services ls",
+                "could not send the test message", *_why_nothing(client, automation, since, wait)
             )
         time.sleep(0.3)
+
+
+def _why_nothing(client: Any, automation: Any, since: datetime, wait: float) -> tuple[str, str]:
+    """Detail and hint where the server says neither that it sent a message nor that it could not."""
+    wanted = {
+        "event": {"name": ["prefect.automation.triggered"]},
+        "resource": {"id": [f"prefect.automation.{automation.id}"]},
+        "occurred": {"since": since.isoformat()},
+    }
+    if client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1}).json()["events"]:
+        detail = f"The Prefect server tried, and its block sent nothing within {wait:g} s."
+        return detail, "does the address answer on the Prefect server's machine? its log says what came"
+    return f"The Prefect server did nothing about it within {wait:g} s.", "prefect server services ls"
 
 
 def _reason(payload: dict[str, Any]) -> str:
