@@ -104,7 +104,8 @@ def _gap(cluster: str, report: GapReport, starts_again: bool) -> Event:
 
 
 def _whole(cluster: str, report: GapReport) -> Event:
-    windows = f"{counted(len(report.windows), 'recovery window')} reach the end of the archive"
+    reach = "reaches" if len(report.windows) == 1 else "reach"
+    windows = f"{counted(len(report.windows), 'recovery window')} {reach} the end of the archive"
     return Event(
         WHOLE,
         {

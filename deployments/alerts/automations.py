@@ -1,12 +1,15 @@
 """An automation is what Prefect keeps of an alert: one that begins it, and one that says when it is over.
 
-Measured on Prefect's own trigger service. A reactive trigger with ``after`` answers the first event of ``expect``
-that follows one of ``after``, and then waits for the next of ``after``: so the first gap after a whole archive is one
-message, however often it is found again. The end is armed by ``prefect.automation.triggered`` of the beginning, so that
-nobody is told of an end whose beginning was not told. A proactive trigger with ``after`` fires once, and not again
-before a sign has come, but only with ``for_each``: without, the server starts its clock again by itself, for ever, and
-has no event to fill the words from. Whatever an alert waits for, ``SET`` counts for it as well: applying an alert sends
-that event for it, or a cluster that never succeeded would never be missed.
+A state that lasts is a sequence of two: its end, then its beginning. Prefect's server fires it at the first gap after
+a whole archive, and not again before the archive was whole, however often the gap is found; the sequence in the other
+order is its end. Every part is a trigger without ``after``, whose first statement in the server's database is a write.
+Measured with Prefect 3.8.8 on SQLite: for an event that a trigger awaits after another, the server reads first and then
+writes, which fails as "database is locked" when events come in a burst; after four tries at once the alert is lost.
+
+A dead-man switch is a proactive trigger with ``after``: it fires once, and not again before a sign has come, but only
+with ``for_each``: without, the server starts its clock again by itself, for ever, and has no event to fill the
+words from. Whatever an alert waits for at first, ``SET`` counts for it as well: applying an alert sends that event for it,
+or a cluster that never succeeded would never be missed.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, SequenceTrigger
 
-from deployments.alerts.template import SUBJECT, AlertTemplate
+from deployments.alerts.template import SUBJECT, AlertTemplate, Silence
 from deployments.server import POOL
 
 SET = "pgproof.alerts.set"  # an alert was applied: its clock starts
@@ -77,24 +80,26 @@ def automations_of(cluster: str, templates: Sequence[AlertTemplate], blocks: Seq
 
 
 def _beginning(cluster: str, alert: AlertTemplate, blocks: Sequence[UUID]) -> Wanted:
-    seeded = alert.silence is not None or not alert.every
+    silent = alert.silence is not None
+    trigger: EventTrigger | SequenceTrigger
     if alert.silence is not None:
-        signs = set(alert.silence.of)
-        within = timedelta(seconds=alert.silence.seconds)
-        trigger = _trigger(cluster, alert, {SET, *signs}, signs, within, Posture.Proactive)
+        trigger = _dead_man(cluster, alert, alert.silence)
     elif alert.every:
-        trigger = _trigger(cluster, alert, set(), set(alert.when), timedelta(0))
+        trigger = _at_once(cluster, alert, alert.when)
     else:
-        trigger = _trigger(cluster, alert, {SET, *alert.over}, set(alert.when), _EVER)
+        states = [_at_once(cluster, alert, (SET, *alert.over)), _at_once(cluster, alert, alert.when)]
+        trigger = SequenceTrigger(triggers=states)
     core = _automation(cluster, alert, trigger, _messages(blocks, alert.subject, alert.body))
-    return Wanted(cluster, alert.name, core, seeded, alert.silence is not None)
+    return Wanted(cluster, alert.name, core, silent or not alert.every, silent)
 
 
 def _end(cluster: str, alert: AlertTemplate, blocks: Sequence[UUID]) -> Wanted:
-    if alert.flows:
-        trigger = _trigger(cluster, alert, set(alert.when), set(alert.over), _EVER)
+    trigger: EventTrigger | SequenceTrigger
+    if alert.each:  # one deployment's run ends no other's failure, and a sequence does not tell them apart
+        trigger = _run_again(cluster, alert)
     else:
-        trigger = _trigger(cluster, alert, {TRIGGERED}, set(alert.over), _EVER)
+        begun = _missed(cluster, alert) if alert.silence else _at_once(cluster, alert, alert.when)
+        trigger = SequenceTrigger(triggers=[begun, _at_once(cluster, alert, alert.over)])
     core = _automation(
         cluster, alert, trigger, _messages(blocks, alert.over_subject, alert.over_body), ".over"
     )
@@ -112,7 +117,11 @@ def name_of(cluster: str, alert: AlertTemplate) -> str:
 
 
 def _automation(
-    cluster: str, alert: AlertTemplate, trigger: EventTrigger, actions: list[Any], kind: str = ""
+    cluster: str,
+    alert: AlertTemplate,
+    trigger: EventTrigger | SequenceTrigger,
+    actions: list[Any],
+    kind: str = "",
 ) -> AutomationCore:
     return AutomationCore(
         name=name_of(cluster, alert) + (", over" if kind else ""),
@@ -124,50 +133,59 @@ def _automation(
     )
 
 
-def _trigger(
-    cluster: str,
-    alert: AlertTemplate,
-    after: set[str],
-    expect: set[str],
-    within: timedelta,
-    posture: Any = Posture.Reactive,
-) -> EventTrigger:
-    match, related = _of_flows(cluster, alert) if alert.flows else (_of_cluster(cluster, alert, after), [])
+def _at_once(cluster: str, alert: AlertTemplate, events: Sequence[str]) -> EventTrigger:
+    """Each of these events of the cluster, or of its flow runs, or about the alert itself."""
+    match, related = _about(cluster, alert)
     return EventTrigger(
-        after=after,
-        expect=expect,
-        match=match,
-        match_related=related,
-        for_each=_for_each(alert, after),
-        posture=posture,
-        threshold=1,
-        within=within,
+        expect=set(events), match=match, match_related=related, posture=Posture.Reactive, threshold=1
     )
 
 
-def _for_each(alert: AlertTemplate, after: set[str]) -> set[str]:
-    if alert.silence and TRIGGERED not in after:
-        return {CLUSTER}
-    return {DEPLOYMENT} if alert.each and after else set()  # one deployment's run ends no other's failure
+def _dead_man(cluster: str, alert: AlertTemplate, silence: Silence) -> EventTrigger:
+    signs = set(silence.of)
+    return EventTrigger(
+        after={SET, *signs},
+        expect=signs,
+        match=_about(cluster, alert)[0],
+        for_each={CLUSTER},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=silence.seconds),
+    )
 
 
-def _of_cluster(cluster: str, alert: AlertTemplate, after: set[str]) -> dict[str, Any]:
-    """Events of the cluster, and what arms the trigger: the alert's ``SET``, or the automation that began it."""
-    about = f"pgproof.cluster.{cluster}"
-    if TRIGGERED not in after:
-        return {"prefect.resource.id": [about, resource_id(cluster, alert.name)]}
-    return {
-        "prefect.resource.id": [about, "prefect.automation.*"],
-        "prefect.resource.name": [cluster, name_of(cluster, alert)],
-    }
+def _missed(cluster: str, alert: AlertTemplate) -> EventTrigger:
+    """The dead-man switch fired: it has no event of its own, but the server has one."""
+    match = {"prefect.resource.id": "prefect.automation.*", "prefect.resource.name": name_of(cluster, alert)}
+    return EventTrigger(expect={TRIGGERED}, match=match, posture=Posture.Reactive, threshold=1)
 
 
-def _of_flows(cluster: str, alert: AlertTemplate) -> tuple[dict[str, Any], list[Any]]:
-    """Events of the cluster's flow runs: those that have both tags, as prefect.yaml gives them."""
+def _run_again(cluster: str, alert: AlertTemplate) -> EventTrigger:
+    match, related = _about(cluster, alert)
+    return EventTrigger(
+        after=set(alert.when),
+        expect=set(alert.over),
+        match=match,
+        match_related=related,
+        for_each={DEPLOYMENT},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=_EVER,
+    )
+
+
+def _about(cluster: str, alert: AlertTemplate) -> tuple[dict[str, Any], list[Any]]:
+    """Resources that an alert's events are about, and what they are related to.
+
+    Flow runs of a cluster are those that have both tags, as prefect.yaml gives them.
+    """
+    set_for = resource_id(cluster, alert.name)
+    if alert.flows is None:
+        return {"prefect.resource.id": [f"pgproof.cluster.{cluster}", set_for]}, []
     related: list[Any] = [
         {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag}"}
         for tag in (POOL, cluster)
     ]
     if alert.flows != "*":
-        related.append({"prefect.resource.role": "flow", "prefect.resource.name": str(alert.flows)})
-    return {"prefect.resource.id": ["prefect.flow-run.*", resource_id(cluster, alert.name)]}, related
+        related.append({"prefect.resource.role": "flow", "prefect.resource.name": alert.flows})
+    return {"prefect.resource.id": ["prefect.flow-run.*", set_for]}, related

@@ -89,7 +89,7 @@ def mail_inbox() -> Iterator[Inbox]:
             mail = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
             part = mail.get_body(("plain",))
             assert part is not None, mail.as_string()
-            inbox.messages.append(Message(str(mail["Subject"]), part.get_content()))
+            inbox.messages.append(Message(str(mail["Subject"]), _lines(part.get_content())))
             self._say("250 taken")
 
         def _say(self, text: str) -> None:
@@ -102,6 +102,11 @@ def mail_inbox() -> Iterator[Inbox]:
     with _serving(Server(("127.0.0.1", 0), Session)) as port:
         inbox.url = f"mailto://127.0.0.1:{port}?from=pgproof@example.com&to=dba@example.com"
         yield inbox
+
+
+def _lines(text: str) -> str:
+    """Text as it was before mail made its own ends of lines."""
+    return text.replace("\r\n", "\n").rstrip("\n")
 
 
 @contextmanager
