@@ -55,7 +55,7 @@ def wal_gap_check(
 
 
 def tell_standing(cluster: str, config: str | None) -> None:
-    """Say how old the newest backup is and how full the repository; a check that fails for it would hide a gap."""
+    """Say how old the newest backup and proof are, and how full the repository; failing for it would hide a gap."""
     state = look_at_standing(cluster, config, return_state=True)
     standing = state.result(raise_on_failure=False)
     if isinstance(standing, Standing):  # else the alert that waits for these events says that none came

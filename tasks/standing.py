@@ -1,4 +1,4 @@
-"""A cluster's standing in its repository: how old the newest backup is, and how full the repository."""
+"""A cluster's standing in its repository: how old the newest backup and proof are, and how full the repository."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ from tasks.work import now, open_work
 
 OVERDUE = "pgproof.backup.overdue"  # there is no backup, or the newest one is older than backup_age
 RECENT = "pgproof.backup.recent"  # the newest backup is younger, whoever took it
+PROVEN = "pgproof.proof.recent"  # the newest proof is young, whoever made it: the end of a stale one
 ABOVE = "pgproof.storage.above"  # the repository is fuller than one of its limits
 BELOW = "pgproof.storage.below"  # it is not
+PROOF_AGE = 8 * 86400  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the repository itself says, whoever wrote it."""
+    """What the repository itself says, whoever wrote it.
+
+    Args:
+        age: of the newest backup.
+        usage: of the repository.
+        proof_seconds: age of the newest proof; None when there is none.
+    """
 
     age: BackupAge
     usage: Usage
+    proof_seconds: float | None = None
 
 
 @task(**settings("look at backups and storage", 3600), **RETRY)
@@ -34,14 +43,25 @@ def look_at_standing(cluster: str, config: str | None = None) -> Standing:
     """How old the newest backup is, and how full the repository."""
     work = open_work(cluster, config)
     catalog = read_catalog(work.archive, tolerant=True)
-    age = backup_age(catalog, work.cluster.targets.backup_age, now())
-    return Standing(age, measure_usage(work.config.repository_of(work.cluster), work.repository.store))
+    at = now()
+    age = backup_age(catalog, work.cluster.targets.backup_age, at)
+    proven = [entry.proven_at for entry in catalog.entries if entry.proven_at and not entry.failed]
+    usage = measure_usage(work.config.repository_of(work.cluster), work.repository.store)
+    return Standing(age, usage, (at - max(proven)).total_seconds() if proven else None)
 
 
 def standing_events(cluster: str, standing: Standing) -> list[Event]:
-    """One event of the newest backup, and one of the storage where it has a limit."""
+    """One event of the newest backup, one of a recent proof, and one of the storage where it has a limit."""
     storage = [_storage(cluster, standing.usage)] if standing.usage.known else []
-    return [_age(cluster, standing.age), *storage]
+    seconds = standing.proof_seconds
+    proof = [_proof(cluster, seconds)] if seconds is not None and seconds <= PROOF_AGE else []
+    return [_age(cluster, standing.age), *proof, *storage]
+
+
+def _proof(cluster: str, seconds: float) -> Event:
+    what = f"a backup of cluster {cluster} was proven {duration(seconds)} ago"
+    words = _words(what, "it was restored, and was equal to the source", f"pgproof list {cluster}")
+    return Event(PROVEN, {**words, "age_seconds": seconds})
 
 
 def _age(cluster: str, age: BackupAge) -> Event:

@@ -8,8 +8,8 @@ writes, which fails as "database is locked" when events come in a burst; after f
 
 A dead-man switch is a proactive trigger with ``after``: it fires once, and not again before a sign has come, but only
 with ``for_each``: without, the server starts its clock again by itself, for ever, and has no event to fill the
-words from. Whatever an alert waits for at first, ``SET`` counts for it as well: applying an alert sends that event for it,
-or a cluster that never succeeded would never be missed.
+words from. Whatever an alert waits for at first, ``SET`` counts for it as well: applying an alert sends that event for
+it, or a cluster that never succeeded would never be missed.
 """
 
 from __future__ import annotations
