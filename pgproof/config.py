@@ -187,6 +187,7 @@ class DrillConfig(_Model):
     checks: tuple[Literal["log", "checksums", "amcheck", "dump"], ...] = Field(
         ("log", "checksums", "amcheck"), description="made besides the comparison"
     )
+    targets: int = Field(2, ge=0, le=50, description="recovery targets tried before the cut; 0 tries none")
     check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
     parent_check: bool = Field(False, description="amcheck also looks for every row from the root down")
     preload_libraries: tuple[str, ...] = Field((), description="that recovery itself needs")

@@ -14,6 +14,7 @@ from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
 from pgproof.validation.object_comparison import difference_lines, kind_lines
+from pgproof.validation.targets.trial import result_in_words, title_of
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
@@ -151,9 +152,28 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
-    text += ["", *_objects(proof.objects), "", *_checked(proof.checks), "", "## Not checked", ""]
+    text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
+    text += ["## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
     _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+
+
+def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
+    """Recovery targets, one line each: what recovery was told, and what was found there."""
+    lines = [
+        (
+            f"`{title_of(t)}`",
+            t["place"],
+            {True: "reached", False: "**MISSED**", None: "not tried"}[t["ok"]],
+            result_in_words(t),
+            duration(t["seconds"]),
+        )
+        for t in targets
+    ]
+    columns = ("recovery target", "place", "result", "found", "took")
+    return (
+        ["## Recovery targets", "", markdown_table(columns, lines)] if lines else ["No targets were tried."]
+    )
 
 
 def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:

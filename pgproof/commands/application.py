@@ -280,6 +280,12 @@ def drill(
     origin: Annotated[
         str | None, typer.Option("--from", help="Another tool's backup: pgbackrest, barman or directory.")
     ] = None,
+    targets: Annotated[
+        int | None, typer.Option("--targets", min=0, max=50, help="Recovery targets tried before the cut.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of their choice; a proof has it.")
+    ] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
@@ -291,8 +297,10 @@ def drill(
     if origin is not None:
         from pgproof.commands import foreign_drill
 
+        if targets is not None or seed is not None:
+            raise UsageError("--targets and --seed do not go with --from", hint="leave them out")
         return foreign_drill.drill(_session(config, json), name, origin, backup, oldest)
-    return drill_command.drill(_session(config, json), name, backup, oldest)
+    return drill_command.drill(_session(config, json), name, backup, oldest, targets, seed)
 
 
 @application.command()

@@ -22,13 +22,21 @@ from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
+from pgproof.validation.targets.trial import result_in_words, title_of
 
 Say = Callable[[str], None]
 
 
-def drill(session: Session, name: str, label: str | None, oldest: bool) -> int:
+def drill(
+    session: Session,
+    name: str,
+    label: str | None,
+    oldest: bool,
+    targets: int | None = None,
+    seed: int | None = None,
+) -> int:
     """Prove a backup, and show the proof."""
-    cluster = session.cluster(name)
+    cluster = with_targets(session.cluster(name), targets)
     archive = session.archive(cluster)
     catalog = read_catalog(archive)
     entry = catalog.entry(label) if label else catalog.newest
@@ -37,13 +45,25 @@ def drill(session: Session, name: str, label: str | None, oldest: bool) -> int:
     say: Say = (lambda text: None) if session.json else (lambda text: session.console.print(f"  {text}"))
     if not session.json:
         session.console.print(f"drill of backup {entry.label}")
-    proof, key = run_drill(session, cluster, archive, entry.label, say)
+    proof, key = run_drill(session, cluster, archive, entry.label, say, seed)
     session.show({**proof.as_dict(), "key": key}, lambda console: show(console, proof, key))
     return 0 if proof.proven else 1
 
 
+def with_targets(cluster: ClusterConfig, targets: int | None) -> ClusterConfig:
+    """The cluster with another number of recovery targets than is configured; None leaves it."""
+    if targets is None:
+        return cluster
+    return cluster.model_copy(update={"drill": cluster.drill.model_copy(update={"targets": targets})})
+
+
 def run_drill(
-    session: Session, cluster: ClusterConfig, archive: Archive, label: str, say: Say
+    session: Session,
+    cluster: ClusterConfig,
+    archive: Archive,
+    label: str,
+    say: Say,
+    seed: int | None = None,
 ) -> tuple[Proof, str]:
     """All steps of a drill, one after the other; whatever comes of it is recorded.
 
@@ -66,7 +86,7 @@ def run_drill(
                 f"restored {size(restored.size)} and {restored.wal[2]} WAL segments into {restored.scratch.root}"
             )
             on_database = run.on_database if run else (lambda database, dsn: None)
-            comparison = compare_restored(cluster, fence, restored, on_database)
+            comparison = compare_restored(cluster, fence, restored, on_database, seed)
             say(f"recovered to the cut and compared: {comparison.summary()}")
             if run is not None:
                 outcome = run.finish(comparison, sum(len(d.tables) for d in fence.databases))
@@ -136,6 +156,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     ]
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    show_targets(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
     for item in proof.not_checked:
@@ -144,6 +165,13 @@ def show(console: Console, proof: Proof, key: str) -> None:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
+
+
+def show_targets(console: Console, proof: Proof) -> None:
+    """Every recovery target that was tried, and what was found there."""
+    for target in proof.targets:
+        text = f"  recovery target {title_of(target)}: {result_in_words(target)}"
+        console.print(text, markup=False, style="red" if target["ok"] is False else None)
 
 
 def show_checks(console: Console, proof: Proof) -> None:

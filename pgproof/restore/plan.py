@@ -17,6 +17,7 @@ from pgproof.errors import (
     TargetOutsideWindow,
     WalGap,
 )
+from pgproof.restore.border import Border
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -78,6 +79,7 @@ class RestorePlan:
         tablespaces: OID to directory.
         room: bytes needed at the destination.
         warnings: to be read before it is run.
+        border: the commits on both sides of the target, when they are known.
     """
 
     request: RestoreRequest
@@ -89,6 +91,7 @@ class RestorePlan:
     tablespaces: Mapping[int, Path]
     room: int
     warnings: tuple[str, ...] = ()
+    border: Border | None = None
 
     @property
     def record(self) -> BackupRecord:
@@ -97,10 +100,8 @@ class RestorePlan:
     def steps(self) -> list[str]:
         """The steps, as they are shown by a dry run and then done."""
         target = self.request.target
-        steps = [
-            f"backup {self.record.label} ({self.record.kind}, {self.reason})",
-            f"make {self.request.destination} with mode 0700",
-        ]
+        steps = [f"backup {self.record.label} ({self.record.kind}, {self.reason})"]
+        steps.append(f"make {self.request.destination} with mode 0700")
         steps += [f"put tablespace {oid} into {path}" for oid, path in self.tablespaces.items()]
         for record in self.chain:
             volumes = f"{len(record.volumes)} volume{'s' if len(record.volumes) != 1 else ''}"
@@ -113,8 +114,9 @@ class RestorePlan:
             # at the end of WAL there is no target to pause at: the server opens by itself
             then = "open for writing" if target.kind == "end" else self.request.target_action
             steps.append(f"recover along timeline {self.history.timeline} to {target}, then {then}")
-        archiving = "stays as configured" if self.request.take_over else "is switched off in the copy"
-        steps.append(f"archiving {archiving}")
+            steps += self.border.steps() if self.border else []
+        how = "stays as configured" if self.request.take_over else "is switched off in the copy"
+        steps.append(f"archiving {how}")
         steps.append("move pg_control into place, which makes the directory startable")
         return steps
 

@@ -6,6 +6,7 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import pwd
 import re
 import time
 from collections.abc import Callable
@@ -40,7 +41,9 @@ from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
-from pgproof.validation.scratch import Scratch, prepare
+from pgproof.validation.scratch import Scratch, own, prepare
+from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
+from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]
@@ -58,6 +61,7 @@ class Restored:
         size: raw bytes of the backup's files.
         phases: seconds so far.
         not_checked: what could not be checked of the files.
+        replayable: what recovery can replay, for recovery targets; None when it is not known.
     """
 
     scratch: Scratch
@@ -67,6 +71,7 @@ class Restored:
     size: int
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
+    replayable: WalOfCopy | None = None
 
 
 def restore_scratch(
@@ -112,13 +117,16 @@ def restore_scratch(
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
         phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
         bring_objects(archive, fence, scratch)
+        if cluster.drill.targets:
+            for path in bring_forks(archive, plan, scratch):
+                own(path, owner)
     except BaseException:
         scratch.remove()
         raise
     wal = (plan.segments[0].name, plan.segments[-1].name, len(plan.segments))
-    return Restored(
-        scratch, chosen.label, plan.history.timeline, wal, sum(r.raw_size for r in plan.chain), phases
-    )
+    replayable = WalOfCopy(plan.history.timeline, wal[0], plan.record.start_lsn, plan.record.stop_lsn)
+    size = sum(record.raw_size for record in plan.chain)
+    return Restored(scratch, chosen.label, plan.history.timeline, wal, size, phases, replayable=replayable)
 
 
 def plan_scratch(
@@ -145,31 +153,32 @@ def compare_restored(
     fence: Fence,
     restored: Restored,
     on_database: OnDatabase = lambda database, dsn: None,
+    seed: int | None = None,
 ) -> Comparison:
-    """Recover the scratch cluster to each cut in turn, compare every database at its own, then check the copy.
+    """Recover the scratch cluster to recovery targets, then to each cut; compare every database at its own; check.
 
     Args:
         cluster: its drill settings.
         fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``replay``, ``compare`` and ``check``.
+        restored: from restore_scratch; ``phases`` gains ``targets``, ``replay``, ``compare`` and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
+        seed: of the choice of recovery targets; None takes that of the fence.
 
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
         NotProven: a transaction is committed in the copy that the fence did not see.
         DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
-    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
-    owner = account(cluster.drill.run_as)
+    bin_directory, owner = _of_server(cluster, fence)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
     parts: list[Comparison] = []
     held = brought_objects(restored.scratch)
-    replay = compare = 0.0
+    targets = _try_targets(cluster, fence, restored, seed)
+    replay, compare = targets.replay, 0.0
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
-    cuts = sorted({d.cut for d in fenced if d.cut is not None})
-    for cut in cuts:
+    for cut in (cuts := sorted({d.cut for d in fenced if d.cut is not None})):
         started = time.monotonic()
         with recovered(
             restored.scratch,
@@ -186,19 +195,39 @@ def compare_restored(
             ready = time.monotonic()
             replay += ready - started
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = [d for d in fenced if d.cut == cut]
-            for database in here:
-                name = names[database.database]
+            here = {d.database: names[d.database] for d in fenced if d.cut == cut}
+            for database in (d for d in fenced if d.cut == cut):
+                name = here[database.database]
                 parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
                 on_database(database.database, name)
             compare += time.monotonic() - ready
-            checking.at_cut({d.database: names[d.database] for d in here})
+            checking.at_cut(here)
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
     seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
     restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
-    return Comparison.joined(parts, checking.results)
+    return Comparison.joined(parts, checking.results, targets)
+
+
+def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
+    """Programs and account of the scratch server."""
+    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
+    return bin_directory, account(cluster.drill.run_as)
+
+
+def _try_targets(cluster: ClusterConfig, fence: Fence, restored: Restored, seed: int | None) -> Targets:
+    """Recover the copy to recovery targets.
+
+    All recoveries count as replay: what these have replayed, the one to the cut need not replay again.
+    """
+    bin_directory, owner = _of_server(cluster, fence)
+    targets = try_targets(
+        cluster.drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed
+    )
+    if targets.seconds:
+        restored.phases["targets"] = round(targets.seconds - targets.replay, 3)
+    return targets
 
 
 def _compare_one(
@@ -270,13 +299,15 @@ def make_proof(
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
         objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
+        targets=tuple(comparison.targets.as_records()) if comparison else (),
     )
 
 
 def _left_out(comparison: Comparison | None) -> list[NotChecked]:
     if comparison is None:
         return []
-    return [*comparison.not_checked, *(item for check in comparison.checks for item in check.not_checked)]
+    of_checks = (item for check in comparison.checks for item in check.not_checked)
+    return [*comparison.not_checked, *comparison.targets.not_checked, *of_checks]
 
 
 def _verdict(
@@ -294,6 +325,8 @@ def _verdict(
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
         return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
+    if missed := comparison.targets.finding:
+        return NOT_RECOVERED, missed
     if finding := comparison.finding():
         return NOT_SOUND, finding
     return PROVEN, comparison.summary()

@@ -28,6 +28,7 @@ from pgproof.validation.fingerprint import pin_settings, read_large_objects_free
 from pgproof.validation.inventory import SourceInventory, collation_versions
 from pgproof.validation.objects import DatabaseObjects, write_objects
 from pgproof.validation.sequences import SequenceState, read_sequences
+from pgproof.validation.targets.canary import plant_canaries
 from pgproof.validation.wal_source import OwnWal, WalSource
 from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, read_records
@@ -78,6 +79,8 @@ def take_fence(
         connection.execute("SET synchronous_commit = local")
         role = _reading_role(connection)
         closed = _closed_databases(connection)
+        if cluster.drill.targets:
+            plant_canaries(connection)
         fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection)
         started = time.monotonic()
         databases = fencer.fence_all({item.database for item in closed})

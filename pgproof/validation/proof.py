@@ -23,12 +23,13 @@ class Proof:
         cuts: database to LSN.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
-        phases: seconds of extract, verify, fetch, replay, compare and check.
+        phases: seconds of extract, verify, fetch, targets, replay, compare and check.
         rto_seconds: from the first byte fetched to a server that answers at the cut.
         expectations: summary of the Great Expectations suites, when they ran.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
         checks: what was looked at besides the comparison, a dict for each.
         objects: the comparison of what is no table, a dict for each database and kind.
+        targets: recovery targets that the copy was recovered to, a dict for each.
     """
 
     identifier: str
@@ -52,6 +53,7 @@ class Proof:
     origin: dict[str, str] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+    targets: tuple[dict[str, Any], ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -80,6 +82,7 @@ class Proof:
             values["wal"] = tuple(tree["wal"])
             values["checks"] = tuple(tree.get("checks", ()))
             values["objects"] = tuple(tree.get("objects", ()))
+            values["targets"] = tuple(tree.get("targets", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

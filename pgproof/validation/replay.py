@@ -25,7 +25,7 @@ from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import make_socket
 from pgproof.validation.scratch import Scratch
-from pgproof.validation.server_log import LOG_PREFIX
+from pgproof.validation.server_log import LOG_PREFIX, REFUSAL
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -107,31 +107,72 @@ def recovered(
         RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
         NotProven: it cannot be held at a cut that is not the last.
     """
+    target = RecoveryTarget("lsn", str(cut), exclusive=True, timeline=timeline)
+    # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
+    stop = "immediate" if last and not shutdown else "fast"
+    with held(scratch, bin_directory, target, role, owner, timeout, stop=stop, preload=preload) as dsn:
+        _check_position(dsn, cut, last)
+        yield dsn
+
+
+@contextlib.contextmanager
+def held(
+    scratch: Scratch,
+    bin_directory: Path,
+    target: RecoveryTarget,
+    role: str,
+    owner: pwd.struct_passwd | None,
+    timeout: float,
+    *,
+    stop: str = "fast",
+    preload: Sequence[str] = (),
+    closed: bool = False,
+) -> Iterator[str]:
+    """The scratch server, recovered to a target and held there, for the time of a block.
+
+    Args:
+        scratch: prepared.
+        bin_directory: of the cluster's major version.
+        target: where to stop, with the timeline to follow.
+        role: that can read everything.
+        owner: account of the server when we are root.
+        timeout: seconds for the replay.
+        stop: how the server ends, as in pg_ctl.
+        preload: libraries that recovery itself needs.
+        closed: the copy cannot be opened for writing, whatever happens; the server ends instead.
+
+    Yields:
+        the connection string, without a database.
+
+    Raises:
+        RecoveryFailed: the server ended.
+    """
+    assert target.timeline is not None
     socket = make_socket(scratch.root)
     server = LocalServer(
         bin_directory,
         scratch.data,
         socket,
         scratch.log,
-        _settings(scratch, bin_directory, cut, timeline) | {"shared_preload_libraries": ",".join(preload)},
+        _settings(scratch, bin_directory, target, closed=closed)
+        | {"shared_preload_libraries": ",".join(preload)},
         owner,
     )
     try:
         dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
         said = scratch.log.stat().st_size if scratch.log.exists() else 0
         server.start()
+        what = "to reach the target" if closed else "to reach the cut"
         try:
-            server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
+            server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, what)
         except RecoveryFailed as error:
             if missing := _missing_library(_tail(scratch.log, said)):
                 raise missing from error
-            where = _where_wal_ended(scratch, timeline, said)
+            where = _where_wal_ended(scratch, target.timeline, said)
             raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
-        _check_position(dsn, cut, last)
         yield dsn
     finally:
-        # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
-        server.stop("immediate" if last and not shutdown else "fast")
+        server.stop(stop)
         shutil.rmtree(socket, ignore_errors=True)
 
 
@@ -143,10 +184,16 @@ def _options(scratch: Scratch) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) -> dict[str, str]:
+def _settings(
+    scratch: Scratch, bin_directory: Path, target: RecoveryTarget, *, closed: bool
+) -> dict[str, str]:
     wal = str(scratch.wal).replace("%", "%%")
-    target = RecoveryTarget("lsn", str(cut), exclusive=True)
-    recovery = recovery_settings(target, timeline, f'cp "{wal}/%f" "%p"', "pause")
+    command = f'cp "{wal}/%f" "%p"'
+    if closed:
+        # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
+        command += f" || case %f in *.history) exit {REFUSAL};; *) exit 1;; esac"
+    assert target.timeline is not None
+    recovery = recovery_settings(target, target.timeline, command, "pause")
     control = read_control(bin_directory, scratch.data)
     files = {
         "config_file": str(scratch.root / "postgresql.conf"),
@@ -154,9 +201,8 @@ def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) ->
         "ident_file": str(scratch.root / "pg_ident.conf"),
     }
     minima = {name: str(value) for name, value in control.minima.items()}
-    unset = {name: "" for name in LEAKING if name not in ("promote_trigger_file",)}
-    for name in ("recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"):
-        unset.pop(name)
+    # without those of this recovery: its own target must come last, as in recovery_settings
+    unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
     return {**files, **_SAFE, **minima, **unset, **recovery}
 
 
