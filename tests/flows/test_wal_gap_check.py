@@ -41,7 +41,7 @@ def segment(shop: Source, backup: BackupRecord) -> Path:
 def test_no_gap(shop: Source, config: str, backup: BackupRecord) -> None:
     done = run(wal_gap_check, "main", config)
     assert done.name == "WAL gap check of main"
-    assert done.attempts == {"check WAL archive": 1}
+    assert done.attempts == {"check WAL archive": 1, "look at backups and storage": 1}
     found = done.state.result()
     assert found["ok"] and found["gaps"] == []
     text = done.artifact("pgproof-main-wal")
@@ -64,7 +64,7 @@ def test_a_gap_fails_the_run(shop: Source, config: str, segment: Path, tmp_path:
     assert "HINT: pgproof wal check main; then pgproof backup main" in done.message
     with pytest.raises(WalGap):
         done.state.result()
-    assert done.attempts == {"check WAL archive": 1}  # the check itself worked
+    assert set(done.attempts.values()) == {1}  # the check itself worked
     text = done.artifact("pgproof-main-wal")
     assert text.startswith("# WAL of main: 1 gap\n")
     assert f"- **gap**: `{name}`, LSN " in text
