@@ -161,6 +161,18 @@ def up(
     return 0
 
 
+def set_alerts(session: Session, names: list[str]) -> None:
+    """Apply the alerts where pgproof.toml says whom to tell; alerts that are wrong stop no backup, and are said."""
+    if not session.config.alerts.notify:
+        return
+    from deployments.alerts.command import apply_alerts
+
+    try:
+        apply_alerts(names, session.config.alerts)
+    except PgproofError as error:
+        session.console.print(f"ALERTS ARE NOT SET: {error}", markup=False)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -177,6 +189,7 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
         wait_for_server(port, lambda: server.poll() is None, server_log)
         for name in names:
             deploy_cluster(name, session.config.path)
+        set_alerts(session, names)
         end_orphans()  # of an earlier server that was killed: its worker died with it
         try:
             with running(["worker", "start", "--pool", POOL, "--type", "process"], worker_log) as worker:

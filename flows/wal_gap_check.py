@@ -5,7 +5,6 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.writer import one_writer
-from pgproof.backups.state import ProofAge
 from pgproof.errors import PgproofError, WalGap
 from pgproof.wal.check import WalCheck
 from pgproof.wal.loss import losses, newest_is_lost, sentences
@@ -13,8 +12,8 @@ from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
-from tasks.proof_events import rpo_events, stale_events
-from tasks.validation import look_at_proofs
+from tasks.proof_events import rpo_events
+from tasks.standing import Standing, look_at_standing, standing_events
 from tasks.wal import check_wal_archive, repair_wal_archive
 
 
@@ -31,7 +30,8 @@ def wal_gap_check(
     At three in the morning: a gap means that some points in time cannot be recovered. What the source, a standby or
     another repository still has was brought back already. For what nobody has, the run names the windows that are
     lost; when none was left for new commits, it has taken a base backup. Prove that one: `pgproof drill`.
-    It also looks how old the newest proof is, and emits an event when it is stale; that fails no run.
+    It also emits how old the newest backup and proof are, and how full the repository is; what it finds there fails no
+    run.
 
     Args:
         cluster: as pgproof.toml names it
@@ -48,10 +48,10 @@ def wal_gap_check(
     back = [(one.name, one.place) for one in mended.repaired]
     emit(cluster, [*wal_events(cluster, found, back, starts_again), *rpo_events(cluster, found)])
     show_wal(cluster, found, mended)
-    looked = look_at_proofs(cluster, config, return_state=True)
-    age = looked.result(raise_on_failure=False)
-    if isinstance(age, ProofAge):
-        emit(cluster, stale_events(cluster, age))
+    looked = look_at_standing(cluster, config, return_state=True)
+    standing = looked.result(raise_on_failure=False)
+    if isinstance(standing, Standing):
+        emit(cluster, standing_events(cluster, standing))
     follows = ""
     if starts_again:
         follows = start_again(cluster, config, content)

@@ -56,7 +56,12 @@ def _reference(text: object) -> object:
     return text
 
 
+def _names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 Seconds = Annotated[int, BeforeValidator(_duration)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bytes = Annotated[int, BeforeValidator(_size)]
 SecretReference = Annotated[str, BeforeValidator(_reference)]
 
@@ -105,6 +110,8 @@ class RepositoryConfig(_Model):
     compression_level: int = Field(3, ge=1, le=19)
     age_recipients: tuple[str, ...] = Field((), description="X25519 recipients; encrypt when given")
     age_identity: SecretReference | None = Field(None, description="needed to restore what is encrypted")
+    used_limit: float = Field(85.0, ge=0, le=100, description="per cent of a directory's file system; 0 none")
+    size_limit: Bytes = Field(0, description="bytes stored in the whole repository; 0 is no limit")
 
     def model_post_init(self, _: object) -> None:
         if (self.access_key_id is None) != (self.secret_access_key is None):
@@ -131,6 +138,7 @@ class TargetsConfig(_Model):
 
     rpo: Seconds = Field(300, description="newest commit not yet in the repository, seconds")
     rto: Seconds = Field(3600, description="from the decision to restore to a server that answers, seconds")
+    backup_age: Seconds = Field(26 * 3600, ge=1, description="of the newest backup, seconds")
 
 
 class BackupConfig(_Model):
@@ -269,11 +277,19 @@ class ClusterConfig(_Model):
     checks: tuple[SqlCheckConfig, ...] = ()
 
 
+class AlertsConfig(_Model):
+    """Whom Prefect tells what happened."""
+
+    notify: Names = Field((), description='notification blocks: "slack-webhook/oncall"')
+    file: Path | None = Field(None, description="of alerts, instead of those that pgproof brings")
+
+
 class Config(_Model):
     """All of pgproof.toml."""
 
     path: Path = Path(DEFAULT_PATH)
     state_directory: Path = Field(Path("~/.local/state/pgproof"))
+    alerts: AlertsConfig = AlertsConfig()
     repositories: dict[str, RepositoryConfig] = Field(default_factory=dict)
     clusters: dict[str, ClusterConfig] = Field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from tasks.events import Event
 MADE = "pgproof.proof.made"  # a backup was proven
 FAILED = "pgproof.proof.failed"  # a drill ended without a proof
 STALE = "pgproof.proof.stale"  # the newest proof is too old, or there was time for one and there is none
+FRESH = "pgproof.proof.fresh"  # the newest proof is not too old: the end of a stale one
 RTO_BREACHED = "pgproof.rto.breached"  # the recovery that a drill measured took longer than the target
 RTO_MET = "pgproof.rto.met"
 RPO_BREACHED = "pgproof.rpo.breached"  # more would be lost now than the target allows
@@ -97,24 +98,29 @@ def rpo_events(cluster: str, found: WalCheck) -> list[Event]:
     return [Event(RPO_BREACHED if found.rpo_breached else RPO_MET, words | payload)]
 
 
-def stale_events(cluster: str, age: ProofAge) -> list[Event]:
-    """The event of a proof that is too old; none while it is fresh.
+def age_events(cluster: str, age: ProofAge) -> list[Event]:
+    """The event of the newest proof: too old, or fresh; none while there are no backups, or none for long.
 
     Args:
         cluster: its name.
         age: of the newest proof.
     """
-    if not age.stale:
+    if not age.stale and age.at is None:
         return []
-    what = f"the newest proof of cluster {cluster} is {duration(age.seconds)} old"
-    if age.at is None:
-        what = f"no backup of cluster {cluster} is proven, and there have been backups for {duration(age.seconds)}"
     payload = {
         "backup": age.label or None,
         "proven_at": age.at.isoformat() if age.at else None,
         "age_seconds": round(age.seconds, 3),
         "limit_seconds": age.limit,
     }
+    what = f"the newest proof of cluster {cluster} is {duration(age.seconds)} old"
+    if not age.stale:
+        words = _sentences(
+            what, "a backup was restored, and was equal to the source", f"pgproof list {cluster}"
+        )
+        return [Event(FRESH, words | payload)]
+    if age.at is None:
+        what = f"no backup of cluster {cluster} is proven, and there have been backups for {duration(age.seconds)}"
     meaning = f"nobody has seen for over {duration(age.limit)} that a backup can be restored"
     return [Event(STALE, _sentences(what, meaning, f"pgproof drill {cluster}") | payload)]
 

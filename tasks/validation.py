@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from prefect import task
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.backups.state import ProofAge, proof_age
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, compare_restored, make_proof, restore_scratch
@@ -51,13 +50,6 @@ def choose_backup(cluster: str, config: str | None = None, backup: str = "newest
     if backup == "least recently proven":
         return min(catalog.entries, key=lambda e: (e.proven_at is not None, e.proven_at, e.label)).label
     return catalog.entry(backup).label
-
-
-@task(**settings("look at proofs", 600), **RETRY)
-def look_at_proofs(cluster: str, config: str | None = None) -> ProofAge:
-    """How old the newest proof is: noticed also when no drill runs any more."""
-    work = open_work(cluster, config)
-    return proof_age(read_catalog(work.archive, tolerant=True), now(), work.cluster.drill.stale_after)
 
 
 @task(**settings("fence source", 24 * HOUR), **RETRY)

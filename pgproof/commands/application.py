@@ -346,12 +346,20 @@ def _add_plugins(words: list[str]) -> None:
     for point in entry_points(group="pgproof.commands"):
         if point.name not in words and "--help" not in words and words:
             continue
-        application.command(point.name)(_loaded(point))
+        add_plugin(application, point.name, _loaded(point))
 
 
-def _loaded(point: Any) -> Callable[..., int]:
+def add_plugin(to: typer.Typer, name: str, plugin: Callable[..., int] | typer.Typer) -> None:
+    """Add a command of a higher layer, or a group of them."""
+    if isinstance(plugin, typer.Typer):
+        to.add_typer(plugin, name=name)
+    else:
+        to.command(name)(plugin)
+
+
+def _loaded(point: Any) -> Callable[..., int] | typer.Typer:
     try:
-        function: Callable[..., int] = point.load()
+        function: Callable[..., int] | typer.Typer = point.load()
     except ImportError as error:
         text = str(error)
 

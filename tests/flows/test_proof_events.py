@@ -12,19 +12,22 @@ from flows.restore_validation import restore_validation
 from flows.wal_gap_check import wal_gap_check
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.state import ProofAge
-from tasks.events import CHECKED, Event
+from tasks.events import CHECKED, CURRENT, Event
+from tasks.events import WHOLE as NO_GAP
 from tasks.proof_events import (
     FAILED,
+    FRESH,
     MADE,
     RPO_BREACHED,
     RPO_MET,
     RTO_BREACHED,
     RTO_MET,
     STALE,
+    age_events,
     proof_events,
     rpo_events,
-    stale_events,
 )
+from tasks.standing import BELOW, RECENT
 from tests.flows.runs import Run, events_of, run, until
 from tests.flows.test_events import WHOLE
 from tests.servers.postgres import Source
@@ -110,8 +113,10 @@ class TestPayloads:
 
     def test_a_proof_that_is_too_old(self) -> None:
         day = 86400.0
-        assert stale_events("main", ProofAge("one", AT, 8 * day, 8 * day)) == []
-        (event,) = stale_events("main", ProofAge("one", AT, 9 * day, 8 * day))
+        (fresh,) = age_events("main", ProofAge("one", AT, 8 * day, 8 * day))
+        assert (fresh.name, fresh.payload["what"]) == (FRESH, "the newest proof of cluster main is 8 d old")
+        assert age_events("main", ProofAge("", None, 8 * day, 8 * day)) == []
+        (event,) = age_events("main", ProofAge("one", AT, 9 * day, 8 * day))
         assert (event.name, event.payload) == (
             STALE,
             {
@@ -124,7 +129,7 @@ class TestPayloads:
                 "limit_seconds": 8 * day,
             },
         )
-        (event,) = stale_events("main", ProofAge("", None, 9 * day, 8 * day))
+        (event,) = age_events("main", ProofAge("", None, 9 * day, 8 * day))
         assert (
             event.payload["what"]
             == "no backup of cluster main is proven, and there have been backups for 9 d"
@@ -164,9 +169,9 @@ def test_nothing_is_proven_yet_and_then_it_is(shop: Source, config: str, backup:
     drilled = run(restore_validation, "main", config)
     after = run(wal_gap_check, "main", config)
     assert before.state.is_completed()  # it is told, and is no fault of the WAL
-    assert before.attempts == {"check WAL archive": 1, "look at proofs": 1}
+    assert before.attempts == {"check WAL archive": 1, "look at backups and storage": 1}
     seen = events(before, STALE)
-    assert list(seen) == [CHECKED, RPO_MET, STALE]
+    assert set(seen) == {CHECKED, NO_GAP, CURRENT, RPO_MET, RECENT, STALE, BELOW}
     assert seen[STALE]["backup"] is None
     assert seen[STALE]["limit_seconds"] == 1
     made = events(drilled, RTO_MET)
