@@ -9,10 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
 from pgproof.errors import ConfigError, UsageError
 from pgproof.location import DEFAULT_PATH, config_path
+from pgproof.schedule import SchedulesConfig
+from pgproof.section import Section as _Model
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -86,11 +88,6 @@ def resolve_secret(reference: str) -> SecretStr:
         "Only a flow run can read blocks; this command runs without Prefect.",
         'use "env:NAME" or "file:/path", or run the flow',
     )
-
-
-class _Model(BaseModel):
-    # hide_input: a value put where a reference belongs must not show up in a traceback
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class RepositoryConfig(_Model):
@@ -246,6 +243,7 @@ class ClusterConfig(_Model):
     retention: RetentionConfig = RetentionConfig()
     targets: TargetsConfig = TargetsConfig()
     drill: DrillConfig = DrillConfig()
+    schedules: SchedulesConfig = SchedulesConfig()
     pgbackrest: PgBackRestConfig | None = None
     barman: BarmanConfig | None = None
     directory: DirectoryConfig | None = None

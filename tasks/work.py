@@ -58,10 +58,15 @@ def open_work(cluster: str, config: str | None = None) -> Work:
         config: path of pgproof.toml; default PGPROOF_CONFIG, else the working directory's.
     """
     loaded = load(config)
-    chosen = _with_secrets(loaded.cluster(cluster), _PASSWORD)
+    chosen = with_password(loaded.cluster(cluster))
     settings = loaded.repository_of(chosen)
     blocks = tuple(_blocks(settings, ("credentials", *_REPOSITORY)).values())
     return Work(loaded, chosen, open_with_blocks(settings), blocks)
+
+
+def with_password(cluster: ClusterConfig) -> ClusterConfig:
+    """A cluster whose password may be kept in a Prefect block, as one that the engine can connect to."""
+    return _with_secrets(cluster, _PASSWORD)
 
 
 def open_with_blocks(settings: RepositoryConfig) -> Repository:
