@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +16,14 @@ import typer
 import yaml
 from rich.console import Console
 
+from deployments.block_clusters import block_clusters, reference, register_blocks
 from deployments.forms import form
 from deployments.gone import Gone, find_gone, remove_gone
 from deployments.rendering import Target, render, titles
 from deployments.schedules import Incremental, ask_incremental
 from deployments.server import POOL, ensure_pool, server, server_url
 from flows.command import chosen_config
-from pgproof.commands.console import Session
+from pgproof.commands.console import Session, show
 from pgproof.config import ClusterConfig
 from pgproof.errors import ConfigError, TransientError
 
@@ -169,9 +170,12 @@ def _set_forms(deployments: Sequence[dict[str, Any]], everything: Sequence[str])
 def deploy(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The cluster; default: all of pgproof.toml.")] = None,
-    prune: Annotated[
+    blocks: Annotated[
         bool,
-        typer.Option("--prune", help="Remove the deployments of clusters that are not configured any more."),
+        typer.Option("--blocks", help="Register our block types, and deploy the clusters kept in blocks."),
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the deployments of clusters that are gone.")
     ] = False,
     render_only: Annotated[
         bool, typer.Option("--render", help="Show what would be deployed, as YAML; ask no server.")
@@ -185,11 +189,13 @@ def deploy(
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> int:
     """Create or update the deployments of one cluster or of all, on the Prefect server of PREFECT_API_URL."""
-    session = Session.start(chosen_config(context, config), json)
     if prune and name is not None:
         raise ConfigError(
             "--prune goes with all clusters", f'"{name}" alone was named.', "pgproof deploy --prune"
         )
+    if blocks:
+        return _deploy_blocks(name, prune, pool, pool_type, json)
+    session = Session.start(chosen_config(context, config), json)
     clusters = [session.cluster(one) for one in configured_clusters(session, name)]
     path = session.config.path
     if render_only:
@@ -200,21 +206,50 @@ def deploy(
     ensure_pool(pool, pool_type)
     targets, notes = targets_of(clusters, str(path))
     done = deploy_clusters(targets, path, everything=list(session.config.clusters), pool=pool)
-    gone = find_gone(session.config)
+    gone = find_gone(session.config.clusters, str(path))
+    _answer(replace(done, notes=tuple(notes)), gone, prune, pool_type, json)
+    return 0
+
+
+def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str, json: bool) -> int:
+    """Deploy the clusters that are kept in blocks; no pgproof.toml is read."""
+    server_url()
+    register_blocks()
+    clusters = block_clusters(name)
+    if not clusters:
+        content = {"clusters": [], "server": server_url()}
+        text = (
+            "registered the block types Pgproof Cluster and Pgproof Repository; "
+            "make a Pgproof Cluster in the UI, under Blocks, then run this again"
+        )
+        show(content, lambda console: console.print(text, soft_wrap=True), json)
+        return 0
+    ensure_pool(pool, pool_type)
+    targets, notes = [], []
+    for cluster in clusters:
+        of_one, said = targets_of([cluster], reference(cluster.name))
+        targets += of_one
+        notes += said
+    done = deploy_clusters(targets, None, pool=pool)
+    gone = find_gone(done.clusters, None) if name is None else []
+    _answer(replace(done, notes=tuple(notes)), gone, prune, pool_type, json)
+    return 0
+
+
+def _answer(done: Deployed, gone: Sequence[Gone], prune: bool, pool_type: str, json: bool) -> None:
     if prune:
         remove_gone(gone)
     content = {
         "clusters": list(done.clusters),
         "deployments": [f"{flow}/{deployment}" for flow, deployment in done.deployments],
-        "notes": notes,
+        "notes": list(done.notes),
         "gone": sorted({one.cluster for one in gone}),
         "removed": prune and bool(gone),
         "server": server_url(),
-        "work_pool": pool,
-        "worker": worker_line(pool, pool_type),
+        "work_pool": done.pool,
+        "worker": worker_line(done.pool, pool_type),
     }
-    session.show(content, lambda console: _show(console, content, gone, prune))
-    return 0
+    show(content, lambda console: _show(console, content, gone, prune), json)
 
 
 def worker_line(pool: str, pool_type: str) -> str:

@@ -1,18 +1,17 @@
 """What is gone: deployments of clusters that pgproof.toml does not have any more.
 
-Ours are those that carry the tag ``pgproof`` and were deployed from this very pgproof.toml; what another one deployed
-to the same server is not ours to remove.
+Ours are those that carry the tag ``pgproof`` and were deployed from this very pgproof.toml, or from a block; what
+another pgproof.toml deployed to the same server is not ours to remove.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from deployments.server import server
-from pgproof.config import Config
 
 _PAGE = 200
 TAG = "pgproof"
@@ -27,8 +26,12 @@ class Gone:
     cluster: str
 
 
-def find_gone(config: Config) -> list[Gone]:
+def find_gone(clusters: Collection[str], config: str | None) -> list[Gone]:
     """The deployments that were made from a configuration for clusters that it does not have any more.
+
+    Args:
+        clusters: names of those that it has.
+        config: path of pgproof.toml; None for blocks.
 
     Raises:
         AuthenticationFailed, TransientError: the server did not answer.
@@ -42,8 +45,9 @@ def find_gone(config: Config) -> list[Gone]:
             page = client.read_deployments(deployment_filter=ours, limit=_PAGE, offset=offset)
             for one in page:
                 cluster = one.parameters.get("cluster")
-                from_here = one.parameters.get("config") == str(config.path)
-                if isinstance(cluster, str) and from_here and cluster not in config.clusters:
+                given = one.parameters.get("config")
+                from_here = given == (config or f"block:pgproof-cluster/{cluster}")
+                if isinstance(cluster, str) and from_here and cluster not in clusters:
                     found.append(Gone(one.id, one.name, cluster))
             if len(page) < _PAGE:
                 break
