@@ -8,7 +8,8 @@ RUN apt-get update \
 
 COPY . /usr/src/pgproof
 RUN python3 -m venv /opt/pgproof \
- && /opt/pgproof/bin/pip install --no-cache-dir -c /usr/src/pgproof/requirements.lock '/usr/src/pgproof[prefect]' \
+ && /opt/pgproof/bin/pip install --no-cache-dir --require-hashes -r /usr/src/pgproof/requirements.lock \
+ && /opt/pgproof/bin/pip install --no-cache-dir --no-deps '/usr/src/pgproof[prefect]' \
  && install -d -o postgres -g postgres /etc/pgproof /var/tmp/pgproof-scratch \
  && rm -rf /usr/src/pgproof
 
