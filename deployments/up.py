@@ -20,9 +20,9 @@ from typing import Annotated
 
 import typer
 
-from deployments.deploy import configured_clusters, deploy_cluster, project
+from deployments.deploy import configured_clusters, deploy_clusters, project, targets_of
 from deployments.descent import descendants, kill_all
-from deployments.server import POOL, end_orphans
+from deployments.server import POOL, end_orphans, ensure_pool
 from flows.command import chosen_config
 from pgproof.commands.console import Session
 from pgproof.errors import ConfigError, PgproofError, TransientError
@@ -187,8 +187,9 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
     server_log, worker_log = state / "prefect-server.log", state / "prefect-worker.log"
     with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], server_log) as server:
         wait_for_server(port, lambda: server.poll() is None, server_log)
-        for name in names:
-            deploy_cluster(name, session.config.path)
+        ensure_pool()
+        targets, notes = targets_of([session.cluster(name) for name in names], str(session.config.path))
+        deploy_clusters(targets, session.config.path)
         set_alerts(session, names)
         end_orphans()  # of an earlier server that was killed: its worker died with it
         try:
@@ -196,6 +197,8 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
                 session.console.print(
                     f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
                 )
+                for note in notes:
+                    session.console.print(f"note: {note}", markup=False)
                 session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
                 while server.poll() is None and worker.poll() is None:
                     time.sleep(0.5)

@@ -26,6 +26,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
     "[[clusters.NAME.checks]]": config.SqlCheckConfig,
+    "[clusters.NAME.schedules]": config.SchedulesConfig,
     "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
     "[clusters.NAME.barman]": config.BarmanConfig,
     "[clusters.NAME.directory]": config.DirectoryConfig,
