@@ -26,7 +26,7 @@ def duration(text: object) -> int:
     return _quantity(text, _UNITS, "5min")
 
 
-def parseduration(text: str) -> int:
+def parse_duration(text: str) -> int:
     """A duration of the command line, in seconds: ``90``, ``15min``, ``24h``.
 
     Raises:
