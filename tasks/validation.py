@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from prefect import task
 
@@ -16,6 +15,7 @@ from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.proof import Proof
+from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
@@ -65,7 +65,10 @@ def fence_source(cluster: str, config: str | None = None) -> str:
 def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
     work = open_work(cluster, config)
-    return restore_scratch(work.cluster, work.archive, read_fence(work.archive, fence), backup)
+    archive = work.archive
+    total = sum(record.raw_size for record in read_catalog(archive).chain(backup))
+    with progress(cluster, "restore", f"restore of {backup} to scratch", total) as done:
+        return restore_scratch(work.cluster, archive, read_fence(archive, fence), backup, done)
 
 
 @task(**settings("compare with source", 24 * HOUR), **RETRY)
@@ -75,7 +78,8 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     read = read_fence(work.archive, fence)
     docs = work.config.state / "data-docs" / cluster / fence
     run = ExpectationRun(work.cluster, docs)
-    comparison = compare_restored(work.cluster, read, restored, run.on_database)
+    with progress(cluster, "compare", f"comparison of {restored.label}", read.rows, "row") as done:
+        comparison = compare_restored(work.cluster, read, restored, run.on_database, progress=done)
     return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
 
 
@@ -90,9 +94,9 @@ def record_proof(
     config: str | None = None,
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
-    archive = open_work(cluster, config).archive
+    work = open_work(cluster, config)
+    archive, outcome = work.archive, compared.outcome if compared else None
     read = read_fence(archive, fence)
-    expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
     proof = make_proof(
         archive,
         read,
@@ -101,9 +105,10 @@ def record_proof(
         restored=restored,
         comparison=compared.comparison if compared else None,
         failure=failure,
-        expectations=expectations,
+        expectations=outcome.as_dict() if outcome else None,
+        rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
+    return StoredProof(proof, store_evidence(archive, proof, outcome), read)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

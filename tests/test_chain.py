@@ -44,6 +44,8 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
         comparison = compare_restored(source.cluster, fence, restored)
     restored.scratch.remove()
 
+    assert min(restored.phases[name] for name in ("extract", "fetch", "start", "replay", "count")) > 0
+    assert restored.software["restored"].startswith(f"PostgreSQL {source.major}.")
     assert comparison.equal, comparison.summary()
     names = {(table.database, table.table) for table in comparison.tables}
     assert names == {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing, RecoveryFailed
-from pgproof.postgres.programs import as_account, die_with_parent, environment, run
+from pgproof.postgres.programs import as_account, ending_with_us, environment, run
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
 
@@ -77,7 +77,7 @@ class LocalServer:
                 env=environment() | {"LC_ALL": "C"},  # English log lines
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=ending_with_us(),
                 **as_account(self.owner),  # type: ignore[call-overload]
             )
 

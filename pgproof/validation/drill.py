@@ -6,13 +6,17 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import platform
+import pwd
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from pgproof import __version__
 from pgproof.backups.catalog import (
@@ -40,10 +44,14 @@ from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
-from pgproof.validation.scratch import Scratch, prepare
+from pgproof.validation.scratch import Scratch, own, prepare
+from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
+from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
+from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Restored:
         size: raw bytes of the backup's files.
         phases: seconds so far.
         not_checked: what could not be checked of the files.
+        replayable: what recovery can replay, for recovery targets; None when it is not known.
+        software: of the copy; ``restored`` is its PostgreSQL, once it ran.
     """
 
     scratch: Scratch
@@ -67,10 +77,16 @@ class Restored:
     size: int
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
+    replayable: WalOfCopy | None = None
+    software: dict[str, str] = field(default_factory=dict)
 
 
 def restore_scratch(
-    cluster: ClusterConfig, archive: Archive, fence: Fence, label: str | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    fence: Fence,
+    label: str | None = None,
+    progress: Done = lambda size: None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -81,6 +97,7 @@ def restore_scratch(
         archive: to restore from.
         fence: with an exact cut.
         label: of the backup; None takes the newest.
+        progress: told the raw bytes as they are restored.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ended after it.
@@ -110,15 +127,18 @@ def restore_scratch(
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
-        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
         bring_objects(archive, fence, scratch)
+        if cluster.drill.targets:
+            for path in bring_forks(archive, plan, scratch):
+                own(path, owner)
     except BaseException:
         scratch.remove()
         raise
     wal = (plan.segments[0].name, plan.segments[-1].name, len(plan.segments))
-    return Restored(
-        scratch, chosen.label, plan.history.timeline, wal, sum(r.raw_size for r in plan.chain), phases
-    )
+    replayable = WalOfCopy(plan.history.timeline, wal[0], plan.record.start_lsn, plan.record.stop_lsn)
+    size = sum(record.raw_size for record in plan.chain)
+    return Restored(scratch, chosen.label, plan.history.timeline, wal, size, phases, replayable=replayable)
 
 
 def plan_scratch(
@@ -145,32 +165,34 @@ def compare_restored(
     fence: Fence,
     restored: Restored,
     on_database: OnDatabase = lambda database, dsn: None,
+    seed: int | None = None,
+    progress: Done = lambda rows: None,
 ) -> Comparison:
-    """Recover the scratch cluster to each cut in turn, compare every database at its own, then check the copy.
+    """Recover the scratch cluster to recovery targets, then to each cut; compare every database at its own; check.
 
     Args:
         cluster: its drill settings.
         fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``replay``, ``compare`` and ``check``.
+        restored: from restore_scratch; ``phases`` gains ``targets``, ``start``, ``replay``, ``count``, ``compare``
+            and ``check``.
         on_database: called with a database's name and connection string while the copy is at its cut.
+        seed: of the choice of recovery targets; None takes that of the fence.
+        progress: told the source's rows of each table that is compared.
 
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
         NotProven: a transaction is committed in the copy that the fence did not see.
         DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
-    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
-    owner = account(cluster.drill.run_as)
+    bin_directory, owner = _of_server(cluster, fence)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
-    parts: list[Comparison] = []
-    held = brought_objects(restored.scratch)
-    replay = compare = 0.0
+    parts, held = list[Comparison](), brought_objects(restored.scratch)
+    targets = _try_targets(cluster, fence, restored, seed)
+    took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
-    cuts = sorted({d.cut for d in fenced if d.cut is not None})
-    for cut in cuts:
-        started = time.monotonic()
+    for cut in (cuts := sorted({d.cut for d in fenced if d.cut is not None})):
         with recovered(
             restored.scratch,
             bin_directory,
@@ -182,35 +204,74 @@ def compare_restored(
             last=cut == cuts[-1],
             shutdown=checking.needs_shutdown,
             preload=cluster.drill.preload_libraries,
+            phases=took,
         ) as dsn:
-            ready = time.monotonic()
-            replay += ready - started
+            ready, counted = time.monotonic(), took["count"]
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = [d for d in fenced if d.cut == cut]
-            for database in here:
-                name = names[database.database]
-                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
+            here = {d.database: names[d.database] for d in fenced if d.cut == cut}
+            for database in (d for d in fenced if d.cut == cut):
+                name = here[database.database]
+                parts.append(_compare_one(cluster, fence, database, held, name, took, progress))
                 on_database(database.database, name)
-            compare += time.monotonic() - ready
-            checking.at_cut({d.database: names[d.database] for d in here})
+            took["compare"] += time.monotonic() - ready - (took["count"] - counted)
+            restored.software["restored"] = _version_of(dsn)
+            checking.at_cut(here)
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
-    restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
-    return Comparison.joined(parts, checking.results)
+    took["check"] = checking.seconds
+    restored.phases.update({name: round(seconds, 3) for name, seconds in took.items()})
+    return Comparison.joined(parts, checking.results, targets)
+
+
+def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
+    """Programs and account of the scratch server."""
+    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
+    return bin_directory, account(cluster.drill.run_as)
+
+
+def _try_targets(cluster: ClusterConfig, fence: Fence, restored: Restored, seed: int | None) -> Targets:
+    """Recover the copy to recovery targets.
+
+    All recoveries count as replay: what these have replayed, the one to the cut need not replay again.
+    """
+    bin_directory, owner = _of_server(cluster, fence)
+    targets = try_targets(
+        cluster.drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed
+    )
+    if targets.seconds:
+        restored.phases["targets"] = round(targets.seconds - targets.replay, 3)
+    return targets
 
 
 def _compare_one(
-    cluster: ClusterConfig, fence: Fence, database: DatabaseFence, objects: DatabaseObjects | None, dsn: str
+    cluster: ClusterConfig,
+    fence: Fence,
+    database: DatabaseFence,
+    held: Mapping[str, DatabaseObjects],
+    dsn: str,
+    took: dict[str, float],
+    progress: Done,
 ) -> Comparison:
-    """Compare one database, without what the fence left out."""
+    """Compare one database, without what the fence left out; ``took`` gains the seconds of ``count``."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
-    tables = recount(cluster.drill, database, dsn, left_out)
-    others = recount_objects(cluster.drill, database, objects, dsn)
+    started = time.monotonic()
+    tables = recount(cluster.drill, database, dsn, left_out, progress)
+    took["count"] += time.monotonic() - started
+    others = recount_objects(cluster.drill, database, held.get(database.database), dsn)
     return Comparison(
         tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
     )
+
+
+def _version_of(dsn: str) -> str:
+    """The PostgreSQL that runs the copy; empty when it does not say."""
+    try:
+        with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
+            row: Any = connection.execute("SHOW server_version").fetchone()
+    except psycopg.Error:  # it was compared already; its version is worth no verdict
+        return ""
+    return f"PostgreSQL {row[0]}"
 
 
 def _quoted(value: str) -> str:
@@ -228,6 +289,7 @@ def make_proof(
     failure: Exception | None = None,
     expectations: dict[str, Any] | None = None,
     origin: dict[str, str] | None = None,
+    rto_target: float | None = None,
 ) -> Proof:
     """The proof record of a drill, whatever came of it.
 
@@ -240,12 +302,13 @@ def make_proof(
         failure: what ended it early.
         expectations: ``success`` and a summary of the Great Expectations suites.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``.
+        rto_target: seconds that a recovery may take.
     """
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
-    phases = restored.phases if restored else {}
+    phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
+    wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
+    replayed = replayed_bytes(fence, wal[0])
     at = clock().astimezone(UTC)
-    not_checked = [*fence.not_checked, *(restored.not_checked if restored else ())]
-    not_checked += _left_out(comparison)
     kind = f"{origin['kind']}-" if origin else ""
     return Proof(
         # a directory may have any name, and this one becomes a key
@@ -258,25 +321,39 @@ def make_proof(
         summary=summary,
         fence=fence.identifier,
         timeline=fence.timeline,
-        wal=restored.wal if restored else ("", "", 0),
+        wal=wal,
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=(*not_checked, NEVER_CHECKED),
-        phases=dict(phases),
-        rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
-        restored_bytes=restored.size if restored else 0,
-        software={"pgproof": __version__, **fence.software},
+        not_checked=(*_left_out(fence, restored, comparison), NEVER_CHECKED),
+        phases=phases,
+        rto_seconds=recovery_seconds(phases),
+        restored_bytes=size,
+        software=_software(fence, restored),
         expectations=expectations or {},
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
         objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
+        targets=tuple(comparison.targets.as_records()) if comparison else (),
+        wal_bytes=replayed,
+        bytes_per_second=byte_speeds(phases, size, replayed),
+        rows_per_second=row_speeds(fence, phases, comparison),
+        rto_target=rto_target,
+        several_cuts=fence.several_cuts,
     )
 
 
-def _left_out(comparison: Comparison | None) -> list[NotChecked]:
-    if comparison is None:
-        return []
-    return [*comparison.not_checked, *(item for check in comparison.checks for item in check.not_checked)]
+def _software(fence: Fence, restored: Restored | None) -> dict[str, str]:
+    """Versions of all that took part: what a proof says, it says of these."""
+    copy = restored.software if restored else {}
+    return {"pgproof": __version__, **fence.software, **copy, "platform": platform.platform()}
+
+
+def _left_out(fence: Fence, restored: Restored | None, comparison: Comparison | None) -> list[NotChecked]:
+    left_out = [*fence.not_checked, *(restored.not_checked if restored else ())]
+    if comparison is not None:
+        left_out += [*comparison.not_checked, *comparison.targets.not_checked]
+        left_out += [item for check in comparison.checks for item in check.not_checked]
+    return left_out
 
 
 def _verdict(
@@ -294,6 +371,8 @@ def _verdict(
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
         return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
+    if missed := comparison.targets.finding:
+        return NOT_RECOVERED, missed
     if finding := comparison.finding():
         return NOT_SOUND, finding
     return PROVEN, comparison.summary()

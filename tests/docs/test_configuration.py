@@ -17,6 +17,7 @@ from tests.docs.pages import PROJECT, blocks, headings, table_under, title
 README = PROJECT / "README.md"
 SECTIONS: dict[str, type[BaseModel]] = {
     "pgproof.toml": config.Config,
+    "[alerts]": config.AlertsConfig,
     "[repositories.NAME]": config.RepositoryConfig,
     "[clusters.NAME]": config.ClusterConfig,
     "[clusters.NAME.wal]": config.WalConfig,
@@ -25,6 +26,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
     "[[clusters.NAME.checks]]": config.SqlCheckConfig,
+    "[clusters.NAME.schedules]": config.SchedulesConfig,
     "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
     "[clusters.NAME.barman]": config.BarmanConfig,
     "[clusters.NAME.directory]": config.DirectoryConfig,
@@ -50,7 +52,7 @@ def keys(section: str) -> dict[str, FieldInfo]:
     found = {}
     for name, field in model.model_fields.items():
         nested = any(f"{section.strip('[]')}.{name}" == other.strip("[]") for other in SECTIONS)
-        nested |= section == "pgproof.toml" and name in ("repositories", "clusters")
+        nested |= section == "pgproof.toml" and name in ("alerts", "repositories", "clusters")
         if not nested and (section, name) not in NOT_KEYS:
             found[name] = field
     return found
