@@ -23,8 +23,12 @@ def up() -> Iterator[Up]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     with running_source(17) as source:
-        source.sql("CREATE TABLE customers AS SELECT g AS id, 'customer ' || g AS name FROM generate_series(1, 5000) g")
-        source.sql("CREATE TABLE orders AS SELECT g AS id, g % 5000 AS customer FROM generate_series(1, 20000) g")
+        source.sql(
+            "CREATE TABLE customers AS SELECT g AS id, 'customer ' || g AS name FROM generate_series(1, 5000) g"
+        )
+        source.sql(
+            "CREATE TABLE orders AS SELECT g AS id, g % 5000 AS customer FROM generate_series(1, 20000) g"
+        )
         source.backup()
         with Up(source).running() as up:
             yield up
@@ -38,7 +42,9 @@ def page(up: Up) -> Iterator[Page]:
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
         )
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=f"http://127.0.0.1:{up.port}")
+        page = browser.new_page(
+            viewport={"width": 1280, "height": 900}, base_url=f"http://127.0.0.1:{up.port}"
+        )
         page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
         yield page

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.deployments.upped import Up, until
+from tests.servers.postgres import PGPROOF, PROJECT
 from tests.ui.conftest import picture
 
+# Deployment to the schedules that its page names
 SCHEDULED = {
-    "protect": "daily",
-    "base-backup": "midday",
-    "wal-gap-check": "five-minutes",
-    "restore-validation": "weekly",
-    "retention-pruning": "daily",
+    "base-backup/main": ["base-backup"],
+    "wal-gap-check/main": ["wal-gap-check"],
+    "restore-validation/main": ["restore-validation", "oldest-proof"],
+    "retention-pruning/main": ["retention-pruning"],
 }
 
 
@@ -26,22 +29,24 @@ def opened(page: Page, path: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_deployments_are_listed_with_their_schedules(up: Up, page: Page, tmp_path: Path) -> None:
-    opened(page, "/deployments")
-    for flow in SCHEDULED:
-        row = page.locator("tr", has_text=flow)
+    deployments = up.deployments()
+    opened(page, "/deployments?deployments.limit=50")
+    for title in SCHEDULED:
+        row = page.locator("tr", has_text=title.partition("/")[0]).first
         expect(row).to_contain_text("main")
         expect(row).to_contain_text("pgproof")
     expect(page.locator("tr", has_text="wal-gap-check")).to_contain_text("Every 5 minutes")
-    assert picture(page, "ui-deployments", tmp_path).stat().st_size > 10_000
-    for flow, slug in SCHEDULED.items():
-        opened(page, f"/deployments/deployment/{up.deployments()[flow]['id']}")
-        expect(page.get_by_text(slug, exact=True)).to_be_visible()
+    picture(page, "ui-deployments", tmp_path)
+    for title, slugs in SCHEDULED.items():
+        opened(page, f"/deployments/deployment/{deployments[title]['id']}")
+        for slug in slugs:
+            expect(page.get_by_text(slug, exact=True).last).to_be_visible()
 
 
 def run_from_the_form(up: Up, page: Page, flow: str, directory: Path) -> dict[str, str]:
     """Open a deployment, choose the custom run, submit its form as it is; the run when it has ended."""
-    deployment = up.deployments()[flow]["id"]
-    opened(page, "/deployments")
+    deployment = up.deployments()[f"{flow}/main"]["id"]
+    opened(page, "/deployments?deployments.limit=50")
     page.locator("tr", has_text=flow).get_by_role("link", name="main", exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
@@ -71,9 +76,41 @@ def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Pag
     expect(page.get_by_text("pgproof-main-proof").first).to_be_visible()
     opened(page, "/artifacts/key/pgproof-main-proof")
     expect(page.get_by_text("proven: 2 tables with 25000 rows are equal").first).to_be_visible()
+    wanted = {"artifacts": {"key": {"any_": ["pgproof-main-proof"]}}}
     with up.client() as client:
-        latest = client.request("GET", "/artifacts/pgproof-main-proof/latest").json()
-    opened(page, f"/artifacts/artifact/{latest['latest_id']}")
+        (artifact,) = client.request("POST", "/artifacts/filter", json=wanted).json()
+    opened(page, f"/artifacts/artifact/{artifact['id']}")
     expect(page.get_by_role("heading", name="PROVEN: main")).to_be_visible()
     expect(page.get_by_role("cell", name="public.orders", exact=True)).to_be_visible()
     picture(page, "ui-proof", tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path: Path) -> None:
+    applied = subprocess.run(
+        [
+            *PGPROOF,
+            "--config",
+            str(up.source.config_path),
+            "alerts",
+            "apply",
+            "main",
+            "--webhook",
+            "http://127.0.0.1:9/",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PROJECT),
+            "PREFECT_API_URL": up.api,
+            "HOME": str(up.source.root / "home"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert applied.returncode == 0, applied.stderr
+    opened(page, "/automations")
+    expect(page.get_by_text("pgproof main: WAL gap", exact=True)).to_be_visible()
+    picture(page, "ui-alerts", tmp_path)
+    page.get_by_text("pgproof main: WAL gap", exact=True).click()
+    expect(page.get_by_text("Send a notification").first).to_be_visible()
