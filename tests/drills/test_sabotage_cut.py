@@ -87,8 +87,8 @@ def test_a_record_that_says_another_lsn(source: Source, record: BackupRecord, na
 def test_a_restore_writes_nothing(source: Source, record: BackupRecord) -> None:
     rewrite(source, record, start_lsn=str(LSN(record.start_lsn - 8)))
     destination = source.root / "restored"
-    code, out, err = answer(source, "restore", "main", "--to", str(destination))
-    assert code == 22
+    code, _, err = answer(source, "restore", "main", "--to", str(destination))
+    assert code == 1
     assert err == (
         f'pgproof: backup record "{record.label}" contradicts its backup manifest\n'
         f"DETAIL: Its start_lsn is {LSN(record.start_lsn - 8)}; the manifest says {record.start_lsn}.\n"
