@@ -185,8 +185,7 @@ def compare_restored(
         DestinationRefused: the scratch directory is gone, or its copy was checked already.
     """
     bin_directory, owner = _of_server(cluster, fence)
-    claim(restored.scratch.root)
-    refuse_opened(restored.scratch)
+    _claim_unopened(restored.scratch)
     parts, held = list[Comparison](), brought_objects(restored.scratch)
     targets = _try_targets(cluster, fence, restored, seed)
     took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
@@ -219,9 +218,18 @@ def compare_restored(
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    took["check"] = checking.seconds
-    restored.phases.update({name: round(seconds, 3) for name, seconds in took.items()})
+    restored.phases.update(_rounded({**took, "check": checking.seconds}))
     return Comparison.joined(parts, checking.results, targets)
+
+
+def _claim_unopened(scratch: Scratch) -> None:
+    """Take the copy; one that was opened is beyond its cut."""
+    claim(scratch.root)
+    refuse_opened(scratch)
+
+
+def _rounded(phases: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(seconds, 3) for name, seconds in phases.items()}
 
 
 def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
@@ -309,10 +317,8 @@ def make_proof(
     wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
     replayed = replayed_bytes(fence, wal[0])
     at = clock().astimezone(UTC)
-    kind = f"{origin['kind']}-" if origin else ""
     return Proof(
-        # a directory may have any name, and this one becomes a key
-        identifier=f"{at:%Y%m%dT%H%M%S%fZ}-{kind}{re.sub(r'[^A-Za-z0-9._-]', '_', label)}",
+        identifier=_identifier(at, label, origin),
         at=at,
         cluster=fence.cluster,
         system_identifier=archive.system_identifier,
@@ -340,6 +346,12 @@ def make_proof(
         rto_target=rto_target,
         several_cuts=fence.several_cuts,
     )
+
+
+def _identifier(at: datetime, label: str, origin: Mapping[str, str] | None) -> str:
+    """The name of a proof; a directory of another tool may have any name, and this one becomes a key."""
+    kind = f"{origin['kind']}-" if origin else ""
+    return f"{at:%Y%m%dT%H%M%S%fZ}-{kind}{re.sub(r'[^A-Za-z0-9._-]', '_', label)}"
 
 
 def _software(fence: Fence, restored: Restored | None) -> dict[str, str]:

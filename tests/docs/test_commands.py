@@ -134,6 +134,10 @@ def test_every_schedule_of_prefect_yaml_is_in_the_readme() -> None:
     shown = [(row[0].strip("`"), row[1].strip("`")) for row in table_under(README, "Schedule it in Prefect")]
     found = []
     for deployment in tree["deployments"]:
+        if (
+            "PGPROOF_CLUSTER" not in deployment["name"]
+        ):  # once for all clusters: nothing in pgproof.toml sets it
+            continue
         flow = deployment["entrypoint"].split(":")[1].replace("_", "-")
         slugs = [schedule["slug"].replace("-", "_") for schedule in deployment.get("schedules", [])]
         found += [(flow, slug) for slug in slugs] or [(flow, "by hand")]

@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from pgproof import config
+from pgproof import config, quantity
 from pgproof.config import parse
+from pgproof.section import Section
 from tests.docs.pages import PROJECT, blocks, headings, table_under, title
 
 README = PROJECT / "README.md"
@@ -43,7 +44,7 @@ REQUIRED = {
     "[[clusters.NAME.checks]]": {"name": "x", "database": "x", "sql": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},
 }
-UNITS = {config._duration: "duration", config._size: "size", config._reference: "reference"}
+UNITS = {quantity.duration: "duration", quantity.size: "size", config._reference: "reference"}
 
 
 def keys(section: str) -> dict[str, FieldInfo]:
@@ -66,7 +67,7 @@ def test_every_section_has_a_table() -> None:
     models = {
         value
         for value in vars(config).values()
-        if isinstance(value, type) and issubclass(value, config._Model) and value is not config._Model
+        if isinstance(value, type) and issubclass(value, Section) and value is not Section
     }
     assert set(SECTIONS.values()) == models
     assert [heading for heading in headings(README) if heading in SECTIONS] == list(SECTIONS)
