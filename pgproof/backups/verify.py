@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pgproof.backups.manifest import check_manifest
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing, WalGap
 from pgproof.postgres.programs import find_bin_directory
@@ -34,11 +35,13 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
         pool: threads to read with.
 
     Raises:
-        ObjectDamaged: an object is missing, truncated or altered, or a segment of its WAL is.
+        ObjectDamaged: an object is missing, truncated or altered, or a segment of its WAL is, or the record
+            contradicts the backup manifest.
         WalGap: a segment of its WAL is missing (invariant 2).
     """
     stored = [record.manifest, *(volume.object for volume in record.volumes)]
     list(pool.map(lambda item: _verify_object(archive, item), stored))
+    check_manifest(record, b"".join(archive.open_checked(record.manifest)))  # before its LSNs are believed
     segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))
     directory = None
