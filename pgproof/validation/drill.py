@@ -28,7 +28,7 @@ from pgproof.backups.catalog import (
     Catalog,
     read_catalog,
 )
-from pgproof.config import ClusterConfig
+from pgproof.config import ClusterConfig, DrillConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
@@ -45,7 +45,7 @@ from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, own, prepare
-from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
+from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, rounded, row_speeds
 from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
 from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
@@ -104,10 +104,9 @@ def restore_scratch(
         WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
     """
     if fence.cut is None or not fence.exact:
-        reasons = "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
         raise NotProven(
             f'fence "{fence.identifier}" has no exact cut',
-            reasons,
+            fence.why_not_exact,
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
@@ -187,7 +186,7 @@ def compare_restored(
     bin_directory, owner = _of_server(cluster, fence)
     _claim_unopened(restored.scratch)
     parts, held = list[Comparison](), brought_objects(restored.scratch)
-    targets = _try_targets(cluster, fence, restored, seed)
+    targets = _try_targets(cluster.drill, fence, restored, bin_directory, owner, seed)
     took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
     checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
@@ -218,7 +217,7 @@ def compare_restored(
             if cut == cuts[-1]:
                 checking.after_cut(names)
     checking.after_shutdown()
-    restored.phases.update(_rounded({**took, "check": checking.seconds}))
+    restored.phases.update(rounded({**took, "check": checking.seconds}))
     return Comparison.joined(parts, checking.results, targets)
 
 
@@ -228,25 +227,25 @@ def _claim_unopened(scratch: Scratch) -> None:
     refuse_opened(scratch)
 
 
-def _rounded(phases: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(seconds, 3) for name, seconds in phases.items()}
-
-
 def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
     """Programs and account of the scratch server."""
     bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
     return bin_directory, account(cluster.drill.run_as)
 
 
-def _try_targets(cluster: ClusterConfig, fence: Fence, restored: Restored, seed: int | None) -> Targets:
+def _try_targets(
+    drill: DrillConfig,
+    fence: Fence,
+    restored: Restored,
+    bin_directory: Path,
+    owner: pwd.struct_passwd | None,
+    seed: int | None,
+) -> Targets:
     """Recover the copy to recovery targets.
 
     All recoveries count as replay: what these have replayed, the one to the cut need not replay again.
     """
-    bin_directory, owner = _of_server(cluster, fence)
-    targets = try_targets(
-        cluster.drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed
-    )
+    targets = try_targets(drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed)
     if targets.seconds:
         restored.phases["targets"] = round(targets.seconds - targets.replay, 3)
     return targets
@@ -372,7 +371,7 @@ def _verdict(
     fence: Fence, comparison: Comparison | None, failure: Exception | None, expectations: dict[str, Any]
 ) -> tuple[str, str]:
     if not fence.exact:
-        return NOT_EXACT, "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
+        return NOT_EXACT, fence.why_not_exact
     if isinstance(failure, NotProven):  # of the fence, and says nothing of the backup
         return NOT_EXACT, str(failure).replace("\n", " ")
     if failure is not None:

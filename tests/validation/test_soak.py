@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import pytest
 
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill, sessions
-from tests.validation.writers import TABLES, Load, writers
+from tests.validation.writers import TABLES, Load, repeated, writers
 
 
 def soak(source: Source, drills: int, load: Load) -> list[Drill]:
@@ -100,34 +99,6 @@ def pgbench(source: Source, database: str, clients: int = 3) -> Iterator[None]:
         running.communicate()
 
 
-@contextmanager
-def changing(source: Source, databases: tuple[str, ...]) -> Iterator[list[int]]:
-    """DDL that never stops, in a session of each database; how often each was through."""
-    stop, rounds, faults = threading.Event(), [0] * len(databases), list[BaseException]()
-
-    def work(number: int) -> None:
-        try:
-            with source.connect(databases[number]) as connection:
-                while not stop.is_set():
-                    for statement in STATEMENTS:
-                        connection.execute(statement.encode())
-                        stop.wait(0.05)
-                    rounds[number] += 1
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(databases))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield rounds
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert faults == []
-
-
 def soak_databases(major: int, seconds: float) -> int:
     """Drills of three databases at once, at least one; how many."""
     if reason := installed(major):
@@ -141,7 +112,7 @@ def soak_databases(major: int, seconds: float) -> int:
         with (
             pgbench(source, "second"),
             writers(source, 4, prepare=True) as load,
-            changing(source, ("postgres", *BESIDE)) as rounds,
+            repeated(source, [STATEMENTS] * 3, ("postgres", *BESIDE), pause=0.05) as rounds,
         ):
             while not drills or time.monotonic() < end:
                 drills += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -20,7 +19,7 @@ from pgproof.validation.fencing import _Fencer
 from pgproof.validation.targets.canary import _PLANTED
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill
-from tests.validation.writers import Connection
+from tests.validation.writers import Connection, repeated
 
 MAJORS = [15, 17, 18]
 WRAP = 1 << 32
@@ -283,34 +282,6 @@ STREAMS = [
         "VACUUM (FREEZE) t",
     ],
 ]
-
-
-@contextlib.contextmanager
-def repeated(source: Source, streams: list[list[str]]) -> Iterator[list[int]]:
-    """Each list of statements again and again, in a session of its own; how often each was through."""
-    stop, rounds, faults = threading.Event(), [0] * len(streams), list[BaseException]()
-
-    def work(number: int) -> None:
-        try:
-            with source.connect() as connection:
-                while not stop.is_set():
-                    for statement in streams[number]:
-                        connection.execute(statement.encode())
-                        stop.wait(0.02)
-                    rounds[number] += 1
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(streams))]
-    for thread in threads:
-        thread.start()
-    try:
-        yield rounds
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert faults == []
 
 
 def test_ddl_that_never_stops_makes_no_false_difference(source: Source) -> None:
