@@ -7,6 +7,7 @@ from prefect import flow
 from pgproof.errors import NotProven
 from tasks.artifacts import show_proof
 from tasks.events import emit
+from tasks.lineage import emit_lineage, proof_lineage
 from tasks.proof_events import proof_events
 from tasks.validation import (
     VERDICTS,
@@ -53,6 +54,7 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
     stored = record_proof(cluster, fence, label, restored, compared, failure, config)
     show_proof(cluster, stored)
     emit(cluster, proof_events(cluster, stored.proof, stored.key))
+    emit_lineage(proof_lineage(cluster, stored))
     return stored
 
 

@@ -36,6 +36,7 @@ class StoredProof:
     proof: Proof
     key: str
     fence: Fence
+    repository: str
 
 
 @task(**settings("choose backup", 600), **RETRY)
@@ -108,7 +109,7 @@ def record_proof(
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(proof, store_evidence(archive, proof, outcome), read)
+    return StoredProof(proof, store_evidence(archive, proof, outcome), read, archive.store.url)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict
