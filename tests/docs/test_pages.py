@@ -31,7 +31,7 @@ from pgproof.wal.checked import CheckedRun, write_memory
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
-from tasks import events, proof_events, standing
+from tasks import events, lineage, proof_events, standing
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
 from tests.validation.test_proof import proof
 from tests.wal.files import make_archive
@@ -82,6 +82,7 @@ EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED, events.WHOLE,
 EVENTS |= {proof_events.MADE, proof_events.FAILED, proof_events.STALE, proof_events.FRESH}
 EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BREACHED, proof_events.RPO_MET}
 EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
+EVENTS |= {lineage.REFERENCED, lineage.SUCCEEDED, lineage.FAILED}
 ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
 PREFECT = PROJECT / "docs" / "prefect.md"
 NAMES = sorted(
