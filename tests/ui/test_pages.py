@@ -86,6 +86,23 @@ def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Pag
 
 
 @pytest.mark.timeout(300)
+def test_the_form_of_a_restore_has_a_choice_of_targets(up: Up, page: Page, tmp_path: Path) -> None:
+    deployment = up.deployments()["restore-cluster/main"]["id"]
+    opened(page, f"/deployments/deployment/{deployment}/run")
+    for words in ("Destination", "as soon as the backup is consistent", "label of the one to restore"):
+        expect(page.get_by_text(words).first).to_be_visible()
+    picture(page, "ui-form-restore-cluster", tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_what_a_run_made_is_in_the_event_feed(up: Up, page: Page, tmp_path: Path) -> None:
+    """The site has no page for assets; their events are shown as any other."""
+    opened(page, "/events")
+    expect(page.get_by_text("Asset").first).to_be_visible()
+    picture(page, "ui-lineage", tmp_path)
+
+
+@pytest.mark.timeout(300)
 def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path: Path) -> None:
     applied = subprocess.run(
         [
