@@ -123,6 +123,10 @@ def test_the_form_of_a_restore_has_drop_downs_for_target_and_action() -> None:
     assert known["target"]["default"] == "end"
     assert known["target"]["title"] == "Target"
     assert "as soon as the backup is consistent" in known["target"]["description"]
+    assert known["target_value"]["anyOf"] == [
+        {"title": "Given", "type": "string"},
+        {"title": "Not given", "type": "null"},
+    ]
     assert known["target_action"]["enum"] == ["pause", "promote", "shutdown"]
     assert sorted(schema["required"]) == ["cluster", "destination"]
 
