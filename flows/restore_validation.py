@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from pgproof.errors import NotProven
+from pgproof.validation.choice import Policy
 from tasks.artifacts import show_proof
 from tasks.validation import (
     VERDICTS,
@@ -18,7 +19,9 @@ from tasks.validation import (
 
 
 @flow(name="restore-validation", flow_run_name="restore validation of {cluster}")
-def restore_validation(cluster: str, config: str | None = None, backup: str = "newest") -> str:
+def restore_validation(
+    cluster: str, config: str | None = None, backup: str | None = None, policy: Policy = "newest"
+) -> str:
     """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
 
     At three in the morning: NOT EQUAL names the table and both values; keep older backups (`pgproof hold`) and
@@ -27,9 +30,10 @@ def restore_validation(cluster: str, config: str | None = None, backup: str = "n
     Args:
         cluster: as pgproof.toml names it
         config: path of pgproof.toml on the worker; default: PGPROOF_CONFIG
-        backup: a label, or: newest, oldest, least recently proven
+        backup: label of the one to prove; empty chooses by the policy
+        policy: which backup is proven when none is named; least recently proven gives every backup its turn
     """
-    stored = prove(cluster, config, choose_backup(cluster, config, backup))
+    stored = prove(cluster, config, choose_backup(cluster, config, backup, policy))
     refuse_unproven(cluster, stored)
     return stored.key
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
 
 from prefect import task
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import Finding, RecoveryFailed
+from pgproof.validation.choice import Policy, choose_label, last_drills
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import Restored, compare_restored, make_proof, restore_scratch
+from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
+from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.frames import frames_of
+from pgproof.validation.judgement import judge
 from pgproof.validation.proof import Proof
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
@@ -22,11 +25,16 @@ from tasks.work import now, open_work
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison, what Great Expectations says of it, and the restored copy with all its phases."""
+    """A comparison, what Great Expectations says of it, and the restored copy with all its phases.
+
+    Args:
+        frames: the comparison as pandas data frames, as they are stored beside the proof.
+    """
 
     restored: Restored
     comparison: Comparison
-    outcome: ExpectationOutcome
+    outcome: ExpectationOutcome | None
+    frames: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,17 +47,17 @@ class StoredProof:
 
 
 @task(**settings("choose backup", 600), **RETRY)
-def choose_backup(cluster: str, config: str | None = None, backup: str = "newest") -> str:
-    """The label of the backup to prove: a label, ``newest``, ``oldest`` or ``least recently proven``."""
-    catalog = read_catalog(open_work(cluster, config).archive)
-    newest = catalog.newest
-    if backup == "newest":
-        return newest.label
-    if backup == "oldest":
-        return catalog.entries[0].label
-    if backup == "least recently proven":
-        return min(catalog.entries, key=lambda e: (e.proven_at is not None, e.proven_at, e.label)).label
-    return catalog.entry(backup).label
+def choose_backup(
+    cluster: str, config: str | None = None, backup: str | None = None, policy: Policy = "newest"
+) -> str:
+    """The label of the backup to prove: the one that is named, or one by a policy."""
+    archive = open_work(cluster, config).archive
+    catalog = read_catalog(archive)
+    if backup in get_args(Policy):  # as older deployments say it
+        return choose_label(catalog, cast(Policy, backup), last_drills(archive))
+    if backup:
+        return catalog.entry(backup).label
+    return choose_label(catalog, policy, last_drills(archive))
 
 
 @task(**settings("fence source", 24 * HOUR), **RETRY)
@@ -73,10 +81,12 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     """Recover the copy to the exact cut and compare every table, then let Great Expectations judge."""
     work = open_work(cluster, config)
     read = read_fence(work.archive, fence)
-    docs = work.config.state / "data-docs" / cluster / fence
-    run = ExpectationRun(work.cluster, docs)
-    comparison = compare_restored(work.cluster, read, restored, run.on_database)
-    return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
+    found = judge(work.config, work.cluster, read, restored)
+    comparison, cuts = found.comparison, {d.database: str(d.cut) for d in read.databases}
+    objects = [kind.as_record() for kind in comparison.objects]
+    checks = [check.as_record() for check in comparison.checks]
+    frames = frames_of(comparison.as_records(), objects, checks, cuts)
+    return Compared(restored, comparison, found.outcome, frames)
 
 
 @task(**settings("record proof", 600), **RETRY)
@@ -92,7 +102,9 @@ def record_proof(
     """Store the evidence, whatever the verdict."""
     archive = open_work(cluster, config).archive
     read = read_fence(archive, fence)
-    expectations: dict[str, Any] | None = compared.outcome.as_dict() if compared else None
+    expectations: dict[str, Any] | None = None
+    if compared is not None and compared.outcome is not None:
+        expectations = compared.outcome.as_dict()
     proof = make_proof(
         archive,
         read,
@@ -103,7 +115,8 @@ def record_proof(
         failure=failure,
         expectations=expectations,
     )
-    return StoredProof(proof, store_evidence(archive, proof, compared.outcome if compared else None), read)
+    proof, key = store_evidence(archive, proof, compared.outcome if compared else None)
+    return StoredProof(proof, key, read)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

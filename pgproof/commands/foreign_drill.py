@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, size
-from pgproof.commands.drill import Say, expectation_run, show
+from pgproof.commands.drill import Say, show
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.postgres.connection import connect
@@ -12,12 +12,13 @@ from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import account
 from pgproof.repository.repository import Archive, check_system
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import Restored, compare_restored, make_proof
+from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import Fence, write_fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.foreign import ForeignCopy, ForeignWal, fetch_foreign_wal, restore_foreign, unfenced
+from pgproof.validation.judgement import judge
 from pgproof.validation.object_recount import bring_objects
 from pgproof.validation.origins.choice import open_origin
 from pgproof.validation.origins.origin import ForeignBackup, Origin, choose
@@ -69,7 +70,7 @@ def run_foreign_drill(
         expectations=steps.outcome.as_dict() if steps.outcome else None,
         origin=named,
     )
-    return proof, store_evidence(archive, proof, steps.outcome)
+    return store_evidence(archive, proof, steps.outcome)
 
 
 class _Steps:
@@ -110,12 +111,10 @@ class _Steps:
         self._say(
             f"fetched {counted(restored.wal[2], 'WAL segment')} from the archive of {self._origin.title}"
         )
-        run = expectation_run(self._session, cluster, fence)
-        on_database = run.on_database if run else (lambda database, dsn: None)
-        self.comparison = compare_restored(cluster, fence, restored, on_database)
+        judgement = judge(self._session.config, cluster, fence, restored)
+        self.comparison, self.outcome = judgement.comparison, judgement.outcome
         self._say(f"recovered to the cut and compared: {self.comparison.summary()}")
-        if run is not None:
-            self.outcome = run.finish(self.comparison, sum(len(d.tables) for d in fence.databases))
+        if self.outcome is not None:
             self._say(f"Great Expectations: {self.outcome.summary}")
 
     def clean(self) -> None:

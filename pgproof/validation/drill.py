@@ -26,17 +26,19 @@ from pgproof.backups.catalog import (
 )
 from pgproof.config import ClusterConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
+from pgproof.postgres.control import read_control
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.checking import Checking, refuse_opened
+from pgproof.validation.checking import Checking, refuse_beyond, refuse_opened
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
 from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
 from pgproof.validation.objects import DatabaseObjects
+from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
@@ -157,20 +159,26 @@ def compare_restored(
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
         NotProven: a transaction is committed in the copy that the fence did not see.
-        DestinationRefused: the scratch directory is gone, or its copy was checked already.
+        ScratchKilled: the copy's server was ended from outside; calling this again goes on with the copy.
+        DestinationRefused: the scratch directory is gone, or its copy was opened, or left its cut, already.
     """
     bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
     owner = account(cluster.drill.run_as)
     claim(restored.scratch.root)
     refuse_opened(restored.scratch)
-    parts: list[Comparison] = []
-    held = brought_objects(restored.scratch)
-    replay = compare = 0.0
-    checking = Checking(cluster, restored.scratch, bin_directory, owner)
     fenced = [d for d in fence.databases if d.cut is not None]
     cuts = sorted({d.cut for d in fenced if d.cut is not None})
-    for cut in cuts:
-        started = time.monotonic()
+    done = progress_of(restored.scratch.root).cuts
+    waiting = [cut for cut in cuts if cut not in done]
+    checking = Checking(cluster, restored.scratch, bin_directory, owner)
+    for cut in done:
+        checking.resume(done[cut].databases, done[cut].checks)
+    if waiting:
+        control = read_control(bin_directory, restored.scratch.data)
+        refuse_beyond(restored.scratch, control.minimum_recovery_lsn, waiting[0])
+    held = brought_objects(restored.scratch)
+    for cut in waiting:
+        started, known = time.monotonic(), len(checking.results)
         with recovered(
             restored.scratch,
             bin_directory,
@@ -184,21 +192,28 @@ def compare_restored(
             preload=cluster.drill.preload_libraries,
         ) as dsn:
             ready = time.monotonic()
-            replay += ready - started
             names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = [d for d in fenced if d.cut == cut]
-            for database in here:
-                name = names[database.database]
-                parts.append(_compare_one(cluster, fence, database, held.get(database.database), name))
-                on_database(database.database, name)
-            compare += time.monotonic() - ready
-            checking.at_cut({d.database: names[d.database] for d in here})
+            here = {d.database: d for d in fenced if d.cut == cut}
+            parts = []
+            for name, database in here.items():
+                parts.append(_compare_one(cluster, fence, database, held.get(name), names[name]))
+                on_database(name, names[name])
+            compared = time.monotonic()
+            checking.at_cut({name: names[name] for name in here})
+            own = tuple(checking.results[known:])
             if cut == cuts[-1]:
                 checking.after_cut(names)
-    checking.after_shutdown()
-    seconds = {"replay": replay, "compare": compare, "check": checking.seconds}
+        found = AtCut(tuple(parts), own, frozenset(here), ready - started, compared - ready)
+        if cut == cuts[-1]:
+            checking.after_shutdown()  # before anything is final: a try after a fault does the last cut again
+        done[cut] = found
+    seconds = {
+        "replay": sum(found.replay for found in done.values()),
+        "compare": sum(found.compare for found in done.values()),
+        "check": checking.seconds,
+    }
     restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
-    return Comparison.joined(parts, checking.results)
+    return Comparison.joined((part for cut in cuts for part in done[cut].parts), checking.results)
 
 
 def _compare_one(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgproof.backups.catalog import PROVEN
 from pgproof.errors import ObjectDamaged, ObjectMissing
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation.fence import NotChecked
 
 
@@ -29,6 +29,7 @@ class Proof:
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
         checks: what was looked at besides the comparison, a dict for each.
         objects: the comparison of what is no table, a dict for each database and kind.
+        evidence: the objects stored beside the record, before it.
     """
 
     identifier: str
@@ -52,6 +53,7 @@ class Proof:
     origin: dict[str, str] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+    evidence: tuple[StoredObject, ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -80,6 +82,7 @@ class Proof:
             values["wal"] = tuple(tree["wal"])
             values["checks"] = tuple(tree.get("checks", ()))
             values["objects"] = tuple(tree.get("objects", ()))
+            values["evidence"] = tuple(StoredObject(**item) for item in tree.get("evidence", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -7,9 +7,11 @@ the server's command line and with each connection, where nothing in the restore
 from __future__ import annotations
 
 import contextlib
+import os
 import pwd
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.errors import NotProven, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.server import LocalServer
 from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
@@ -106,6 +108,7 @@ def recovered(
     Raises:
         RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
         NotProven: it cannot be held at a cut that is not the last.
+        ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     socket = make_socket(scratch.root)
     server = LocalServer(
@@ -120,19 +123,45 @@ def recovered(
         dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
         said = scratch.log.stat().st_size if scratch.log.exists() else 0
         server.start()
-        try:
-            server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
-        except RecoveryFailed as error:
-            if missing := _missing_library(_tail(scratch.log, said)):
-                raise missing from error
-            where = _where_wal_ended(scratch, timeline, said)
-            raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
-        _check_position(dsn, cut, last)
-        yield dsn
+        with _not_killed(server, scratch, said):
+            try:
+                server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
+            except RecoveryFailed as error:
+                if missing := _missing_library(_tail(scratch.log, said)):
+                    raise missing from error
+                where = _where_wal_ended(scratch, timeline, said)
+                raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
+            _check_position(dsn, cut, last)
+            yield dsn
     finally:
         # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
         server.stop("immediate" if last and not shutdown else "fast")
         shutil.rmtree(socket, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[None]:
+    """What is found in a copy while its server is killed is no finding, whichever error it came as.
+
+    Raises:
+        ScratchKilled: it was. Its log is put aside, so that the next try's has only its own lines.
+    """
+    cause: Exception | None = None
+    try:
+        yield
+    except (PgproofError, psycopg.Error) as error:
+        cause = error
+    time.sleep(0.1 if cause else 0.0)  # the process ends a moment after its connections
+    if how := server.ended_from_outside(_tail(scratch.log, said)):
+        server.end_children()
+        os.replace(scratch.log, scratch.root / "killed.log")
+        raise ScratchKilled(
+            f"the scratch server was ended {how}",
+            "That says nothing of the backup; what was compared since its start is not used.",
+            "dmesg shows whether memory was short; trying again begins with the restored copy",
+        ) from cause
+    if cause is not None:
+        raise cause
 
 
 def _options(scratch: Scratch) -> str:

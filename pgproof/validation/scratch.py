@@ -18,6 +18,7 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
 from pgproof.validation.claim import make_claimed, remove_claimed
+from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
 
 
@@ -49,6 +50,7 @@ class Scratch:
         return self.root / "server.log"
 
     def remove(self) -> None:
+        forget(self.root)
         remove_claimed(self.root)
 
 

@@ -14,6 +14,7 @@ import tasks.validation
 from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
+from pgproof.validation import judgement
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from pgproof.validation.fencing import take_fence
@@ -152,7 +153,7 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
         raise OSError(28, "No space left on device")
 
     before = len(list(shop.repository_path.rglob("proofs/*.json")))
-    monkeypatch.setattr(tasks.validation, "compare_restored", broken)
+    monkeypatch.setattr(judgement, "compare_restored", broken)
     done = run(restore_validation, "main", config, backup=backup.label)
     assert "No space left on device" in done.message
     assert done.attempts["compare with source"] == 4
@@ -160,32 +161,6 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
     assert done.tasks == STEPS[:-1]
     assert len(list(shop.repository_path.rglob("proofs/*.json"))) == before
     assert not done.artifacts
-
-
-@pytest.mark.parametrize(
-    ("proofs", "choice", "chosen"),
-    [
-        ((), "newest", 2),
-        ((), "oldest", 0),
-        ((), "least recently proven", 0),
-        ((0,), "least recently proven", 1),
-        ((2, 0, 1), "least recently proven", 2),
-    ],
-)
-def test_the_choice_of_a_backup(
-    proofs: tuple[int, ...], choice: str, chosen: int, prefect: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from datetime import UTC, datetime
-    from types import SimpleNamespace
-
-    from pgproof.backups.catalog import BackupEntry, Catalog
-
-    times = {number: datetime(2026, 1, 1 + order, tzinfo=UTC) for order, number in enumerate(proofs)}
-    records: list[Any] = [SimpleNamespace(label=f"2026010{number}") for number in range(3)]
-    catalog = Catalog(tuple(BackupEntry(record, times.get(n)) for n, record in enumerate(records)))
-    monkeypatch.setattr(tasks.validation, "read_catalog", lambda archive: catalog)
-    monkeypatch.setattr(tasks.validation, "open_work", lambda *_: SimpleNamespace(archive=None))
-    assert tasks.validation.choose_backup.fn("main", None, choice) == records[chosen].label
 
 
 def test_a_backup_that_does_not_exist(shop: Source, config: str, backup: BackupRecord) -> None:

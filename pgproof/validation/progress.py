@@ -1,0 +1,65 @@
+"""Progress is what the comparison of a restored copy has got through: a try after a fault goes on behind it.
+
+A copy that was recovered to a later cut cannot go back to an earlier one, so what was found at the earlier one must
+not be lost with a try. It is kept in this process, as the claim on the scratch directory is, and goes with the copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pgproof.validation.check import CheckResult
+from pgproof.validation.comparison import Comparison
+from pgproof.wal.lsn import LSN
+
+
+@dataclass(frozen=True)
+class AtCut:
+    """What was found at one cut.
+
+    Args:
+        parts: the comparison of each database that has this cut.
+        checks: the user's own, in these databases.
+        databases: their names.
+        replay, compare: seconds.
+    """
+
+    parts: tuple[Comparison, ...]
+    checks: tuple[CheckResult, ...]
+    databases: frozenset[str]
+    replay: float
+    compare: float
+
+
+@dataclass
+class Progress:
+    """Of one copy.
+
+    Args:
+        cuts: what was found at each cut that is done.
+        comparison: all of it, once it is done.
+        run: of Great Expectations, with the suites that are done.
+    """
+
+    cuts: dict[LSN, AtCut] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    run: Any = None
+
+
+_of: dict[Path, Progress] = {}
+
+
+def progress_of(root: Path) -> Progress:
+    """The progress of the copy in a scratch directory; a new one has none.
+
+    Args:
+        root: of the scratch directory.
+    """
+    return _of.setdefault(root, Progress())
+
+
+def forget(root: Path) -> None:
+    """Forget a copy that is removed."""
+    _of.pop(root, None)
