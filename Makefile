@@ -25,7 +25,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unprivileged test-root lint bench format lock clean
+.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench format lock clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -56,7 +56,7 @@ test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
-	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock $$place/; fi; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock Dockerfile $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
 	python=$(abspath $(BIN))/python; \
 	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
@@ -73,6 +73,12 @@ lint: setup
 # As root it drops to an unprivileged account by itself, after installing what it measures. See benchmarks/README.md.
 bench: setup
 	@$(BIN)/python -m benchmarks.wal --write $(BENCH_ARGS)
+
+# The browser tests, which put their screenshots into docs/images as well; Chromium must be installed.
+screenshots: setup
+	@pictures=$$(mktemp -d /tmp/pgproof-pictures-XXXXXX); $(if $(ROOT),chown $(ACCOUNT) "$$pictures";) \
+	PGPROOF_SCREENSHOTS=$$pictures $(MAKE) --no-print-directory test-unprivileged PYTEST_ARGS=tests/ui WORKERS=1; \
+	cp "$$pictures"/*.png docs/images/; rm -rf "$$pictures"
 
 format: setup
 	$(BIN)/ruff format .

@@ -70,43 +70,56 @@ def server() -> Iterator[Any]:
         ) from error
 
 
-def ensure_pool() -> None:
-    """Make the work pool where it is missing; one that is there keeps its settings.
+def ensure_pool(name: str = POOL, kind: str = "process") -> None:
+    """Make a work pool where it is missing; one that is there keeps its settings.
+
+    Args:
+        name: of the pool.
+        kind: which worker takes its runs: process, docker, kubernetes or ecs.
 
     Raises:
+        ConfigError: the pool is there, and is for another worker.
         TransientError, AuthenticationFailed: the server did not take it.
     """
     with server() as client:
         from prefect.client.schemas.actions import WorkPoolCreate
-        from prefect.exceptions import ObjectAlreadyExists
-        from prefect.workers.process import ProcessWorker
+        from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-        template = ProcessWorker.get_default_base_job_template()
-        pool = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_work_pool(pool)
+        from deployments.work_pools import template_of
+
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            pool = WorkPoolCreate(name=name, type=kind, base_job_template=template_of(kind))
+            with contextlib.suppress(ObjectAlreadyExists):
+                client.create_work_pool(pool)
+            return
+        if found.type != kind:
+            raise ConfigError(
+                f'work pool "{name}" is for another worker',
+                f"It is of type {found.type}, and {kind} was asked for.",
+                f"pgproof deploy --pool-type {found.type}, or --pool with another name",
+            )
 
 
 def end_orphans() -> list[str]:
-    """Mark the pool's unfinished runs as crashed; only for whoever knows that no worker is left.
+    """Mark the pool's unfinished runs as crashed, and free their slots; only for whoever knows that no worker is left.
 
     A worker that ends takes its flow runs with it, and leaves them running for ever on the server
-    (PrefectHQ/prefect#16746), where they would hold their concurrency slots.
+    (PrefectHQ/prefect#16746), where they would hold their concurrency slots. Where workers may be left, the flow
+    ``reap`` finds out which runs are dead.
 
     Returns:
         the names of the runs.
     """
     with server() as client:
-        from prefect.client.schemas import filters
-        from prefect.client.schemas.objects import StateType
         from prefect.states import Crashed
 
-        unfinished = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-        types = filters.FlowRunFilterStateType(any_=unfinished)
-        runs = client.read_flow_runs(
-            flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types)),
-            work_pool_filter=filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL])),
-        )
+        from tasks.life import unfinished
+        from tasks.slots import free_slots
+
+        runs = unfinished(client, POOL)
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message=ENDED), force=True)
+        free_slots(client, POOL)
         return [run.name for run in runs]

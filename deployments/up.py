@@ -20,8 +20,9 @@ from typing import Annotated
 
 import typer
 
-from deployments.deploy import configured_clusters, deploy_cluster, project
-from deployments.server import POOL, end_orphans
+from deployments.deploy import configured_clusters, deploy_clusters, project, targets_of
+from deployments.descent import descendants, kill_all
+from deployments.server import POOL, end_orphans, ensure_pool
 from flows.command import chosen_config
 from pgproof.commands.console import Session
 from pgproof.errors import ConfigError, PgproofError, TransientError
@@ -41,7 +42,9 @@ def environment(state: Path, port: int) -> dict[str, str]:
             state / "ui"
         ),  # in the package, it belongs to the first account
         "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # who holds a concurrency slot outlives the server, so that the slot of a run that died meanwhile comes free
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
         "TMPDIR": str(state / "tmp"),  # likewise: the worker's /tmp/runner_storage
     }
@@ -70,7 +73,9 @@ def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         try:
             process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            pass
+            kill_all(
+                descendants(process.pid)
+            )  # a worker's runs have sessions of their own, and would outlive it
         finally:
             with contextlib.suppress(ProcessLookupError):  # nothing of it is left, as a rule
                 os.killpg(process.pid, signal.SIGKILL)
@@ -156,6 +161,18 @@ def up(
     return 0
 
 
+def set_alerts(session: Session, names: list[str]) -> None:
+    """Apply the alerts where pgproof.toml says whom to tell; alerts that are wrong stop no backup, and are said."""
+    if not session.config.alerts.notify:
+        return
+    from deployments.alerts.command import apply_alerts
+
+    try:
+        apply_alerts(names, session.config.alerts)
+    except PgproofError as error:
+        session.console.print(f"ALERTS ARE NOT SET: {error}", markup=False)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -170,14 +187,18 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
     server_log, worker_log = state / "prefect-server.log", state / "prefect-worker.log"
     with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], server_log) as server:
         wait_for_server(port, lambda: server.poll() is None, server_log)
-        for name in names:
-            deploy_cluster(name, session.config.path)
+        ensure_pool()
+        targets, notes = targets_of([session.cluster(name) for name in names], str(session.config.path))
+        deploy_clusters(targets, session.config.path)
+        set_alerts(session, names)
         end_orphans()  # of an earlier server that was killed: its worker died with it
         try:
             with running(["worker", "start", "--pool", POOL, "--type", "process"], worker_log) as worker:
                 session.console.print(
                     f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
                 )
+                for note in notes:
+                    session.console.print(f"note: {note}", markup=False)
                 session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
                 while server.poll() is None and worker.poll() is None:
                     time.sleep(0.5)

@@ -15,7 +15,9 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.wal.check import WalCheck
 from tasks.artifacts import show_backup, show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
-from tasks.retention import expire_backups, plan_retention
+from tasks.events import emit
+from tasks.proof_events import rpo_events
+from tasks.retention import expire_backups, is_above_share, plan_retention
 from tasks.validation import StoredProof
 from tasks.wal import check_wal_archive
 
@@ -29,6 +31,7 @@ class Protection:
     stored: StoredProof
     plan: ExpirePlan
     expired: ExpireResult
+    waits: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As ``--json`` shows it."""
@@ -43,7 +46,12 @@ class Protection:
                 {"backup": v.label, "keep": v.keep, "reasons": list(v.reasons)} for v in self.plan.verdicts
             ],
             "expired": list(self.expired.backups),
+            "waits_for_approval": self.waits,
         }
+
+
+# The chain never waits for a person: the flow retention-pruning asks, and nothing is removed until then
+WAITS = "waits for an approval, nothing was removed: retention-pruning asks for it, or pgproof expire --yes"
 
 
 @flow(name="protect", flow_run_name="protect {cluster}")
@@ -63,11 +71,13 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
     show_backup(cluster, taken)
     wal = check_wal_archive(cluster, config)
     show_wal(cluster, wal)
+    emit(cluster, rpo_events(cluster, wal))
     stored = prove(cluster, config, taken.record.label)
     refuse_gaps(cluster, wal)
     refuse_unproven(cluster, stored)
     with one_writer(cluster):
         plan = plan_retention(cluster, config)
-        show_retention(cluster, plan)
-        expired = expire_backups(cluster, config)
-    return Protection(taken, wal, stored, plan, expired)
+        waits = WAITS if is_above_share(cluster, plan, config) else ""
+        show_retention(cluster, plan, waits)
+        expired = ExpireResult() if waits else expire_backups(cluster, config)
+    return Protection(taken, wal, stored, plan, expired, waits)

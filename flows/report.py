@@ -9,6 +9,8 @@ from pgproof.commands.console import counted, duration, size, table
 from pgproof.commands.drill import show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
+from pgproof.validation.proof import Proof
+from pgproof.validation.speeds import RESTORING
 
 
 def report(console: Console, cluster: ClusterConfig, repository: str, done: Protection) -> None:
@@ -50,18 +52,16 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     )
     show_checks(console, proof)
     show_objects(console, proof)
-    for item in proof.not_checked:
-        console.print(
-            f"not checked: {item.database}: {item.what}: {item.reason}", markup=False, style="yellow"
-        )
+    warnings = [f"not checked: {item.database}: {item.what}: {item.reason}" for item in proof.not_checked]
+    for warning in [*warnings, *([f"retention {done.waits}"] if done.waits else [])]:
+        console.print(warning, markup=False, style="yellow")
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
     console.print(
         f"[bold]RPO[/bold]        {rpo}, measured from the newest commit in the repository; "
         f"target {_target(wal.rpo_seconds, cluster.targets.rpo)}"
     )
-    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
     console.print(
-        f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured ({phases}); "
+        f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured ({_phases(proof)}); "
         f"target {_target(proof.rto_seconds, cluster.targets.rto)}"
     )
     console.print(table("[bold]retention[/bold]", COLUMNS, [tuple(row) for row in rows(done.plan)]))
@@ -71,6 +71,11 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"[bold]checks[/bold]     Great Expectations: {proof.expectations.get('summary', '')}", markup=True
     )
     console.print(f"[bold]Data Docs[/bold]  {proof.expectations.get('data_docs', '')}")
+
+
+def _phases(proof: Proof) -> str:
+    restoring = {name: seconds for name, seconds in proof.phases.items() if name in RESTORING}
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in restoring.items())
 
 
 def _target(measured: float | None, target: int) -> str:

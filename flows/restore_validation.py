@@ -7,6 +7,8 @@ from prefect import flow
 from pgproof.errors import NotProven
 from pgproof.validation.choice import Policy
 from tasks.artifacts import show_proof
+from tasks.events import emit
+from tasks.proof_events import proof_events
 from tasks.validation import (
     VERDICTS,
     StoredProof,
@@ -54,6 +56,7 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
         restored = compared.restored
     stored = record_proof(cluster, fence, label, restored, compared, failure, config)
     show_proof(cluster, stored)
+    emit(cluster, proof_events(cluster, stored.proof, stored.key))
     return stored
 
 

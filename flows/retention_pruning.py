@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.approval import ask, can_ask
 from flows.writer import one_writer
 from tasks.artifacts import show_retention
-from tasks.retention import expire_backups, plan_retention
+from tasks.retention import expire_backups, is_above_share, plan_retention
 
 
 @flow(name="retention-pruning", flow_run_name="retention pruning of {cluster}")
-def retention_pruning(cluster: str, config: str | None = None, dry_run: bool = False) -> list[str]:
+def retention_pruning(cluster: str, config: str | None = None, dry_run: bool = False) -> dict[str, object]:
     """Remove what newer proof has made unnecessary.
 
     At three in the morning: it never removes the newest proven backup, nor WAL that a kept backup needs. A run
-    that died left nothing half-removed that is still listed; run it again.
+    that died left nothing half-removed that is still listed; run it again. A suspended run waits for a person: its
+    plan removes more than `retention.approve_above` allows. Read the artifact, press Resume, answer the form.
+    Nobody answers within 20 hours: the run fails, and nothing was removed.
 
     Args:
         cluster: as pgproof.toml names it
@@ -22,8 +25,16 @@ def retention_pruning(cluster: str, config: str | None = None, dry_run: bool = F
         dry_run: show the plan and remove nothing
     """
     plan = plan_retention(cluster, config)
-    show_retention(cluster, plan)
+    planned = list(plan.remove_backups)
+    asks = is_above_share(cluster, plan, config)
+    show_retention(cluster, plan, "waits for an approval" if asks and not dry_run else "")
     if dry_run:
-        return list(plan.remove_backups)
+        return {"planned": planned, "removed": [], "approval": ""}
+    decision = ask(cluster, plan) if asks and can_ask() else None
+    if decision is not None:
+        show_retention(cluster, plan, str(decision))
+        if not decision.approved:
+            return {"planned": planned, "removed": [], "approval": str(decision)}
     with one_writer(cluster):
-        return list(expire_backups(cluster, config).backups)
+        expired = expire_backups(cluster, config, plan.remove_backups if decision is not None else ())
+    return {"planned": planned, "removed": list(expired.backups), "approval": str(decision or "")}

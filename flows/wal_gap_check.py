@@ -12,6 +12,8 @@ from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
+from tasks.proof_events import rpo_events
+from tasks.standing import Standing, look_at_standing, standing_events
 from tasks.wal import check_wal_archive, repair_wal_archive
 
 
@@ -28,6 +30,8 @@ def wal_gap_check(
     At three in the morning: a gap means that some points in time cannot be recovered. What the source, a standby or
     another repository still has was brought back already. For what nobody has, the run names the windows that are
     lost; when none was left for new commits, it has taken a base backup. Prove that one: `pgproof drill`.
+    It also emits how old the newest backup and proof are, and how full the repository is; what it finds there fails no
+    run.
 
     Args:
         cluster: as pgproof.toml names it
@@ -42,13 +46,18 @@ def wal_gap_check(
         found = check_wal_archive(cluster, config, content)
     starts_again = backup_when_lost and must_start_again(found)
     back = [(one.name, one.place) for one in mended.repaired]
-    emit(cluster, wal_events(cluster, found, back, starts_again))
+    emit(cluster, [*wal_events(cluster, found, back, starts_again), *rpo_events(cluster, found)])
     show_wal(cluster, found, mended)
+    looked = look_at_standing(cluster, config, return_state=True)
+    standing = looked.result(raise_on_failure=False)
+    if isinstance(standing, Standing):
+        emit(cluster, standing_events(cluster, standing))
     follows = ""
     if starts_again:
         follows = start_again(cluster, config, content)
         show_wal(cluster, check_wal_archive(cluster, config, content), mended)
     refuse_gaps(cluster, found, follows)
+    looked.result()  # a gap is told before this
     return found.as_dict()
 
 

@@ -9,45 +9,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
-from pgproof.errors import ConfigError, UsageError
+from pgproof.errors import ConfigError
 from pgproof.location import DEFAULT_PATH, config_path
+from pgproof.quantity import duration, size
+from pgproof.schedule import SchedulesConfig
+from pgproof.section import Section
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_SIZES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-def _quantity(text: object, units: dict[str, int], example: str) -> int:
-    if isinstance(text, int) and not isinstance(text, bool):
-        if text < 0:
-            raise ValueError(f'"{text}" is negative')
-        return text
-    match = re.fullmatch(r"([0-9]+)\s*([A-Za-z]+)", str(text).strip())
-    if match is None or match[2] not in units:
-        raise ValueError(f'"{text}" needs a number and a unit of {", ".join(units)}, such as "{example}"')
-    return int(match[1]) * units[match[2]]
-
-
-def _duration(text: object) -> int:
-    return _quantity(text, _UNITS, "5min")
-
-
-def parse_duration(text: str) -> int:
-    """A duration of the command line, in seconds: ``90``, ``15min``, ``24h``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        return _duration(int(text) if text.isdigit() else text)
-    except ValueError as error:
-        raise UsageError(f'invalid duration "{text}"', f"{error}.") from error
-
-
-def _size(text: object) -> int:
-    return _quantity(text, _SIZES, "64MB")
 
 
 def _reference(text: object) -> object:
@@ -56,8 +26,13 @@ def _reference(text: object) -> object:
     return text
 
 
-Seconds = Annotated[int, BeforeValidator(_duration)]
-Bytes = Annotated[int, BeforeValidator(_size)]
+def _names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Seconds = Annotated[int, BeforeValidator(duration)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Bytes = Annotated[int, BeforeValidator(size)]
 SecretReference = Annotated[str, BeforeValidator(_reference)]
 
 
@@ -88,12 +63,7 @@ def resolve_secret(reference: str) -> SecretStr:
     )
 
 
-class _Model(BaseModel):
-    # hide_input: a value put where a reference belongs must not show up in a traceback
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class RepositoryConfig(_Model):
+class RepositoryConfig(Section):
     """Where backups and WAL are stored."""
 
     url: str = Field(description="file:///path, s3://bucket/prefix, gs://, az:// or memory://")
@@ -105,29 +75,38 @@ class RepositoryConfig(_Model):
     compression_level: int = Field(3, ge=1, le=19)
     age_recipients: tuple[str, ...] = Field((), description="X25519 recipients; encrypt when given")
     age_identity: SecretReference | None = Field(None, description="needed to restore what is encrypted")
+    used_limit: float = Field(85.0, ge=0, le=100, description="per cent of a directory's file system; 0 none")
+    size_limit: Bytes = Field(0, description="bytes stored in the whole repository; 0 is no limit")
 
     def model_post_init(self, _: object) -> None:
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key are given together, or neither")
 
 
-class RetentionConfig(_Model):
+class RetentionConfig(Section):
     """How many backups are kept, and how far back WAL allows any point in time."""
 
     daily: int = Field(7, ge=0)
     weekly: int = Field(4, ge=0)
     monthly: int = Field(12, ge=0)
     wal_window: Seconds = Field(7 * 86400, description="any point in time as far back as this")
+    approve_above: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the backups, or of their bytes, above which somebody must agree",
+    )
 
 
-class TargetsConfig(_Model):
+class TargetsConfig(Section):
     """What recovery is allowed to cost."""
 
     rpo: Seconds = Field(300, description="newest commit not yet in the repository, seconds")
     rto: Seconds = Field(3600, description="from the decision to restore to a server that answers, seconds")
+    backup_age: Seconds = Field(26 * 3600, ge=1, description="of the newest backup, seconds")
 
 
-class BackupConfig(_Model):
+class BackupConfig(Section):
     """How base backups are taken."""
 
     volume_size: Bytes = Field(128 << 20, description="raw bytes of a tar volume; files are never split")
@@ -143,7 +122,7 @@ class BackupConfig(_Model):
             raise ValueError("max_rate is 0 or at least 32 kB/s")
 
 
-class WalConfig(_Model):
+class WalConfig(Section):
     """How WAL reaches the archive and comes back, and how the archive is checked."""
 
     workers: int = Field(2, ge=1, le=32, description="WAL files stored, fetched or checked at once")
@@ -161,7 +140,7 @@ class WalConfig(_Model):
     recheck_after: Seconds = Field(30 * 86400, description="a checked segment is read again after this")
 
 
-class DrillConfig(_Model):
+class DrillConfig(Section):
     """How restores are tested."""
 
     scratch_directory: Path = Field(Path("/var/tmp/pgproof-scratch"))
@@ -169,22 +148,32 @@ class DrillConfig(_Model):
         None, description="as root: account of scratch servers, and owner of restored files"
     )
     candidates: int = Field(6, ge=1, le=50, description="fences tried at once for one exact cut")
+    connections: int = Field(
+        24, ge=1, le=1000, description="to the source at once, to fence as many databases"
+    )
     workers: int = Field(2, ge=1, le=32, description="connections that count and fingerprint")
+    hold_limit: Seconds = Field(4 * 3600, ge=0, description="of the source's snapshots; 0 is none")
     archive_timeout: Seconds = Field(120, description="how long to wait for the fence's WAL segment")
     replay_timeout: Seconds = Field(6 * 3600)
     statement_timeout: Seconds = Field(3600, description="of one table's fingerprint")
     sample_above: Bytes = Field(0, description="sample larger tables by block; 0 reads every table whole")
     sample_percent: float = Field(10.0, gt=0, le=100)
+    sample_tables: dict[str, Annotated[float, Field(gt=0, le=100)]] = Field(
+        {},
+        description='"database.schema.table" to per cent of its blocks, whatever its size; 100 reads it whole',
+    )
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
     checks: tuple[Literal["log", "checksums", "amcheck", "dump"], ...] = Field(
         ("log", "checksums", "amcheck"), description="made besides the comparison"
     )
+    targets: int = Field(2, ge=0, le=50, description="recovery targets tried before the cut; 0 tries none")
     check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
     parent_check: bool = Field(False, description="amcheck also looks for every row from the root down")
     preload_libraries: tuple[str, ...] = Field((), description="that recovery itself needs")
+    stale_after: Seconds = Field(8 * 86400, ge=1, description="a proof or verification is stale after this")
 
 
-class PgBackRestConfig(_Model):
+class PgBackRestConfig(Section):
     """Where pgBackRest keeps backups of the same cluster."""
 
     name: str = Field(description="that pgBackRest gives the cluster: the section of pgbackrest.conf")
@@ -192,21 +181,21 @@ class PgBackRestConfig(_Model):
     repository: int | None = Field(None, ge=1, description="number of the repository; none takes every one")
 
 
-class BarmanConfig(_Model):
+class BarmanConfig(Section):
     """Where Barman keeps backups of the same cluster."""
 
     server: str = Field(description="that Barman calls the cluster")
     config: Path | None = Field(None, description="path of barman.conf")
 
 
-class DirectoryConfig(_Model):
+class DirectoryConfig(Section):
     """Where base backups of the same cluster lie, made with pg_basebackup, and WAL that a script kept."""
 
     backups: Path = Field(description="a backup, plain or tar, or a directory of such")
     wal: Path = Field(description="WAL files, plain or compressed")
 
 
-class ExpectationConfig(_Model):
+class ExpectationConfig(Section):
     """One Great Expectations expectation, run on the restored database."""
 
     database: str
@@ -220,7 +209,7 @@ class ExpectationConfig(_Model):
             raise ValueError("an expectation names either a table or a query")
 
 
-class SqlCheckConfig(_Model):
+class SqlCheckConfig(Section):
     """One SQL check of the user's own, run on the restored database."""
 
     name: str = Field(min_length=1)
@@ -230,7 +219,7 @@ class SqlCheckConfig(_Model):
     statement_timeout: Seconds = Field(300, ge=1)
 
 
-class ClusterConfig(_Model):
+class ClusterConfig(Section):
     """One PostgreSQL cluster to protect."""
 
     name: str = ""
@@ -246,6 +235,7 @@ class ClusterConfig(_Model):
     retention: RetentionConfig = RetentionConfig()
     targets: TargetsConfig = TargetsConfig()
     drill: DrillConfig = DrillConfig()
+    schedules: SchedulesConfig = SchedulesConfig()
     pgbackrest: PgBackRestConfig | None = None
     barman: BarmanConfig | None = None
     directory: DirectoryConfig | None = None
@@ -256,11 +246,19 @@ class ClusterConfig(_Model):
     checks: tuple[SqlCheckConfig, ...] = ()
 
 
-class Config(_Model):
+class AlertsConfig(Section):
+    """Whom Prefect tells what happened."""
+
+    notify: Names = Field((), description='notification blocks: "slack-webhook/oncall"')
+    file: Path | None = Field(None, description="of alerts, instead of those that pgproof brings")
+
+
+class Config(Section):
     """All of pgproof.toml."""
 
     path: Path = Path(DEFAULT_PATH)
     state_directory: Path = Field(Path("~/.local/state/pgproof"))
+    alerts: AlertsConfig = AlertsConfig()
     repositories: dict[str, RepositoryConfig] = Field(default_factory=dict)
     clusters: dict[str, ClusterConfig] = Field(default_factory=dict)
 

@@ -36,7 +36,8 @@
         ├── NoRoom
         ├── ProgramMissing
         ├── RecoveryFailed
-        └── ToolFailed
+        ├── ToolFailed
+        └── ApprovalMissing
 
 The form follows PostgreSQL's own message style guide: a first line in lower case without a full stop,
 then detail in sentences, then a hint, best a command to paste.
@@ -271,3 +272,9 @@ class ToolFailed(PermanentError):
     """Another tool's program, such as pgBackRest or Barman, failed at what it was asked."""
 
     exit_code = 47
+
+
+class ApprovalMissing(PermanentError):
+    """An expire plan removes more than it may without somebody's agreement."""
+
+    exit_code = 48

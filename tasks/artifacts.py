@@ -9,16 +9,21 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from pgproof.commands.console import duration, size
+from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
 from pgproof.validation.object_comparison import difference_lines, kind_lines
+from pgproof.validation.proof import Proof
+from pgproof.validation.targets.trial import result_in_words, title_of
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
 from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
+from tasks.keys import key_for
+from tasks.outage import through_outage
 from tasks.picture import data_url, draw
 from tasks.sketch import sketch
 from tasks.validation import StoredProof
@@ -26,11 +31,6 @@ from tasks.windows import view_of
 from tasks.work import now
 
 _LONGEST = 500  # tables shown; the proof record holds all of them
-
-
-def key_for(cluster: str, noun: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes, as Prefect wants them."""
-    return f"pgproof-{cluster.replace('_', '--')}-{noun}"
 
 
 def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -46,7 +46,10 @@ def count(number: int, noun: str) -> str:
 
 
 def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
-    create_markdown_artifact("\n".join(lines), key=key_for(cluster, noun), description=description)
+    key, text = key_for(cluster, noun), "\n".join(lines)
+    through_outage(
+        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=description)
+    )
 
 
 def show_backup(cluster: str, taken: TakenBackup) -> None:
@@ -142,18 +145,49 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     lines = [
         ("exact cut", cuts or "none"),
         ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
-        ("RTO measured", f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)}"),
+        ("RTO measured", _recovery_time(proof)),
         ("phases", ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())),
         ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
+        ("software", ", ".join(f"{name} {version}" for name, version in proof.software.items())),
         ("Great Expectations", proof.expectations.get("summary", "did not run")),
         ("Data Docs", f"`{proof.expectations.get('data_docs', '')}`"),
         ("proof", f"`{stored.key}`"),
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
-    text += ["", *_objects(proof.objects), "", *_checked(proof.checks), "", "## Not checked", ""]
+    text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
+    text += ["## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
     _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+
+
+def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
+    """Recovery targets, one line each: what recovery was told, and what was found there."""
+    lines = [
+        (
+            f"`{title_of(t)}`",
+            t["place"],
+            {True: "reached", False: "**MISSED**", None: "not tried"}[t["ok"]],
+            result_in_words(t),
+            duration(t["seconds"]),
+        )
+        for t in targets
+    ]
+    columns = ("recovery target", "place", "result", "found", "took")
+    return (
+        ["## Recovery targets", "", markdown_table(columns, lines)] if lines else ["No targets were tried."]
+    )
+
+
+def _recovery_time(proof: Proof) -> str:
+    if not proof.recovered:
+        return "not measured: no server came to the cut"
+    text = (
+        f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+    )
+    if proof.rto_target is None:
+        return text
+    return f"{text}; target {duration(proof.rto_target)}, {'met' if proof.rto_met else '**MISSED**'}"
 
 
 def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
@@ -219,10 +253,20 @@ def _rows(number: int) -> str:
     return "missing" if number == MISSING else f"{number:,}"
 
 
-def show_retention(cluster: str, plan: ExpirePlan) -> None:
-    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other."""
+def show_retention(cluster: str, plan: ExpirePlan, approval: str = "") -> None:
+    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other.
+
+    Args:
+        cluster: its name.
+        plan: of an expire.
+        approval: what was decided of one that removes more than usual.
+    """
     lines = [[re.sub(r"; ", "<br>", cell) for cell in row] for row in rows(plan)]
-    text = [f"# Retention of {cluster}", "", markdown_table(COLUMNS, lines)]
+    text = [f"# Retention of {cluster}", ""]
+    text += (
+        [f"**{approval[0].upper()}{approval[1:]}.** It removes {Removal.of(plan)}.", ""] if approval else []
+    )
+    text.append(markdown_table(COLUMNS, lines))
     kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
     _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
 

@@ -20,6 +20,8 @@ from pgproof.wal.loss import losses
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired
 REPAIRED = "pgproof.wal.repaired"  # some were, and are back
 LAG = "pgproof.wal.lag"  # more would be lost than the target allows, or the archiver fails or stands still
+WHOLE = "pgproof.wal.whole"  # none is: the end of a gap
+CURRENT = "pgproof.wal.current"  # no more would be lost than the target allows: the end of a lag
 CHECKED = "pgproof.wal.checked"  # the check worked, whatever it found: for whoever waits for it in vain
 _LONGEST = 50  # entries of a list in a payload, each of which is counted, too
 
@@ -58,10 +60,12 @@ def wal_events(
         starts_again: a base backup follows, because no window is left for new commits.
     """
     events = [_repaired(cluster, found, repaired)] if repaired else []
-    if not found.report.ok:
-        events.append(_gap(cluster, found.report, starts_again))
+    gap = not found.report.ok
+    events.append(_gap(cluster, found.report, starts_again) if gap else _whole(cluster, found.report))
     if found.archiver_failing or found.stalled or found.rpo_breached:
         events.append(_lag(cluster, found))
+    elif not found.source_error:  # a source that does not answer says nothing of what it has more
+        events.append(_current(cluster, found))
     return [*events, _checked(cluster, found)]
 
 
@@ -99,6 +103,23 @@ def _gap(cluster: str, report: GapReport, starts_again: bool) -> Event:
     return Event(GAP, payload)
 
 
+def _whole(cluster: str, report: GapReport) -> Event:
+    reach = "reaches" if len(report.windows) == 1 else "reach"
+    windows = f"{counted(len(report.windows), 'recovery window')} {reach} the end of the archive"
+    return Event(
+        WHOLE,
+        {
+            **_words(
+                f"WAL of cluster {cluster} is whole",
+                windows if report.windows else "there is no recovery window yet",
+                f"pgproof wal check {cluster}",
+            ),
+            "segments": report.segments,
+            "windows": len(report.windows),
+        },
+    )
+
+
 def _repaired(cluster: str, found: WalCheck, repaired: Sequence[tuple[str, str]]) -> Event:
     meaning = "recovery can cross them again"
     if not found.report.ok:
@@ -134,6 +155,21 @@ def _lag(cluster: str, found: WalCheck) -> Event:
         **_position(found),
     }
     return Event(LAG, payload)
+
+
+def _current(cluster: str, found: WalCheck) -> Event:
+    lost = "an unknown time" if found.rpo_seconds is None else f"at most {duration(found.rpo_seconds)}"
+    target = "none" if found.rpo_target is None else duration(found.rpo_target)
+    payload = {
+        **_words(
+            f"WAL of cluster {cluster} reaches the archive",
+            f"if the source died now, {lost} would be lost; the target is {target}",
+            f"pgproof wal check {cluster}",
+        ),
+        "target_seconds": found.rpo_target,
+        **_position(found),
+    }
+    return Event(CURRENT, payload)
 
 
 def _checked(cluster: str, found: WalCheck) -> Event:

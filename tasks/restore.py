@@ -7,9 +7,10 @@ from dataclasses import replace
 from prefect import task
 
 from pgproof.commands.restore import make_plan, next_steps, run_plan
+from pgproof.errors import ConfigError
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from tasks.retries import HOUR, RETRY, settings
-from tasks.work import open_work
+from tasks.work import is_block, open_work
 
 _WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_access_key as env: or file:"
 
@@ -26,6 +27,12 @@ def plan_cluster_restore(cluster: str, request: RestoreRequest, config: str | No
 @task(**settings("restore files", 24 * HOUR))
 def restore_files(cluster: str, plan: RestorePlan, config: str | None = None) -> list[str]:
     """Put the files in place; what to type next. Not retried: a second try needs an empty directory."""
+    if is_block(config):
+        raise ConfigError(
+            f'cluster "{cluster}" cannot be restored from a block alone',
+            "restore_command runs without Prefect, so it cannot read the block; nothing was written.",
+            "give the flow the path of a pgproof.toml on the worker; the dry run works with the block",
+        )
     work = open_work(cluster, config)
     run_plan(work.config.path, work.cluster, work.archive, plan)
     return next_steps(work.cluster, plan)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from prefect import task
 
+from pgproof.config import load
 from pgproof.repository.lease import hold_lease
+from pgproof.retention.approval import needs_approval, refuse_unapproved
 from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.plan import ExpirePlan, plan_expire
 from tasks.retries import HOUR, RETRY, settings
@@ -19,10 +21,20 @@ def plan_retention(cluster: str, config: str | None = None) -> ExpirePlan:
 
 
 @task(**settings("expire", 6 * HOUR), **RETRY)
-def expire_backups(cluster: str, config: str | None = None) -> ExpireResult:
-    """Carry out the plan as it is now, alone: under the repository's lease, records first."""
+def expire_backups(cluster: str, config: str | None = None, approved: tuple[str, ...] = ()) -> ExpireResult:
+    """Carry out the plan as it is now, alone: under the repository's lease, records first.
+
+    One that removes more than usual is refused, unless somebody approved these backups.
+    """
     work = open_work(cluster, config)
     archive = work.archive
     purpose = f'retention pruning of cluster "{cluster}"'
     with hold_lease(archive.store, archive.layout.lease, purpose) as lease:
-        return expire(archive, plan_expire(gather_facts(archive, work.cluster.retention, now())), lease)
+        plan = plan_expire(gather_facts(archive, work.cluster.retention, now()))
+        refuse_unapproved(cluster, plan, work.cluster.retention, approved)
+        return expire(archive, plan, lease)
+
+
+def is_above_share(cluster: str, plan: ExpirePlan, config: str | None = None) -> bool:
+    """Whether somebody must agree before the plan is carried out."""
+    return needs_approval(plan, load(config).cluster(cluster).retention)

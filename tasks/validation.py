@@ -19,6 +19,7 @@ from pgproof.validation.fencing import take_fence
 from pgproof.validation.frames import frames_of
 from pgproof.validation.judgement import judge
 from pgproof.validation.proof import Proof
+from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
@@ -73,7 +74,10 @@ def fence_source(cluster: str, config: str | None = None) -> str:
 def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
     work = open_work(cluster, config)
-    return restore_scratch(work.cluster, work.archive, read_fence(work.archive, fence), backup)
+    archive = work.archive
+    total = sum(record.raw_size for record in read_catalog(archive).chain(backup))
+    with progress(cluster, "restore", f"restore of {backup} to scratch", total) as done:
+        return restore_scratch(work.cluster, archive, read_fence(archive, fence), backup, done)
 
 
 @task(**settings("compare with source", 24 * HOUR), **RETRY)
@@ -81,7 +85,8 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     """Recover the copy to the exact cut and compare every table, then let Great Expectations judge."""
     work = open_work(cluster, config)
     read = read_fence(work.archive, fence)
-    found = judge(work.config, work.cluster, read, restored)
+    with progress(cluster, "compare", f"comparison of {restored.label}", read.rows, "row") as done:
+        found = judge(work.config, work.cluster, read, restored, told=done)
     comparison, cuts = found.comparison, {d.database: str(d.cut) for d in read.databases}
     objects = [kind.as_record() for kind in comparison.objects]
     checks = [check.as_record() for check in comparison.checks]
@@ -100,11 +105,9 @@ def record_proof(
     config: str | None = None,
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
-    archive = open_work(cluster, config).archive
+    work = open_work(cluster, config)
+    archive, outcome = work.archive, compared.outcome if compared else None
     read = read_fence(archive, fence)
-    expectations: dict[str, Any] | None = None
-    if compared is not None and compared.outcome is not None:
-        expectations = compared.outcome.as_dict()
     proof = make_proof(
         archive,
         read,
@@ -113,9 +116,10 @@ def record_proof(
         restored=restored,
         comparison=compared.comparison if compared else None,
         failure=failure,
-        expectations=expectations,
+        expectations=outcome.as_dict() if outcome else None,
+        rto_target=work.cluster.targets.rto,
     )
-    proof, key = store_evidence(archive, proof, compared.outcome if compared else None)
+    proof, key = store_evidence(archive, proof, outcome)
     return StoredProof(proof, key, read)
 
 

@@ -55,13 +55,48 @@ def open_work(cluster: str, config: str | None = None) -> Work:
 
     Args:
         cluster: its name.
-        config: path of pgproof.toml; default PGPROOF_CONFIG, else the working directory's.
+        config: path of pgproof.toml, or ``block:pgproof-cluster/NAME``; default PGPROOF_CONFIG, else the
+            working directory's.
+
+    Raises:
+        ConfigError: a value is wrong, or there is no such block.
     """
-    loaded = load(config)
-    chosen = _with_secrets(loaded.cluster(cluster), _PASSWORD)
+    loaded = read_config(config)
+    chosen = with_password(loaded.cluster(cluster))
     settings = loaded.repository_of(chosen)
     blocks = tuple(_blocks(settings, ("credentials", *_REPOSITORY)).values())
     return Work(loaded, chosen, open_with_blocks(settings), blocks)
+
+
+def read_config(config: str | None = None) -> Config:
+    """The configuration, of a pgproof.toml or of a block.
+
+    Raises:
+        ConfigError: a value is wrong, or there is no such block.
+    """
+    if not is_block(config):
+        return load(config)
+    from tasks.blocks import PgproofCluster
+
+    reference = config or ""
+    block = _load_block(reference)
+    if not isinstance(block, PgproofCluster):
+        raise ConfigError(
+            f'Prefect block "{reference.removeprefix(_BLOCK)}" is no cluster',
+            f"It is a {block.get_block_type_slug()} block.",
+            'name one as "block:pgproof-cluster/NAME"',
+        )
+    return block.config(reference.rpartition("/")[2])
+
+
+def is_block(config: str | None) -> bool:
+    """Whether a flow was given a block instead of the path of a pgproof.toml."""
+    return config is not None and config.startswith(_BLOCK)
+
+
+def with_password(cluster: ClusterConfig) -> ClusterConfig:
+    """A cluster whose password may be kept in a Prefect block, as one that the engine can connect to."""
+    return _with_secrets(cluster, _PASSWORD)
 
 
 def open_with_blocks(settings: RepositoryConfig) -> Repository:
@@ -139,6 +174,8 @@ def _load_block(reference: str) -> Any:
     name = reference.removeprefix(_BLOCK)
     if name.startswith(("aws-credentials/", "minio-credentials/")):
         import prefect_aws  # noqa: F401 - registers its block types
+    if name.startswith(("pgproof-cluster/", "pgproof-repository/")):
+        import tasks.blocks  # noqa: F401 - likewise
 
     fact, hint = (
         f'Prefect block "{name}" cannot be loaded',

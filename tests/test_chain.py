@@ -6,7 +6,8 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.commands.restore import make_plan, run_plan
 from pgproof.restore.plan import RestoreRequest
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.drill import compare_restored, make_proof, restore_scratch
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.fence import write_fence
 from pgproof.validation.fencing import take_fence
@@ -44,6 +45,8 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
         comparison = compare_restored(source.cluster, fence, restored)
     restored.scratch.remove()
 
+    assert min(restored.phases[name] for name in ("extract", "fetch", "start", "replay", "count")) > 0
+    assert restored.software["restored"].startswith(f"PostgreSQL {source.major}.")
     assert comparison.equal, comparison.summary()
     names = {(table.database, table.table) for table in comparison.tables}
     assert names == {

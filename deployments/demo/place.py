@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import ConfigError, DestinationRefused
-from pgproof.postgres.programs import account, die_with_parent
+from pgproof.postgres.programs import account, ending_with_us
 
 MARK = ".pgproof-demo"
 
@@ -95,7 +95,7 @@ def start_writer(dsn: str, log: Path) -> subprocess.Popen[bytes]:
             [sys.executable, "-m", "deployments.demo.writer", dsn],
             stdout=output,
             stderr=output,
-            preexec_fn=die_with_parent,
+            preexec_fn=ending_with_us(),
         )
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pgproof.backups.record import BackupRecord
+from pgproof.backups.verification import Verification, read_verification
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, check_system
 
 T = TypeVar("T")
+_RECORD, _VERIFIED = 1, 2  # what is there of a label
 # The verdicts of a restore drill; NOT_EXACT says nothing of the backup
 PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
 NOT_SOUND = "not sound"  # equal, and a check found something
+VERIFICATION = "verification"  # what a backup may have failed besides a drill
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,14 @@ class DrillResult:
     at: datetime
     summary: str
     foreign: bool = False
+    identifier: str = ""
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> DrillResult:
         """Read a proof as the repository holds it; raises KeyError, TypeError or ValueError."""
         at = datetime.fromisoformat(tree["at"])
-        foreign = bool(tree.get("origin"))
-        return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]), foreign)
+        foreign, identifier = bool(tree.get("origin")), str(tree.get("identifier", ""))
+        return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]), foreign, identifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +64,20 @@ class BackupEntry:
     Args:
         record: its record.
         proven_at: when a restore drill last proved it.
-        failed: why its last drill failed, when that is newer than its last proof.
+        failed: why its last drill or its verification failed, when that is newer than its last proof.
         hold: why it must not expire.
+        verified_at: when every stored byte was last read and found as recorded.
+        failed_at: when it failed.
+        by: what failed or proved it: identifier of a proof record, or VERIFICATION.
     """
 
     record: BackupRecord
     proven_at: datetime | None = None
     failed: str | None = None
     hold: Hold | None = None
+    verified_at: datetime | None = None
+    failed_at: datetime | None = None
+    by: str = ""
 
     @property
     def label(self) -> str:
@@ -75,9 +85,17 @@ class BackupEntry:
 
     @property
     def state(self) -> str:
+        """failed, proven, verified or complete; a proof that has become stale is a proof all the same."""
         if self.failed:
             return "failed"
-        return "proven" if self.proven_at else "complete"
+        if self.proven_at:
+            return "proven"
+        return "verified" if self.verified_at else "complete"
+
+    @property
+    def failed_what(self) -> str:
+        """What it failed: ``last drill`` or ``verification``."""
+        return "verification" if self.by == VERIFICATION else "last drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +106,25 @@ class Catalog:
         entries: of the backups.
         torn: labels of data without a record.
         damaged: label and reason of each record that cannot be read; only a tolerant reading has them.
+        unread: key and reason of each proof and hold that cannot be read; only a tolerant reading has them.
     """
 
     entries: tuple[BackupEntry, ...]
     torn: tuple[str, ...] = ()
     damaged: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     def entry(self, label: str) -> BackupEntry:
         """The backup of this label.
 
         Raises:
-            NoBackup: there is none.
+            NoBackup: there is none, or its record is damaged.
         """
         for entry in self.entries:
             if entry.label == label:
                 return entry
+        if fault := dict(self.damaged).get(label):
+            raise NoBackup(f'backup "{label}" cannot be used', fault, "pgproof list NAME shows the others")
         known = ", ".join(entry.label for entry in self.entries) or "none"
         raise NoBackup(f'backup "{label}" does not exist', f"There are: {known}.", "pgproof list NAME")
 
@@ -162,16 +184,24 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
     Raises:
         ObjectDamaged: a record, proof or hold cannot be read, unless tolerant.
     """
-    labels: dict[str, bool] = {}
+    labels: dict[str, int] = {}
     for info in archive.store.list(archive.layout.backups):
-        label, _, name = info.key.removeprefix(archive.layout.backups).partition("/")
-        labels[label] = labels.get(label, False) or name == "backup.json"
-    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, tolerant)
-    holds = {hold.label: hold for hold in read_holds(archive, tolerant=tolerant)}
+        label = info.key.removeprefix(archive.layout.backups).partition("/")[0]
+        found = _RECORD if info.key == archive.layout.backup_record(label) else 0
+        found |= _VERIFIED if info.key == archive.layout.verification(label) else 0
+        labels[label] = labels.get(label, 0) | found
+    there = [label for label, found in labels.items() if found & _RECORD]
+    unread: list[tuple[str, str]] | None = [] if tolerant else None
+    proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, unread, _may_be_of(there))
+    holds = {hold.label: hold for hold in _read_below(archive, archive.layout.holds, Hold.from_dict, unread)}
     entries, damaged = [], []
-    for label in sorted(label for label, exists in labels.items() if exists):
+    for label in sorted(there):
         try:
-            entries.append(_entry(_read_record(archive, label), proofs, holds.get(label)))
+            record = _read_record(archive, label)
+            verification = None
+            if labels[label] & _VERIFIED:
+                verification = _read_verification(archive, label, unread)
+            entries.append(_entry(record, proofs, verification, holds.get(label)))
         except ObjectMissing:  # expired while we looked
             continue
         except ObjectDamaged as error:
@@ -179,8 +209,21 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
                 raise
             damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
-    torn = sorted(label for label, exists in labels.items() if not exists)
-    return Catalog(tuple(entries), tuple(torn), tuple(damaged))
+    torn = sorted(label for label, found in labels.items() if not found & _RECORD)
+    return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged), tuple(unread or ()))
+
+
+def _read_verification(
+    archive: Archive, label: str, unread: list[tuple[str, str]] | None
+) -> Verification | None:
+    """The verification of a backup; one that is damaged counts as none, and is named."""
+    try:
+        return read_verification(archive, label)
+    except ObjectDamaged as error:
+        if unread is None:
+            raise
+        unread.append((archive.layout.verification(label), error.detail))
+        return None
 
 
 def _read_record(archive: Archive, label: str) -> BackupRecord:
@@ -195,40 +238,95 @@ def _read_record(archive: Archive, label: str) -> BackupRecord:
     return record
 
 
-def read_holds(archive: Archive, *, tolerant: bool = False) -> list[Hold]:
-    """Every hold, active or not; tolerant leaves out damaged ones."""
-    return _read_below(archive, archive.layout.holds, Hold.from_dict, tolerant)
+def read_holds(archive: Archive) -> list[Hold]:
+    """Every hold, active or not."""
+    return _read_below(archive, archive.layout.holds, Hold.from_dict, None)
 
 
-def _read_below(archive: Archive, prefix: str, parse: Callable[[Any], T], tolerant: bool) -> list[T]:
-    """Every JSON record directly below a prefix, in the order of their keys; tolerant leaves out damaged ones."""
-    keys = sorted(
-        info.key
-        for info in archive.store.list(prefix)
-        if info.key.endswith(".json") and "/" not in info.key.removeprefix(prefix)
-    )
+def _may_be_of(labels: Collection[str]) -> Callable[[str], bool]:
+    """Whether a proof may be of one of these backups, by its name ``<time>-<label>``.
+
+    Proofs outlive their backups, and are never removed: who decides about the backups that there are, many times a
+    day, need not read those of the others. A name of another form is read.
+    """
+
+    def wanted(name: str) -> bool:
+        _, dash, rest = name.partition("-")
+        return not dash or any(f"-{rest}".endswith(f"-{label}") for label in labels)
+
+    return wanted
+
+
+def _read_below(
+    archive: Archive,
+    prefix: str,
+    parse: Callable[[Any], T],
+    unread: list[tuple[str, str]] | None,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> list[T]:
+    """The JSON records directly below a prefix, in the order of their keys.
+
+    Args:
+        archive, prefix: where.
+        parse: a record.
+        unread: gets key and reason of damaged ones; None refuses them.
+        wanted: whether to read one, by its name without ``.json``.
+    """
+    names = [info.key.removeprefix(prefix) for info in archive.store.list(prefix)]
+    names = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name)
     records = []
-    for key in keys:
+    for key in (f"{prefix}{name}.json" for name in names if wanted(name)):
         try:
             records.append(parse(archive.read_json(key)))
         except ObjectMissing:
             continue
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if not tolerant:
+            if unread is None:
                 raise ObjectDamaged(f'record "{key}" cannot be read', f"{error!r}.") from error
-        except ObjectDamaged:
-            if not tolerant:
+            unread.append((key, f"{error!r}."))
+        except ObjectDamaged as error:
+            if unread is None:
                 raise
+            unread.append((key, error.detail))
     return records
 
 
-def _entry(record: BackupRecord, proofs: Sequence[DrillResult], hold: Hold | None) -> BackupEntry:
-    proven_at, failed = None, None
-    for proof in proofs:  # oldest first: keys are times
-        if proof.foreign or proof.backup != record.label:  # another tool's label may equal ours
-            continue
-        if proof.verdict == PROVEN:
-            proven_at, failed = proof.at, None
-        elif proof.verdict in (NOT_EQUAL, NOT_SOUND, NOT_RECOVERED):
-            failed = proof.summary
-    return BackupEntry(record, proven_at, failed, hold)
+def _entry(
+    record: BackupRecord,
+    proofs: Sequence[DrillResult],
+    verification: Verification | None,
+    hold: Hold | None,
+) -> BackupEntry:
+    """A backup with what its newest drill and its verification say.
+
+    A proof undoes a failed verification that is older: a drill reads every byte of the backup, too. A verification
+    undoes no failed drill, and a newer one that failed undoes a proof.
+    """
+    # another tool's label may equal ours
+    drills = [proof for proof in proofs if proof.backup == record.label and not proof.foreign]
+    drills = [p for p in drills if p.verdict in (PROVEN, NOT_EQUAL, NOT_SOUND, NOT_RECOVERED)]
+    proven = [proof.at for proof in drills if proof.verdict == PROVEN]
+    entry = BackupEntry(record, proven[-1] if proven else None, hold=hold)  # oldest first: keys are times
+    if drills:
+        last = drills[-1]
+        failed = None if last.verdict == PROVEN else last.summary
+        entry = replace(entry, failed=failed, failed_at=last.at if failed else None, by=last.identifier)
+    if verification is not None and verification.ok:
+        return replace(entry, verified_at=verification.at)
+    if verification is not None and (not drills or verification.at > drills[-1].at):
+        return replace(entry, failed=verification.fault, failed_at=verification.at, by=VERIFICATION)
+    return entry
+
+
+def _inherited(entries: Sequence[BackupEntry]) -> list[BackupEntry]:
+    """The entries, oldest first, where what builds on damaged bytes has failed with them, unless proven since."""
+    known: dict[str, BackupEntry] = {}
+    for entry in entries:
+        parent = known.get(entry.record.parent or "")
+        if parent is not None and parent.failed and parent.failed_at and parent.by == VERIFICATION:
+            proven_since = entry.proven_at is not None and entry.proven_at > parent.failed_at
+            if not entry.failed and not proven_since:
+                fault = f"it builds on {parent.label}: {parent.failed}"
+                entry = replace(entry, failed=fault, failed_at=parent.failed_at, by=VERIFICATION)
+        known[entry.label] = entry
+    return list(known.values())

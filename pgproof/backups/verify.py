@@ -39,7 +39,7 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     """
     stored = [record.manifest, *(volume.object for volume in record.volumes)]
     list(pool.map(lambda item: _verify_object(archive, item), stored))
-    segments = [*_segments(record)]
+    segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))
     directory = None
     with suppress(ProgramMissing):
@@ -88,7 +88,8 @@ def _missing(stored: StoredObject) -> ObjectDamaged:
     )
 
 
-def _segments(record: BackupRecord) -> Iterator[WalSegment]:
+def own_segments(record: BackupRecord) -> Iterator[WalSegment]:
+    """The WAL that makes a backup consistent, from its start to its stop."""
     segment = record.first_segment
     while segment <= record.last_segment:
         yield segment

@@ -112,7 +112,7 @@ def backup(
 
 @application.command("list")
 def list_(name: Name, config: ConfigPath = None, json: Json = False) -> int:
-    """Show every backup with its state: complete, proven or failed."""
+    """Show every backup with its state: taken, complete, verified, proven or failed; since when and by what."""
     from pgproof.commands import backups
 
     return backups.list_backups(_session(config, json), name)
@@ -125,7 +125,7 @@ def verify(
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
-    """Read every stored byte and compare with what the backup records name."""
+    """Read every stored byte, compare with what the backup records name, and remember the outcome."""
     from pgproof.commands import backups
 
     return backups.verify(_session(config, json), name, backup)
@@ -280,6 +280,12 @@ def drill(
     origin: Annotated[
         str | None, typer.Option("--from", help="Another tool's backup: pgbackrest, barman or directory.")
     ] = None,
+    targets: Annotated[
+        int | None, typer.Option("--targets", min=0, max=50, help="Recovery targets tried before the cut.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of their choice; a proof has it.")
+    ] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
@@ -291,8 +297,18 @@ def drill(
     if origin is not None:
         from pgproof.commands import foreign_drill
 
+        if targets is not None or seed is not None:
+            raise UsageError("--targets and --seed do not go with --from", hint="leave them out")
         return foreign_drill.drill(_session(config, json), name, origin, backup, oldest)
-    return drill_command.drill(_session(config, json), name, backup, oldest)
+    return drill_command.drill(_session(config, json), name, backup, oldest, targets, seed)
+
+
+@application.command()
+def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int:
+    """RTO and RPO beside their targets: what the last drills took, what a restore would take and lose now."""
+    from pgproof.commands import objectives as objectives_command
+
+    return objectives_command.objectives(_session(config, json), name)
 
 
 @application.command()
@@ -317,13 +333,14 @@ def expectations(
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to a plan that removes more than usual.")] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
     """Remove what newer proof has made unnecessary; every backup gets a verdict with its reasons."""
     from pgproof.commands import retention
 
-    return retention.run_expire(_session(config, json), name, dry_run)
+    return retention.run_expire(_session(config, json), name, dry_run, yes)
 
 
 @application.command()
@@ -347,12 +364,20 @@ def _add_plugins(words: list[str]) -> None:
     for point in entry_points(group="pgproof.commands"):
         if point.name not in words and "--help" not in words and words:
             continue
-        application.command(point.name)(_loaded(point))
+        add_plugin(application, point.name, _loaded(point))
 
 
-def _loaded(point: Any) -> Callable[..., int]:
+def add_plugin(to: typer.Typer, name: str, plugin: Callable[..., int] | typer.Typer) -> None:
+    """Add a command of a higher layer, or a group of them."""
+    if isinstance(plugin, typer.Typer):
+        to.add_typer(plugin, name=name)
+    else:
+        to.command(name)(plugin)
+
+
+def _loaded(point: Any) -> Callable[..., int] | typer.Typer:
     try:
-        function: Callable[..., int] = point.load()
+        function: Callable[..., int] | typer.Typer = point.load()
     except ImportError as error:
         text = str(error)
 

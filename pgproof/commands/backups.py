@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +13,13 @@ from rich.console import Console
 from pgproof.backups.base_backup import take_backup
 from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
 from pgproof.backups.record import BackupRecord
+from pgproof.backups.state import ProofAge, State, missing_wal, proof_age, state_of
+from pgproof.backups.verification import Verification, write_verification
 from pgproof.backups.verify import verify_backup
 from pgproof.commands.console import Session, counted, duration, size, table
-from pgproof.errors import Finding, ObjectDamaged
+from pgproof.errors import Finding, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
+from pgproof.validation.evidence_check import check_evidence
 
 
 def now() -> datetime:
@@ -55,63 +59,101 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
 
 def list_backups(session: Session, name: str) -> int:
     """Show every backup with its state."""
-    archive = session.archive(session.cluster(name))
+    cluster = session.cluster(name)
+    archive = session.archive(cluster)
     catalog = read_catalog(archive, tolerant=True)
+    lacking = missing_wal(archive, [entry.record for entry in catalog.entries])
+    at, limit = now(), cluster.drill.stale_after
+    states = [state_of(e, at, limit, lacking.get(e.label, "")) for e in catalog.entries]
+    age = proof_age(catalog, at, limit)
     session.show(
         {
-            "backups": [entry_dict(entry) for entry in catalog.entries],
+            "backups": [entry_dict(e, state) for e, state in zip(catalog.entries, states, strict=True)],
             "torn": list(catalog.torn),
             "damaged": dict(catalog.damaged),
+            "unread": dict(catalog.unread),
+            "proof": {
+                "backup": age.label or None,
+                "at": age.at.isoformat() if age.at else None,
+                "seconds": age.seconds,
+                "stale": age.stale,
+            },
         },
-        lambda console: _show_catalog(console, name, catalog),
+        lambda console: _show_catalog(console, name, catalog, states, age),
     )
-    return 1 if catalog.damaged else 0
+    return 1 if catalog.damaged or catalog.unread else 0
 
 
-def entry_dict(entry: BackupEntry) -> dict[str, Any]:
+def entry_dict(entry: BackupEntry, state: State) -> dict[str, Any]:
     """A backup as ``--json`` shows it."""
+    times = {"proven_at": entry.proven_at, "verified_at": entry.verified_at, "failed_at": entry.failed_at}
     return {
         **entry.record.as_dict(),
-        "state": entry.state,
+        **state.as_dict(),
         "stored_size": entry.record.stored_size,
-        "proven_at": entry.proven_at.isoformat() if entry.proven_at else None,
+        **{key: at.isoformat() if at else None for key, at in times.items()},
         "failed": entry.failed,
         "hold": entry.hold.reason if entry.hold else None,
     }
 
 
-def _show_catalog(console: Console, name: str, catalog: Catalog) -> None:
-    rows = []
-    for entry in catalog.entries:
-        state = f"proven {entry.proven_at:%F %T}" if entry.state == "proven" else entry.state
+def _show_catalog(
+    console: Console, name: str, catalog: Catalog, states: Sequence[State], age: ProofAge
+) -> None:
+    rows, notes = [], []
+    for entry, state in zip(catalog.entries, states, strict=True):
+        stale = ", stale" if state.stale else ""
+        held = f", held: {entry.hold.reason}" if entry.hold else ""
         rows.append(
             (
                 entry.label,
-                state + (f", held: {entry.hold.reason}" if entry.hold else ""),
-                f"{entry.record.stopped_at:%F %T}",
+                f"{state.name}{stale}{held}",
+                f"{state.since:%F %R}",
+                _short(state, entry.label),
+                f"{entry.record.stopped_at:%F %R}",
                 size(entry.record.raw_size),
                 size(entry.record.stored_size),
                 str(entry.record.timeline),
                 str(entry.record.stop_lsn),
             )
         )
-    columns = ("backup", "state", "stopped (UTC)", "raw", "stored", "timeline", "stop LSN")
+        notes += [f"{entry.label}: {state.reason}"] if state.reason else []
+    columns = ("backup", "state", "since (UTC)", "by", "stopped (UTC)", "raw", "stored", "tl", "stop LSN")
     console.print(
         table(f"backups of cluster {name}", columns, rows) if rows else f"cluster {name} has no backup yet"
     )
-    for label, fault in catalog.damaged:
+    for note in notes:
+        console.print(note, markup=False, style="red")
+    if rows:
+        style = None if age.at and not age.stale else "yellow"
+        console.print(proof_line(name, age), markup=False, style=style)
+    for label, fault in (*catalog.damaged, *catalog.unread):
         console.print(f"damaged: {label}: {fault}", markup=False)
     if catalog.torn:
         console.print(f"torn, removed by the next expire: {', '.join(catalog.torn)}")
 
 
+def _short(state: State, label: str) -> str:
+    """By what a state is known, so that it fits into a column: of a proof its time, which begins its file's name."""
+    return state.by.removesuffix(f"-{label}")
+
+
+def proof_line(name: str, age: ProofAge) -> str:
+    """A line about the newest proof, with what to do when it is old or there is none."""
+    if age.at is None:
+        return f"nothing is proven: pgproof drill {name}"
+    old = f", which is stale: pgproof drill {name}" if age.stale else ""
+    return f"newest proof: {duration(age.seconds)} ago, of backup {age.label}{old}"
+
+
 def verify(session: Session, name: str, label: str | None) -> int:
-    """Read every stored byte of one backup, or of all, and compare with what the records name."""
+    """Read every stored byte of one backup, or of all and of what lies beside them; remember what was found."""
     archive = session.archive(session.cluster(name))
     catalog = read_catalog(archive, tolerant=True)
     everything = [*dict(catalog.damaged), *(entry.label for entry in catalog.entries)]
     with ThreadPoolExecutor(2, "verify") as pool:
         results = [_verified(archive, catalog, one, pool) for one in ([label] if label else everything)]
+        beside, faults = (0, []) if label else check_evidence(archive, pool)
 
     def page(console: Console) -> None:
         for result in results:
@@ -122,18 +164,48 @@ def verify(session: Session, name: str, label: str | None) -> int:
                 )
             else:
                 console.print(f"{result['backup']}: {result['fact']}\n  {result['detail']}")
+            if result["unrecorded"]:
+                console.print(f"  not remembered: {result['unrecorded']}", markup=False, style="yellow")
+        for fault in faults:
+            console.print(f"{fault.fact}\n  {fault.detail}")
+        if beside and not faults:
+            console.print(
+                f"{counted(beside, 'fence, proof, hold or received part')} beside, readable and whole"
+            )
         if not results:
             console.print(f"cluster {name} has no backup yet")
 
-    session.show({"backups": results}, page)
-    return 0 if results and all(result["ok"] for result in results) else 1
+    session.show({"backups": results, "beside": beside, "damaged": [f.as_dict() for f in faults]}, page)
+    return 0 if results and all(result["ok"] for result in results) and not faults else 1
 
 
 def _verified(archive: Archive, catalog: Catalog, label: str, pool: Executor) -> dict[str, Any]:
     try:
         if fault := dict(catalog.damaged).get(label):
             raise ObjectDamaged(f'backup "{label}" cannot be used', fault)
-        checked = verify_backup(archive, catalog.entry(label).record, pool)
+        record = catalog.entry(label).record
+    except Finding as error:  # there is no record that an outcome could be kept beside
+        return {"backup": label, "ok": False, **error.as_dict(), "unrecorded": ""}
+    try:
+        checked = verify_backup(archive, record, pool)
     except Finding as error:
-        return {"backup": label, "ok": False, **error.as_dict()}
-    return {"backup": label, "ok": True, "objects": checked.objects, "bytes": checked.size}
+        fault = " ".join(f"{error.fact}. {error.detail}".split())
+        kept = _remember(archive, Verification(label, now(), False, fault=fault))
+        return {"backup": label, "ok": False, **error.as_dict(), "unrecorded": kept}
+    kept = _remember(archive, Verification(label, now(), True, checked.objects, checked.size))
+    return {
+        "backup": label,
+        "ok": True,
+        "objects": checked.objects,
+        "bytes": checked.size,
+        "unrecorded": kept,
+    }
+
+
+def _remember(archive: Archive, verification: Verification) -> str:
+    """Store what was found; why it could not be stored: whoever may only read can verify all the same."""
+    try:
+        write_verification(archive, verification)
+    except (RepositoryReadOnly, NoRoom, StoreUnavailable) as error:
+        return error.fact
+    return ""

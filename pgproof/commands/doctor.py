@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from pgproof.commands.console import table
-from pgproof.config import Config
+from pgproof.config import ClusterConfig, Config
 from pgproof.readiness.checks import Check, examine, stopped
 
 COLUMNS = ("check", "state", "fact")
 
 
 def doctor(name: str, config: Config) -> list[Check]:
-    """Ask every question about a configured cluster.
+    """Ask every question about a configured cluster, and those of higher layers that are installed.
 
     Raises:
         ConfigError: no cluster of this name is configured; nothing else is ever raised.
     """
-    return examine(config.cluster(name), config)
+    cluster = config.cluster(name)
+    return [*examine(cluster, config), *further_checks(cluster, config)]
+
+
+def further_checks(cluster: ClusterConfig, config: Config) -> list[Check]:
+    """What layers that the engine does not know have to say, found as their commands are."""
+    found: list[Check] = []
+    for point in entry_points(group="pgproof.checks"):
+        try:
+            found += point.load()(cluster, config)
+        except ImportError:  # a database host has the engine alone
+            continue
+    return found
 
 
 def exit_code(checks: list[Check]) -> int:

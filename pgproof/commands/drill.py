@@ -22,13 +22,22 @@ from pgproof.validation.fencing import take_fence
 from pgproof.validation.judgement import judge
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
+from pgproof.validation.speeds import RESTORING
+from pgproof.validation.targets.trial import result_in_words, title_of
 
 Say = Callable[[str], None]
 
 
-def drill(session: Session, name: str, label: str | None, oldest: bool) -> int:
+def drill(
+    session: Session,
+    name: str,
+    label: str | None,
+    oldest: bool,
+    targets: int | None = None,
+    seed: int | None = None,
+) -> int:
     """Prove a backup, and show the proof."""
-    cluster = session.cluster(name)
+    cluster = with_targets(session.cluster(name), targets)
     archive = session.archive(cluster)
     catalog = read_catalog(archive)
     entry = catalog.entry(label) if label else catalog.newest
@@ -37,13 +46,25 @@ def drill(session: Session, name: str, label: str | None, oldest: bool) -> int:
     say: Say = (lambda text: None) if session.json else (lambda text: session.console.print(f"  {text}"))
     if not session.json:
         session.console.print(f"drill of backup {entry.label}")
-    proof, key = run_drill(session, cluster, archive, entry.label, say)
+    proof, key = run_drill(session, cluster, archive, entry.label, say, seed)
     session.show({**proof.as_dict(), "key": key}, lambda console: show(console, proof, key))
     return 0 if proof.proven else 1
 
 
+def with_targets(cluster: ClusterConfig, targets: int | None) -> ClusterConfig:
+    """The cluster with another number of recovery targets than is configured; None leaves it."""
+    if targets is None:
+        return cluster
+    return cluster.model_copy(update={"drill": cluster.drill.model_copy(update={"targets": targets})})
+
+
 def run_drill(
-    session: Session, cluster: ClusterConfig, archive: Archive, label: str, say: Say
+    session: Session,
+    cluster: ClusterConfig,
+    archive: Archive,
+    label: str,
+    say: Say,
+    seed: int | None = None,
 ) -> tuple[Proof, str]:
     """All steps of a drill, one after the other; whatever comes of it is recorded.
 
@@ -64,7 +85,7 @@ def run_drill(
             say(
                 f"restored {size(restored.size)} and {restored.wal[2]} WAL segments into {restored.scratch.root}"
             )
-            judgement = judge(session.config, cluster, fence, restored)
+            judgement = judge(session.config, cluster, fence, restored, seed)
             comparison, outcome = judgement.comparison, judgement.outcome
             say(f"recovered to the cut and compared: {comparison.summary()}")
             if outcome is not None:
@@ -83,6 +104,7 @@ def run_drill(
         comparison=comparison,
         failure=failure,
         expectations=outcome.as_dict() if outcome else None,
+        rto_target=cluster.targets.rto,
     )
     return store_evidence(archive, proof, outcome)
 
@@ -99,12 +121,13 @@ def show(console: Console, proof: Proof, key: str) -> None:
         restored = ", restored by it" if proof.restored_bytes and proof.origin["version"] else ""
         console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
+    if len(proof.cuts) > 1 and len(set(proof.cuts.values())) == 1:
+        cuts = f"{next(iter(proof.cuts.values()))} of all {len(proof.cuts)} databases"
     wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
     console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
-    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())
-    console.print(
-        f"  RTO measured: {duration(proof.rto_seconds)} for {size(proof.restored_bytes)} ({phases})"
-    )
+    if proof.several_cuts:
+        console.print(f"  {proof.several_cuts}", markup=False)
+    show_speeds(console, proof)
     rows = [
         (
             t["database"],
@@ -117,6 +140,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     ]
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    show_targets(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
     for item in proof.not_checked:
@@ -125,6 +149,47 @@ def show(console: Console, proof: Proof, key: str) -> None:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
+
+
+def show_targets(console: Console, proof: Proof) -> None:
+    """Every recovery target that was tried, and what was found there."""
+    for target in proof.targets:
+        text = f"  recovery target {title_of(target)}: {result_in_words(target)}"
+        console.print(text, markup=False, style="red" if target["ok"] is False else None)
+
+
+def show_speeds(console: Console, proof: Proof) -> None:
+    """What a recovery took, phase by phase, against its target; then what the drill took besides, and with what."""
+    if proof.recovered:
+        amount = f"{size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+        console.print(f"  RTO measured: {duration(proof.rto_seconds)} for {amount}{_target(proof)}")
+    else:
+        console.print("  RTO not measured: no server came to the cut")
+    restoring = [_phase(proof, name) for name in RESTORING if name in proof.phases]
+    besides = [_phase(proof, name) for name in proof.phases if name not in RESTORING]
+    if restoring:
+        console.print(f"    restore: {', '.join(restoring)}")
+    if besides:
+        console.print(f"    besides: {', '.join(besides)}")
+    software = {"source": "postgresql", "copy": "restored", "pgproof": "pgproof", "on": "platform"}
+    named = [f"{word} {proof.software[key]}" for word, key in software.items() if proof.software.get(key)]
+    console.print(f"  software: {', '.join(named)}", markup=False)
+
+
+def _target(proof: Proof) -> str:
+    if proof.rto_target is None:
+        return ""
+    met = "met" if proof.rto_met else "[red]MISSED[/red]"
+    return f"; target {duration(proof.rto_target)}, {met}"
+
+
+def _phase(proof: Proof, name: str) -> str:
+    """One phase with its seconds and its speed."""
+    speed = f" ({size(proof.bytes_per_second[name])}/s)" if name in proof.bytes_per_second else ""
+    side = {"fence": "source", "count": "copy"}.get(name, "")
+    if side in proof.rows_per_second:
+        speed = f" ({proof.rows_per_second[side]:,.0f} rows/s)"
+    return f"{name} {duration(proof.phases[name])}{speed}"
 
 
 def show_checks(console: Console, proof: Proof) -> None:

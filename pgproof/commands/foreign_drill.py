@@ -69,6 +69,7 @@ def run_foreign_drill(
         failure=failure,
         expectations=steps.outcome.as_dict() if steps.outcome else None,
         origin=named,
+        rto_target=cluster.targets.rto,
     )
     return store_evidence(archive, proof, steps.outcome)
 

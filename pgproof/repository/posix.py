@@ -154,6 +154,21 @@ class PosixStore:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
 
+    def remove_unfinished(self, prefix: str, before: float | None = None) -> None:
+        """Remove what writers that died have left below a prefix.
+
+        Args:
+            prefix: below which nobody writes, unless ``before`` is given.
+            before: seconds since the epoch; what was written to later stays.
+        """
+        with self._mapped(prefix, writing=True):
+            for directory, _, names in os.walk(self._path(prefix.rstrip("/"))):
+                for name in names:
+                    path = Path(directory) / name
+                    with contextlib.suppress(FileNotFoundError):
+                        if name.startswith(_TEMPORARY) and (before is None or path.stat().st_mtime < before):
+                            path.unlink()
+
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 

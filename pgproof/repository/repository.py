@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pgproof.repository.codec import Codec, Measured
 from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
 from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
 from pgproof.repository.posix import PosixStore
+from pgproof.repository.seal import MEND, sealed, unsealed
 from pgproof.repository.store import Store, read
 
 
@@ -212,7 +212,7 @@ def create_repository(config: RepositoryConfig, credentials: Credentials | None 
     store = open_store(config, credentials)
     content = {"format": FORMAT_VERSION, "repository": str(uuid.uuid4())}
     try:
-        store.put(ROOT_KEY, json.dumps(content, indent=2).encode() + b"\n", create=True)
+        store.put(ROOT_KEY, sealed(content), create=True)
     except ObjectExists:
         pass
     return open_repository(config, credentials)
@@ -228,7 +228,7 @@ def open_repository(config: RepositoryConfig, credentials: Credentials | None = 
     """
     store = open_store(config, credentials)
     try:
-        content = json.loads(read(store, ROOT_KEY))
+        content = unsealed(read(store, ROOT_KEY))
         version, identifier = int(content["format"]), str(content["repository"])
     except ObjectMissing as error:
         raise RepositoryMissing(
@@ -238,7 +238,9 @@ def open_repository(config: RepositoryConfig, credentials: Credentials | None = 
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RepositoryFormat(
-            f'"{ROOT_KEY}" in the repository "{config.url}" cannot be read', f"{error!r}."
+            f'"{ROOT_KEY}" in the repository "{config.url}" cannot be read',
+            f"{error!r}.",
+            f'where it is only damaged, put {{"format": {FORMAT_VERSION}, "repository": "any new UUID"}} in its place',
         ) from error
     if version > FORMAT_VERSION:
         raise RepositoryFormat(
@@ -307,21 +309,20 @@ class Archive:
             raise damage
 
     def write_json(self, key: str, content: Any, *, create: bool = True) -> None:
-        """Store a record as plain JSON, readable without any program of ours."""
-        text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-        self.store.put(key, text.encode(), create=create)
+        """Store a record as plain JSON, readable without any program of ours, with its seal."""
+        self.store.put(key, sealed(content), create=create)
 
     def read_json(self, key: str) -> Any:
         """A record.
 
         Raises:
             ObjectMissing: it is not there.
-            ObjectDamaged: it is not JSON.
+            ObjectDamaged: it is not JSON, or not what was sealed.
         """
         try:
-            return json.loads(read(self.store, key))
+            return unsealed(read(self.store, key))
         except ValueError as error:
-            raise ObjectDamaged(f'record "{key}" is damaged', f"{error}.") from error
+            raise ObjectDamaged(f'record "{key}" is damaged', f"{error}.", MEND) from error
 
 
 def check_bytes(stored: StoredObject, measured: Measured) -> None:

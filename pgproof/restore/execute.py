@@ -16,6 +16,7 @@ import ctypes
 import os
 import pwd
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -82,8 +83,8 @@ def place_files(
     owner: pwd.struct_passwd | None = None,
     workers: int = 2,
     progress: Progress = lambda size: None,
-) -> None:
-    """Steps 1 and 2: the files of the backup, with pg_control still aside."""
+) -> float:
+    """Steps 1 and 2: the files of the backup, with pg_control still aside; the seconds that combining took of it."""
     data = plan.request.destination
     for directory in (data, *plan.tablespaces.values()):
         _make_empty(directory, owner)
@@ -91,8 +92,8 @@ def place_files(
         extract_backup(
             archive, plan.record, data, plan.tablespaces, owner=owner, workers=workers, progress=progress
         )
-    else:
-        _combine(plan, archive, bin_directory, owner, workers, progress)
+        return 0.0
+    return _combine(plan, archive, bin_directory, owner, workers, progress)
 
 
 def make_startable(data: Path, *, sync: bool = True) -> None:
@@ -110,8 +111,8 @@ def _combine(
     owner: pwd.struct_passwd | None,
     workers: int,
     progress: Progress,
-) -> None:
-    """Extract each backup of a chain, and combine them.
+) -> float:
+    """Extract each backup of a chain, and combine them; the seconds that combining took.
 
     All of it happens in a directory inside the destination: on its file system, which has the room, and where
     the pg_control that pg_combinebackup writes makes nothing startable.
@@ -143,6 +144,7 @@ def _combine(
             "--no-sync",
             *mappings,
         ]
+        started = time.monotonic()
         done = run(command, timeout=24 * 3600, owner=owner)
         if done.returncode != 0:
             raise RecoveryFailed("pg_combinebackup failed", (done.stderr or done.stdout).strip()[-600:])
@@ -150,6 +152,7 @@ def _combine(
         for path in combined.iterdir():
             os.rename(path, data / path.name)
         _rewrite_links(data, plan.tablespaces, owner)
+        return time.monotonic() - started
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

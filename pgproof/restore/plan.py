@@ -17,6 +17,8 @@ from pgproof.errors import (
     TargetOutsideWindow,
     WalGap,
 )
+from pgproof.restore.border import Border
+from pgproof.restore.cautions import cautions
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -78,6 +80,7 @@ class RestorePlan:
         tablespaces: OID to directory.
         room: bytes needed at the destination.
         warnings: to be read before it is run.
+        border: the commits on both sides of the target, when they are known.
     """
 
     request: RestoreRequest
@@ -89,6 +92,7 @@ class RestorePlan:
     tablespaces: Mapping[int, Path]
     room: int
     warnings: tuple[str, ...] = ()
+    border: Border | None = None
 
     @property
     def record(self) -> BackupRecord:
@@ -97,10 +101,8 @@ class RestorePlan:
     def steps(self) -> list[str]:
         """The steps, as they are shown by a dry run and then done."""
         target = self.request.target
-        steps = [
-            f"backup {self.record.label} ({self.record.kind}, {self.reason})",
-            f"make {self.request.destination} with mode 0700",
-        ]
+        steps = [f"backup {self.record.label} ({self.record.kind}, {self.reason})"]
+        steps.append(f"make {self.request.destination} with mode 0700")
         steps += [f"put tablespace {oid} into {path}" for oid, path in self.tablespaces.items()]
         for record in self.chain:
             volumes = f"{len(record.volumes)} volume{'s' if len(record.volumes) != 1 else ''}"
@@ -113,8 +115,9 @@ class RestorePlan:
             # at the end of WAL there is no target to pause at: the server opens by itself
             then = "open for writing" if target.kind == "end" else self.request.target_action
             steps.append(f"recover along timeline {self.history.timeline} to {target}, then {then}")
-        archiving = "stays as configured" if self.request.take_over else "is switched off in the copy"
-        steps.append(f"archiving {archiving}")
+            steps += self.border.steps() if self.border else []
+        how = "stays as configured" if self.request.take_over else "is switched off in the copy"
+        steps.append(f"archiving {how}")
         steps.append("move pg_control into place, which makes the directory startable")
         return steps
 
@@ -200,7 +203,7 @@ def plan_restore(
         max(located.lsn, entry.record.stop_lsn),
         tablespaces,
         sum(room.values()),
-        (*passed, *_warnings(request, entry, catalog)),
+        (*passed, *cautions(entry, catalog, take_over=request.take_over)),
     )
 
 
@@ -308,9 +311,10 @@ def _choose(
     else:
         before = [e for e in reversed(on_path) if target.kind == "immediate" or _precedes(e, target, located)]
         candidates = [(e, "the newest proven one before the target") for e in before if e.state == "proven"]
-        candidates += [(e, "the newest one before the target") for e in before if e.state == "complete"]
+        unproven = [e for e in before if e.state in ("verified", "complete")]
+        candidates += [(e, "the newest one before the target") for e in unproven]
         candidates += [
-            (e, "the only kind left: its last drill failed") for e in before if e.state == "failed"
+            (e, f"the only kind left: its {e.failed_what} failed") for e in before if e.state == "failed"
         ]
     received = received_on(listing, history)
     faults: dict[str, WalGap | NoBackup] = {}
@@ -384,14 +388,3 @@ def _check_destination(found: Destination, room: Mapping[Path, int]) -> None:
                 f'too little room at "{path}"',
                 f"The restore needs {need:,} bytes there; {free:,} are free. Nothing was written.",
             )
-
-
-def _warnings(request: RestoreRequest, entry: BackupEntry, catalog: Catalog) -> tuple[str, ...]:
-    warnings = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
-    if entry.state == "complete":
-        warnings.append(f"backup {entry.label} is not proven by a restore drill yet")
-    if entry.state == "failed":
-        warnings.append(f"the last restore drill of backup {entry.label} failed: {entry.failed}")
-    if not request.take_over:
-        warnings.append("the restored cluster will not archive; --take-over keeps archiving as configured")
-    return tuple(warnings)

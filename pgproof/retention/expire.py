@@ -5,7 +5,7 @@ Write order (invariant 5: record, then data):
 1. each expired backup, incremental ones before those they build on: its ``backup.json``, then its data;
 2. WAL, oldest first: no backup that is still listed needs it by now; received parts; damaged objects that
    a repair kept aside;
-3. data of torn backups, those that a crash left without a record.
+3. data of torn backups, those that a crash left without a record; unfinished files of writers that died.
 
 A crash anywhere leaves backups that are complete, data that no record lists (torn: the next expire removes
 it), or WAL that nothing needs (the next plan removes it).
@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pgproof.backups.catalog import Hold, read_catalog
 from pgproof.config import RetentionConfig
@@ -34,6 +34,7 @@ from pgproof.wal.segment import HISTORY_NAME
 _LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
 _BATCH = 64  # objects removed between two looks at the lease
 _WORKERS = 8
+_UNFINISHED = timedelta(days=1)  # a file that was not written to for so long has no writer any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
         if _has_record(archive, label):
             raise _out_of_date(f'Torn backup "{label}" has a backup record by now.')
         freed += _remove_data(archive, label, lease)
+    lease.check()
+    _remove_unfinished(archive, plan)
     _remove_empty_directories(archive, plan)
     return ExpireResult(plan.remove_backups, plan.torn, len(plan.remove_objects), freed)
 
@@ -182,12 +185,20 @@ def _remove(archive: Archive, objects: Sequence[ObjectInfo], lease: Lease) -> in
     return sum(info.size for info in objects)
 
 
+def _remove_unfinished(archive: Archive, plan: ExpirePlan) -> None:
+    """Below ``backups/`` nobody else writes while we hold the lease; elsewhere a writer is given a day."""
+    remove = getattr(archive.store, "remove_unfinished", None)
+    if remove is not None:
+        remove(archive.layout.backups)
+        remove(archive.layout.root, (plan.now - _UNFINISHED).timestamp())
+
+
 def _remove_empty_directories(archive: Archive, plan: ExpirePlan) -> None:
-    """Only directories that this plan emptied: ``wal push`` works without the lease and makes new ones."""
+    """Those of backups, and others that this plan emptied: ``wal push`` works without the lease and makes new ones."""
     remove = getattr(archive.store, "remove_empty_directories", None)
     if remove is None:
         return
     prefixes = {info.key.rpartition("/")[0] + "/" for info in plan.remove_objects}
-    prefixes |= {archive.layout.backup(label) for label in (*plan.remove_backups, *plan.torn)}
+    prefixes.add(archive.layout.backups)
     for prefix in sorted(prefixes):
         remove(prefix)

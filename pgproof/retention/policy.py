@@ -135,7 +135,7 @@ def why_not(entry: BackupEntry, proven: BackupEntry | None) -> tuple[str, ...]:
         safety = f"proven backup {proven.label} is kept"
     reasons = [f"no daily, weekly or monthly slot left; {safety}"]
     if entry.failed:
-        reasons.append(f"failed its last drill: {entry.failed}")
+        reasons.append(f"failed its {entry.failed_what}: {entry.failed}")
     if entry.hold is not None and entry.hold.until is not None:
         reasons.append(f"its hold ended {entry.hold.until.isoformat()}")
     return tuple(reasons)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pgproof.validation.check import CheckResult
 from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
 from pgproof.validation.fingerprint import Fingerprint
 from pgproof.validation.object_comparison import ObjectComparison
+from pgproof.validation.targets.attempt import Targets
 
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
 
@@ -62,15 +63,22 @@ class Comparison:
     Args:
         checks: what was looked at besides.
         objects: everything else of a database, one a kind.
+        targets: the recovery targets that the copy was recovered to before.
     """
 
     tables: tuple[TableComparison, ...]
     not_checked: tuple[NotChecked, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     objects: tuple[ObjectComparison, ...] = ()
+    targets: Targets = field(default_factory=Targets)
 
     @classmethod
-    def joined(cls, parts: Iterable[Comparison], checks: Iterable[CheckResult] = ()) -> Comparison:
+    def joined(
+        cls,
+        parts: Iterable[Comparison],
+        checks: Iterable[CheckResult] = (),
+        targets: Targets | None = None,
+    ) -> Comparison:
         """The comparisons of several databases as one, with what was checked besides."""
         parts = tuple(parts)
         return cls(
@@ -78,6 +86,7 @@ class Comparison:
             tuple(item for part in parts for item in part.not_checked),
             tuple(checks),
             tuple(kind for part in parts for kind in part.objects),
+            targets or Targets(),
         )
 
     @property

@@ -21,6 +21,7 @@ from pgproof.validation.fingerprint import (
     list_tables,
     table_size,
 )
+from pgproof.validation.holding import Holding
 
 Connect = Callable[[], contextlib.AbstractContextManager[psycopg.Connection]]
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -34,12 +35,21 @@ class Counter:
         database: its name.
         holder: the connection whose open transaction is the fence.
         connect: opens another connection to the database, with pinned settings and outside a transaction.
+        holding: for how long the fence may stay open.
+        turn: with which table to begin, as any number: another one each time, lest a limit leave out the same.
     """
 
     def __init__(
-        self, drill: DrillConfig, database: str, holder: psycopg.Connection, connect: Connect
+        self,
+        drill: DrillConfig,
+        database: str,
+        holder: psycopg.Connection,
+        connect: Connect,
+        holding: Holding,
+        turn: int = 0,
     ) -> None:
         self._drill, self._database, self._holder, self._connect = drill, database, holder, connect
+        self._holding, self._turn = holding, turn
         self.not_checked: list[NotChecked] = []
 
     def count(self) -> list[TableContent]:
@@ -53,7 +63,7 @@ class Counter:
             psycopg.Error: a connection broke.
         """
         row: Any = self._holder.execute("SELECT pg_export_snapshot()").fetchone()
-        tables = [table for table in list_tables(self._holder) if self._checkable(table)]
+        tables = self._in_turn([table for table in list_tables(self._holder) if self._checkable(table)])
         workers = min(self._drill.workers, max(1, len(tables)))
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers, "fingerprint") as pool:
             idle = [self._share(row[0], stack) for _ in range(workers)]
@@ -69,7 +79,11 @@ class Counter:
             contents = [content for content in pool.map(one, tables) if content is not None]
         if (objects := self._count_large_objects()) is not None:
             contents.append(objects)
-        return contents
+        return sorted(contents, key=lambda content: (not content.schema, content.schema, content.name))
+
+    def _in_turn(self, tables: list[Table]) -> list[Table]:
+        start = self._turn % max(1, len(tables))
+        return tables[start:] + tables[:start]
 
     def _share(self, exported: str, stack: contextlib.ExitStack) -> psycopg.Connection:
         connection = stack.enter_context(self._connect())
@@ -103,8 +117,12 @@ class Counter:
     def _count_table(
         self, connection: psycopg.Connection, catalog: psycopg.Connection, table: Table
     ) -> TableContent | None:
+        if self._holding.over:
+            self._leave_out(table.title, self._holding.reason)
+            return None
         try:
             with undone(connection):
+                self._limit(connection)
                 sample = self._sample(connection, table)
                 found = fingerprint(connection, table, sample)
                 same = current_definition(catalog, table) == table.definition
@@ -120,14 +138,26 @@ class Counter:
             self._leave_out(table.title, f"sampled: {sample:g} % of its blocks were compared")
         return TableContent(table.schema, table.name, table.columns, found, sample)
 
+    def _limit(self, connection: psycopg.Connection) -> None:
+        """A statement ends when the fence must; to be undone afterwards."""
+        timeout = self._holding.statement_timeout(self._drill.statement_timeout)
+        connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{timeout}ms",))
+
     def _sample(self, connection: psycopg.Connection, table: Table) -> float | None:
+        own = self._drill.sample_tables.get(f"{self._database}.{table.title}")
+        if own is not None:
+            return own if own < 100 else None
         above = self._drill.sample_above
         large = above > 0 and table.kind == "r" and table_size(connection, table) > above
         return self._drill.sample_percent if large else None
 
     def _count_large_objects(self) -> TableContent | None:
+        if self._holding.over:
+            self._leave_out(LARGE_OBJECTS, self._holding.reason)
+            return None
         try:
             with undone(self._holder):
+                self._limit(self._holder)
                 found = fingerprint_large_objects(self._holder)
         except psycopg.Error as error:
             if self._holder.closed:
@@ -140,6 +170,8 @@ class Counter:
         return TableContent("", LARGE_OBJECTS, (), found) if found.rows else None
 
     def _reason(self, error: psycopg.Error) -> str:
+        if self._holding.over and isinstance(error, psycopg.errors.QueryCanceled):
+            return self._holding.reason
         return reason_of(error, self._drill)
 
     def _leave_out(self, what: str, reason: str) -> None:

@@ -6,9 +6,9 @@ again. The steps hand each other plain identifiers and paths.
 
 from __future__ import annotations
 
+import platform
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,26 +26,24 @@ from pgproof.backups.catalog import (
 )
 from pgproof.config import ClusterConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
-from pgproof.postgres.control import read_control
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.checking import Checking, refuse_beyond, refuse_opened
-from pgproof.validation.claim import claim, remove_leftovers
+from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
-from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
-from pgproof.validation.objects import DatabaseObjects
-from pgproof.validation.progress import AtCut, progress_of
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
+from pgproof.validation.object_recount import bring_objects
 from pgproof.validation.proof import Proof
-from pgproof.validation.recount import recount
-from pgproof.validation.replay import recovered
-from pgproof.validation.scratch import Scratch, prepare
+from pgproof.validation.scratch import Scratch, own, prepare
+from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
+from pgproof.validation.targets.attempt import WalOfCopy
+from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
 OnDatabase = Callable[[str, str], None]
+Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,8 @@ class Restored:
         size: raw bytes of the backup's files.
         phases: seconds so far.
         not_checked: what could not be checked of the files.
+        replayable: what recovery can replay, for recovery targets; None when it is not known.
+        software: of the copy; ``restored`` is its PostgreSQL, once it ran.
     """
 
     scratch: Scratch
@@ -69,10 +69,16 @@ class Restored:
     size: int
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
+    replayable: WalOfCopy | None = None
+    software: dict[str, str] = field(default_factory=dict)
 
 
 def restore_scratch(
-    cluster: ClusterConfig, archive: Archive, fence: Fence, label: str | None = None
+    cluster: ClusterConfig,
+    archive: Archive,
+    fence: Fence,
+    label: str | None = None,
+    progress: Done = lambda size: None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -83,6 +89,7 @@ def restore_scratch(
         archive: to restore from.
         fence: with an exact cut.
         label: of the backup; None takes the newest.
+        progress: told the raw bytes as they are restored.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ended after it.
@@ -112,15 +119,18 @@ def restore_scratch(
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
-        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers)
+        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
         bring_objects(archive, fence, scratch)
+        if cluster.drill.targets:
+            for path in bring_forks(archive, plan, scratch):
+                own(path, owner)
     except BaseException:
         scratch.remove()
         raise
     wal = (plan.segments[0].name, plan.segments[-1].name, len(plan.segments))
-    return Restored(
-        scratch, chosen.label, plan.history.timeline, wal, sum(r.raw_size for r in plan.chain), phases
-    )
+    replayable = WalOfCopy(plan.history.timeline, wal[0], plan.record.start_lsn, plan.record.stop_lsn)
+    size = sum(record.raw_size for record in plan.chain)
+    return Restored(scratch, chosen.label, plan.history.timeline, wal, size, phases, replayable=replayable)
 
 
 def plan_scratch(
@@ -142,96 +152,6 @@ def plan_scratch(
     )
 
 
-def compare_restored(
-    cluster: ClusterConfig,
-    fence: Fence,
-    restored: Restored,
-    on_database: OnDatabase = lambda database, dsn: None,
-) -> Comparison:
-    """Recover the scratch cluster to each cut in turn, compare every database at its own, then check the copy.
-
-    Args:
-        cluster: its drill settings.
-        fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``replay``, ``compare`` and ``check``.
-        on_database: called with a database's name and connection string while the copy is at its cut.
-
-    Raises:
-        RecoveryFailed: a cut was not reached, or the copy cannot be read.
-        NotProven: a transaction is committed in the copy that the fence did not see.
-        ScratchKilled: the copy's server was ended from outside; calling this again goes on with the copy.
-        DestinationRefused: the scratch directory is gone, or its copy was opened, or left its cut, already.
-    """
-    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
-    owner = account(cluster.drill.run_as)
-    claim(restored.scratch.root)
-    refuse_opened(restored.scratch)
-    fenced = [d for d in fence.databases if d.cut is not None]
-    cuts = sorted({d.cut for d in fenced if d.cut is not None})
-    done = progress_of(restored.scratch.root).cuts
-    waiting = [cut for cut in cuts if cut not in done]
-    checking = Checking(cluster, restored.scratch, bin_directory, owner)
-    for cut in done:
-        checking.resume(done[cut].databases, done[cut].checks)
-    if waiting:
-        control = read_control(bin_directory, restored.scratch.data)
-        refuse_beyond(restored.scratch, control.minimum_recovery_lsn, waiting[0])
-    held = brought_objects(restored.scratch)
-    for cut in waiting:
-        started, known = time.monotonic(), len(checking.results)
-        with recovered(
-            restored.scratch,
-            bin_directory,
-            cut,
-            restored.timeline,
-            fence.bootstrap_role,
-            owner,
-            cluster.drill.replay_timeout,
-            last=cut == cuts[-1],
-            shutdown=checking.needs_shutdown,
-            preload=cluster.drill.preload_libraries,
-        ) as dsn:
-            ready = time.monotonic()
-            names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = {d.database: d for d in fenced if d.cut == cut}
-            parts = []
-            for name, database in here.items():
-                parts.append(_compare_one(cluster, fence, database, held.get(name), names[name]))
-                on_database(name, names[name])
-            compared = time.monotonic()
-            checking.at_cut({name: names[name] for name in here})
-            own = tuple(checking.results[known:])
-            if cut == cuts[-1]:
-                checking.after_cut(names)
-        found = AtCut(tuple(parts), own, frozenset(here), ready - started, compared - ready)
-        if cut == cuts[-1]:
-            checking.after_shutdown()  # before anything is final: a try after a fault does the last cut again
-        done[cut] = found
-    seconds = {
-        "replay": sum(found.replay for found in done.values()),
-        "compare": sum(found.compare for found in done.values()),
-        "check": checking.seconds,
-    }
-    restored.phases.update({name: round(took, 3) for name, took in seconds.items()})
-    return Comparison.joined((part for cut in cuts for part in done[cut].parts), checking.results)
-
-
-def _compare_one(
-    cluster: ClusterConfig, fence: Fence, database: DatabaseFence, objects: DatabaseObjects | None, dsn: str
-) -> Comparison:
-    """Compare one database, without what the fence left out."""
-    left_out = {item.what for item in fence.not_checked if item.database == database.database}
-    tables = recount(cluster.drill, database, dsn, left_out)
-    others = recount_objects(cluster.drill, database, objects, dsn)
-    return Comparison(
-        tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
-    )
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def make_proof(
     archive: Archive,
     fence: Fence,
@@ -243,6 +163,7 @@ def make_proof(
     failure: Exception | None = None,
     expectations: dict[str, Any] | None = None,
     origin: dict[str, str] | None = None,
+    rto_target: float | None = None,
 ) -> Proof:
     """The proof record of a drill, whatever came of it.
 
@@ -255,16 +176,15 @@ def make_proof(
         failure: what ended it early.
         expectations: ``success`` and a summary of the Great Expectations suites.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``.
+        rto_target: seconds that a recovery may take.
     """
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
-    phases = restored.phases if restored else {}
+    phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
+    wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
+    replayed = replayed_bytes(fence, wal[0])
     at = clock().astimezone(UTC)
-    not_checked = [*fence.not_checked, *(restored.not_checked if restored else ())]
-    not_checked += _left_out(comparison)
-    kind = f"{origin['kind']}-" if origin else ""
     return Proof(
-        # a directory may have any name, and this one becomes a key
-        identifier=f"{at:%Y%m%dT%H%M%S%fZ}-{kind}{re.sub(r'[^A-Za-z0-9._-]', '_', label)}",
+        identifier=_identifier(at, label, origin),
         at=at,
         cluster=fence.cluster,
         system_identifier=archive.system_identifier,
@@ -273,25 +193,45 @@ def make_proof(
         summary=summary,
         fence=fence.identifier,
         timeline=fence.timeline,
-        wal=restored.wal if restored else ("", "", 0),
+        wal=wal,
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=(*not_checked, NEVER_CHECKED),
-        phases=dict(phases),
-        rto_seconds=round(sum(phases.get(name, 0.0) for name in ("extract", "fetch", "replay")), 3),
-        restored_bytes=restored.size if restored else 0,
-        software={"pgproof": __version__, **fence.software},
+        not_checked=(*_left_out(fence, restored, comparison), NEVER_CHECKED),
+        phases=phases,
+        rto_seconds=recovery_seconds(phases),
+        restored_bytes=size,
+        software=_software(fence, restored),
         expectations=expectations or {},
         origin=origin or {},
         checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
         objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
+        targets=tuple(comparison.targets.as_records()) if comparison else (),
+        wal_bytes=replayed,
+        bytes_per_second=byte_speeds(phases, size, replayed),
+        rows_per_second=row_speeds(fence, phases, comparison),
+        rto_target=rto_target,
+        several_cuts=fence.several_cuts,
     )
 
 
-def _left_out(comparison: Comparison | None) -> list[NotChecked]:
-    if comparison is None:
-        return []
-    return [*comparison.not_checked, *(item for check in comparison.checks for item in check.not_checked)]
+def _identifier(at: datetime, label: str, origin: Mapping[str, str] | None) -> str:
+    """The name of a proof; a directory of another tool may have any name, and this one becomes a key."""
+    kind = f"{origin['kind']}-" if origin else ""
+    return f"{at:%Y%m%dT%H%M%S%fZ}-{kind}{re.sub(r'[^A-Za-z0-9._-]', '_', label)}"
+
+
+def _software(fence: Fence, restored: Restored | None) -> dict[str, str]:
+    """Versions of all that took part: what a proof says, it says of these."""
+    copy = restored.software if restored else {}
+    return {"pgproof": __version__, **fence.software, **copy, "platform": platform.platform()}
+
+
+def _left_out(fence: Fence, restored: Restored | None, comparison: Comparison | None) -> list[NotChecked]:
+    left_out = [*fence.not_checked, *(restored.not_checked if restored else ())]
+    if comparison is not None:
+        left_out += [*comparison.not_checked, *comparison.targets.not_checked]
+        left_out += [item for check in comparison.checks for item in check.not_checked]
+    return left_out
 
 
 def _verdict(
@@ -309,6 +249,8 @@ def _verdict(
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
         return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
+    if missed := comparison.targets.finding:
+        return NOT_RECOVERED, missed
     if finding := comparison.finding():
         return NOT_SOUND, finding
     return PROVEN, comparison.summary()

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from pgproof.postgres.programs import die_with_parent, run
+from pgproof.postgres.programs import run
 from pgproof.validation.check import CheckResult, not_possible
 
 NAME = "dump"
@@ -33,7 +33,7 @@ def check_dump(
         f"--dbname={dsn}",
     ]
     try:
-        done = run(command, timeout=timeout, owner=owner, prepare=die_with_parent)
+        done = run(command, timeout=timeout, owner=owner)
     except subprocess.TimeoutExpired:
         reason = f"drill.check_timeout of {timeout:g} s is over"
         return not_possible(NAME, database, reason, time.monotonic() - started)

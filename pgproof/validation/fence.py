@@ -1,8 +1,8 @@
 """A fence is a moment of the source, written down: a snapshot, its exact cut, and what every table held.
 
 One REPEATABLE READ transaction a candidate, no locks but those of reading, no superuser. A burst of candidates
-makes it practically sure that one of them has an exact cut, which is known from the archived WAL before
-anything is counted.
+makes it practically sure that one of them has an exact cut, best one that all databases share, which is known from
+the archived WAL before anything is counted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ OBJECTS = "sequences, indexes, functions, roles, privileges and other objects"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFence:
-    """One database at its own cut.
+    """One database at its cut.
 
     Args:
         database: its name.
@@ -85,8 +85,10 @@ class Fence:
         bootstrap_role: a superuser that may log in, best the one with OID 10: it reads the restored copy.
         candidates: fences tried.
         exact_candidates: how many of them had an exact cut.
-        held_seconds: how long the source's snapshots were held.
+        held_seconds: how long the source's snapshots were held; the longest, where there were several groups.
+        count_seconds: how much of it counting and fingerprinting its tables took; 0 in the fences of older versions.
         objects: where what is no row of a table is kept; None in the fences of older versions.
+        several_cuts: why the databases do not share one cut; empty when they do.
     """
 
     identifier: str
@@ -105,6 +107,8 @@ class Fence:
     held_seconds: float = 0.0
     software: dict[str, str] = field(default_factory=dict)
     objects: StoredObject | None = None
+    count_seconds: float = 0.0
+    several_cuts: str = ""
 
     @property
     def exact(self) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,24 @@ from pgproof.postgres.connection import connect, mapped
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive, check_system
+from pgproof.validation.burst import Candidate, choose, cuts_of, find_cuts, take_snapshots, waiting_commits
 from pgproof.validation.counting import Counter
-from pgproof.validation.cut import Cut, Snapshot, find_cut
 from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
+from pgproof.validation.holding import Holding
 from pgproof.validation.inventory import SourceInventory, collation_versions
 from pgproof.validation.objects import DatabaseObjects, write_objects
 from pgproof.validation.sequences import SequenceState, read_sequences
+from pgproof.validation.targets.canary import plant_canaries
 from pgproof.validation.wal_source import OwnWal, WalSource
 from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, read_records
 from pgproof.wal.segment import WalSegment
 
 _ROUNDS = 5  # bursts before giving up on an exact cut
-_CONNECTIONS = 24  # open candidates at once, over all databases
+_COMMON_ROUNDS = 3  # and before giving up on one for all databases
 
-
-@dataclass
-class _Candidate:
-    """One open transaction whose snapshot may become the fence."""
-
-    database: str
-    connection: psycopg.Connection
-    snapshot: Snapshot
-    before: LSN
-    cut: Cut | None = None
+Burst = dict[str, list[Candidate]]
 
 
 def take_fence(
@@ -78,8 +70,9 @@ def take_fence(
         connection.execute("SET synchronous_commit = local")
         role = _reading_role(connection)
         closed = _closed_databases(connection)
+        if cluster.drill.targets:
+            plant_canaries(connection)
         fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection)
-        started = time.monotonic()
         databases = fencer.fence_all({item.database for item in closed})
     at = facts.clock.astimezone(UTC)
     identifier = f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}"
@@ -97,9 +90,11 @@ def take_fence(
         not_checked=(*closed, *fencer.not_checked),
         candidates=fencer.tried,
         exact_candidates=fencer.exact,
-        held_seconds=round(time.monotonic() - started, 3),
+        held_seconds=round(fencer.held, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
         objects=write_objects(archive, identifier, fencer.objects),
+        count_seconds=round(fencer.count_seconds, 3),
+        several_cuts=fencer.several_cuts(databases),
     )
 
 
@@ -144,53 +139,76 @@ class _Fencer:
         self._cluster, self._wal, self._facts, self._control = cluster, wal, facts, control
         self._drill: DrillConfig = cluster.drill
         self.not_checked: list[NotChecked] = []
-        self.end_lsn = LSN(0)
+        self.end_lsn = self._start = LSN(0)
         self.tried = 0
         self.exact = 0
+        self.count_seconds = 0.0
+        self.held = 0.0
         self.objects: dict[str, DatabaseObjects] = {}
         self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
+        self._waiting: frozenset[int] = frozenset()
+        self._groups = 0
 
     def fence_all(self, closed: Collection[str]) -> tuple[DatabaseFence, ...]:
         """Fence every database but the closed ones, as many at once as there may be connections."""
         names = [name for name in self._facts.databases if name not in closed]
-        groups = max(1, _CONNECTIONS // self._drill.candidates)
-        starts = range(0, len(names), groups)
-        return tuple(fence for start in starts for fence in self.fence(names[start : start + groups]))
+        starts = range(0, len(names), self._drill.connections)
+        self._groups = len(starts)
+        groups = [names[start : start + self._drill.connections] for start in starts]
+        return tuple(fence for group in groups for fence in self.fence(group))
 
     def fence(self, databases: Sequence[str]) -> list[DatabaseFence]:
-        """Fence some databases: bursts until each has an exact cut, then counting under it."""
-        waiting, done = list(databases), {}
-        for round_number in range(_ROUNDS):
-            last_round = round_number == _ROUNDS - 1
+        """Fence some databases: bursts until they have an exact cut, best one for all, then counting under it."""
+        waiting, done = list(databases), dict[str, DatabaseFence]()
+        for number in range(_ROUNDS):
             with contextlib.ExitStack() as stack:
-                burst = {name: self._burst(name, stack) for name in waiting}
+                burst, holding = self._burst(waiting, stack)
                 commits = self._archived_commits(burst)
-                for name, candidates in burst.items():
-                    chosen = self._choose(candidates, commits)
-                    if chosen is not None:
-                        done[name] = self._count(chosen)
-                    elif last_round:
-                        first = candidates[0]
-                        assert first.cut is not None
-                        done[name] = DatabaseFence(name, first.snapshot, None, first.cut.reason)
+                self.exact += find_cuts(
+                    (c for candidates in burst.values() for c in candidates), commits, self._waiting
+                )
+                chosen = choose(burst)
+                common = len(chosen) == len(waiting) and len(cuts_of(chosen.values())) == 1
+                if not common and number < _COMMON_ROUNDS - 1 and len(waiting) > 1:
+                    continue  # their snapshots are given back
+                _release(burst, chosen)
+                done |= self._count(chosen, holding)
             waiting = [name for name in waiting if name not in done]
             if not waiting:
                 break
+        without = {name: burst[name][0] for name in waiting}
+        done |= {name: DatabaseFence(name, one.snapshot, None, one.reason) for name, one in without.items()}
         return [done[name] for name in databases]
 
-    def _burst(self, database: str, stack: contextlib.ExitStack) -> list[_Candidate]:
-        with self._opened(database) as connection:
-            # WAL says a value before anybody can see it, so all that is read here lies before this LSN
-            self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
-        connections = [stack.enter_context(self._opened(database)) for _ in range(self._drill.candidates)]
-        candidates = []
-        for connection in connections:  # one straight after the other, about a millisecond each
-            before = _insert_lsn(connection)
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            seen: Any = connection.execute("SELECT pg_current_snapshot()::text").fetchone()
-            candidates.append(_Candidate(database, connection, Snapshot.parse(seen[0]), before))
-        self.tried += len(candidates)
-        return candidates
+    def several_cuts(self, databases: Sequence[DatabaseFence]) -> str:
+        """Why the databases do not share one cut; empty when they do."""
+        count = len({database.cut for database in databases if database.cut is not None})
+        if count < 2:
+            return ""
+        if self._groups > 1:
+            return (
+                f"{count} cuts, as {len(databases)} databases are more than the {self._drill.connections} of "
+                "drill.connections"
+            )
+        return f"{count} cuts, as transactions ended between the snapshots of the databases in every burst"
+
+    def _burst(self, databases: Sequence[str], stack: contextlib.ExitStack) -> tuple[Burst, Holding]:
+        for database in databases:
+            with self._opened(database) as connection:
+                # WAL says a value before anybody can see it, so all that is read here lies before this LSN
+                self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
+        each = min(self._drill.candidates, max(1, self._drill.connections // len(databases)))
+        rows = [[stack.enter_context(self._opened(name)) for name in databases] for _ in range(each)]
+        self._start = _insert_lsn(self._control)
+        holding = Holding.begin(self._drill.hold_limit)
+        burst: Burst = {name: [] for name in databases}
+        for connections in rows:
+            snapshots = take_snapshots(connections)
+            for name, connection, snapshot in zip(databases, connections, snapshots, strict=True):
+                burst[name].append(Candidate(name, connection, snapshot))
+        self._waiting = waiting_commits(self._control)
+        self.tried += each * len(databases)
+        return burst, holding
 
     @contextlib.contextmanager
     def _opened(self, database: str) -> Iterator[psycopg.Connection]:
@@ -199,19 +217,18 @@ class _Fencer:
             read_large_objects_freely(connection)
             yield connection
 
-    def _archived_commits(self, burst: dict[str, list[_Candidate]]) -> list[CommitRecord]:
-        """The commits around the fences, from the archive alone.
+    def _archived_commits(self, burst: Burst) -> list[CommitRecord]:
+        """The commits around the fences of a burst, from the archive alone.
 
         The burst is ended by a transaction that only takes an xid: its commit record is one that no
         candidate sees, so a cut exists on an idle server too.
         """
-        start = min(candidate.before for candidates in burst.values() for candidate in candidates)
         self._control.execute("SELECT pg_current_xact_id()")
         self.end_lsn = _insert_lsn(self._control)
         if "pg_switch_wal()" not in self._facts.role.missing_functions:
             switch_segment(self._control)
         size, timeline = self._facts.segment_size, self._facts.timeline
-        first = WalSegment.containing(timeline, start, size)
+        first = WalSegment.containing(timeline, self._start, size)
         last = WalSegment.ending_at(timeline, self.end_lsn, size)
         self._wait(last)
         with tempfile.TemporaryDirectory(prefix="pgproof-fence-") as text:
@@ -256,29 +273,32 @@ class _Fencer:
                 )
             time.sleep(self._wal.interval)
 
-    def _choose(self, candidates: list[_Candidate], commits: list[CommitRecord]) -> _Candidate | None:
-        for candidate in candidates:
-            candidate.cut = find_cut(candidate.snapshot, commits)
-        exact = [c for c in candidates if c.cut is not None and c.cut.exact]
-        self.exact += len(exact)
-        for candidate in candidates:
-            if candidate is not (exact[0] if exact else None):
-                candidate.connection.execute("ROLLBACK")  # holds back vacuum no longer
-        return exact[0] if exact else None
+    def _count(self, chosen: dict[str, Candidate], holding: Holding) -> dict[str, DatabaseFence]:
+        """Read all that the fences hold: first what is no row of a table, which takes seconds, then the tables."""
+        found: dict[str, DatabaseFence] = {}
+        try:
+            with mapped(self._cluster):
+                for name, candidate in chosen.items():
+                    self.objects[name] = self._objects(candidate)
+                for name, candidate in _in_turn(chosen):
+                    found[name] = self._count_database(candidate, holding)
+        finally:
+            self.held = max(self.held, holding.seconds)
+        return found
 
-    def _count(self, chosen: _Candidate) -> DatabaseFence:
-        assert chosen.cut is not None
+    def _count_database(self, chosen: Candidate, holding: Holding) -> DatabaseFence:
+        name = chosen.database
         counter = Counter(
-            self._drill, chosen.database, chosen.connection, lambda: self._opened(chosen.database)
+            self._drill, name, chosen.connection, lambda: self._opened(name), holding, turn=chosen.lsn or 0
         )
-        with mapped(self._cluster):
-            contents = counter.count()
-            self.objects[chosen.database] = self._objects(chosen)
-            chosen.connection.execute("ROLLBACK")
+        started = time.monotonic()
+        contents = counter.count()
+        self.count_seconds += time.monotonic() - started
+        chosen.connection.execute("ROLLBACK")  # holds back vacuum no longer
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
-        return DatabaseFence(chosen.database, chosen.snapshot, chosen.cut.lsn, "", tuple(contents))
+        return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents))
 
-    def _objects(self, chosen: _Candidate) -> DatabaseObjects:
+    def _objects(self, chosen: Candidate) -> DatabaseObjects:
         """What is no row of a table; the cluster's own catalogs once, with the first database."""
         inventory = SourceInventory(chosen.database, chosen.connection, shared=not self.objects)
         catalogs = inventory.read()
@@ -288,6 +308,21 @@ class _Fencer:
             after = read_sequences(connection)
             collations = collation_versions(connection)
         return DatabaseObjects(tuple(catalogs), lsn, tuple(before), tuple(after), collations)
+
+
+def _release(burst: Burst, chosen: dict[str, Candidate]) -> None:
+    """Give back the snapshots and the connections of the candidates that are not chosen."""
+    for name, candidates in burst.items():
+        for candidate in candidates:
+            if candidate is not chosen.get(name):
+                candidate.connection.close()
+
+
+def _in_turn(chosen: dict[str, Candidate]) -> list[tuple[str, Candidate]]:
+    """Another database first each time, lest a limit leave out the same ones in every drill."""
+    items = list(chosen.items())
+    start = sum(candidate.lsn or 0 for _, candidate in items[:1]) % len(items) if items else 0
+    return items[start:] + items[:start]
 
 
 def _insert_lsn(connection: psycopg.Connection) -> LSN:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pgproof.config import ClusterConfig, Config
+from pgproof.validation.comparing import compare_restored
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import Restored, compare_restored
+from pgproof.validation.drill import Done, Restored
 from pgproof.validation.expectations import ExpectationOutcome, open_run
 from pgproof.validation.fence import Fence
 from pgproof.validation.progress import progress_of
@@ -23,7 +24,14 @@ class Judgement:
     outcome: ExpectationOutcome | None
 
 
-def judge(config: Config, cluster: ClusterConfig, fence: Fence, restored: Restored) -> Judgement:
+def judge(
+    config: Config,
+    cluster: ClusterConfig,
+    fence: Fence,
+    restored: Restored,
+    seed: int | None = None,
+    told: Done = lambda rows: None,
+) -> Judgement:
     """Recover the copy to its cuts, compare it and run the suites; called again after a fault, it goes on.
 
     What was compared is not compared again: neither a cut that is done, nor a copy that was opened since.
@@ -33,6 +41,8 @@ def judge(config: Config, cluster: ClusterConfig, fence: Fence, restored: Restor
         cluster: of the drill.
         fence: what the source held.
         restored: the copy.
+        seed: of the choice of recovery targets; None takes that of the fence.
+        told: the source's rows of each table that is compared.
 
     Raises:
         as compare_restored, and ConfigError when the suite's file cannot be used.
@@ -43,7 +53,7 @@ def judge(config: Config, cluster: ClusterConfig, fence: Fence, restored: Restor
     run = progress.run
     if progress.comparison is None:
         on_database = run.on_database if run else (lambda database, dsn: None)
-        progress.comparison = compare_restored(cluster, fence, restored, on_database)
+        progress.comparison = compare_restored(cluster, fence, restored, on_database, seed, told)
     expected = sum(len(database.tables) for database in fence.databases)
     outcome = run.finish(progress.comparison, expected) if run else None
     return Judgement(progress.comparison, outcome)

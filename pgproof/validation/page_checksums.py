@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pgproof.postgres.programs import die_with_parent, run
+from pgproof.postgres.programs import run
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible, shortened
 
 NAME = "checksums"
@@ -39,7 +39,7 @@ def check_pages(
     started = time.monotonic()
     command: list[str | Path] = [bin_directory / "pg_checksums", "--check", "-D", data]
     try:
-        done = run(command, timeout=timeout, owner=owner, prepare=die_with_parent)
+        done = run(command, timeout=timeout, owner=owner)
     except subprocess.TimeoutExpired:
         reason = f"drill.check_timeout of {timeout:g} s is over"
         return not_possible(NAME, EVERY_DATABASE, reason, time.monotonic() - started)

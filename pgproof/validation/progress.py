@@ -12,6 +12,7 @@ from typing import Any
 
 from pgproof.validation.check import CheckResult
 from pgproof.validation.comparison import Comparison
+from pgproof.validation.targets.attempt import Targets
 from pgproof.wal.lsn import LSN
 
 
@@ -23,14 +24,13 @@ class AtCut:
         parts: the comparison of each database that has this cut.
         checks: the user's own, in these databases.
         databases: their names.
-        replay, compare: seconds.
+        seconds: of ``start``, ``replay``, ``count`` and ``compare``.
     """
 
     parts: tuple[Comparison, ...]
     checks: tuple[CheckResult, ...]
     databases: frozenset[str]
-    replay: float
-    compare: float
+    seconds: dict[str, float]
 
 
 @dataclass
@@ -38,11 +38,13 @@ class Progress:
     """Of one copy.
 
     Args:
+        targets: what came of the recovery targets, once they were tried.
         cuts: what was found at each cut that is done.
         comparison: all of it, once it is done.
         run: of Great Expectations, with the suites that are done.
     """
 
+    targets: Targets | None = None
     cuts: dict[LSN, AtCut] = field(default_factory=dict)
     comparison: Comparison | None = None
     run: Any = None

@@ -21,15 +21,20 @@ class Proof:
         summary: one line that says why.
         wal: first and last segment that recovery had.
         cuts: database to LSN.
+        several_cuts: why the databases do not share one cut; empty when they do.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
-        phases: seconds of extract, verify, fetch, replay, compare and check.
-        rto_seconds: from the first byte fetched to a server that answers at the cut.
+        phases: seconds of fence, extract, combine, verify, fetch, targets, start, replay, count, compare and check.
+        rto_seconds: from the first byte fetched to a server that answers at the cut; 0 when there was none.
         expectations: summary of the Great Expectations suites, when they ran.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
         checks: what was looked at besides the comparison, a dict for each.
         objects: the comparison of what is no table, a dict for each database and kind.
         evidence: the objects stored beside the record, before it.
+        targets: recovery targets that the copy was recovered to, a dict for each.
+        wal_bytes: that were replayed.
+        bytes_per_second: of the phases that restore; rows_per_second: of counting, on the source and in the copy.
+        rto_target: seconds that a recovery might take when the drill was made; None where nobody said.
     """
 
     identifier: str
@@ -53,7 +58,25 @@ class Proof:
     origin: dict[str, str] = field(default_factory=dict)
     checks: tuple[dict[str, Any], ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
+    several_cuts: str = ""
     evidence: tuple[StoredObject, ...] = ()
+    targets: tuple[dict[str, Any], ...] = ()
+    wal_bytes: int = 0
+    bytes_per_second: dict[str, float] = field(default_factory=dict)
+    rows_per_second: dict[str, float] = field(default_factory=dict)
+    rto_target: float | None = None
+
+    @property
+    def recovered(self) -> bool:
+        """Whether a server answered at the cut, so that the drill measured a recovery time."""
+        return self.rto_seconds > 0
+
+    @property
+    def rto_met(self) -> bool | None:
+        """Whether the recovery time that was measured was within the target; None when either is not known."""
+        if not self.recovered or self.rto_target is None:
+            return None
+        return self.rto_seconds <= self.rto_target
 
     @property
     def proven(self) -> bool:
@@ -83,6 +106,7 @@ class Proof:
             values["checks"] = tuple(tree.get("checks", ()))
             values["objects"] = tuple(tree.get("objects", ()))
             values["evidence"] = tuple(StoredObject(**item) for item in tree.get("evidence", ()))
+            values["targets"] = tuple(tree.get("targets", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

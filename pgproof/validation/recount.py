@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,7 +43,13 @@ class Recount:
     not_checked: list[NotChecked] = field(default_factory=list)
 
 
-def recount(drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[str]) -> Recount:
+def recount(
+    drill: DrillConfig,
+    source: DatabaseFence,
+    dsn: str,
+    left_out: set[str],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Recount:
     """Read a restored database and compare it with its fence.
 
     Args:
@@ -50,13 +57,14 @@ def recount(drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[s
         source: what the fence holds.
         dsn: of the database in the copy, with a role that reads everything.
         left_out: what the fence names as not checked.
+        progress: told the source's rows of each table that was read.
 
     Raises:
         NotProven: a transaction is committed in the copy that the fence did not see, or its catalog is locked.
         RecoveryFailed: the copy does not answer.
     """
     try:
-        return _Recounter(drill, source, dsn, left_out).run()
+        return _Recounter(drill, source, dsn, left_out, progress).run()
     except psycopg.Error as error:
         if f'database "{source.database}" does not exist' in str(error):
             return Recount(compare_database(source, []))
@@ -74,8 +82,16 @@ def recount(drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[s
 class _Recounter:
     """The steps of a recount, with what they gather."""
 
-    def __init__(self, drill: DrillConfig, source: DatabaseFence, dsn: str, left_out: set[str]) -> None:
+    def __init__(
+        self,
+        drill: DrillConfig,
+        source: DatabaseFence,
+        dsn: str,
+        left_out: set[str],
+        progress: Callable[[int], None],
+    ) -> None:
         self._drill, self._source, self._dsn, self._left_out = drill, source, dsn, left_out
+        self._progress = progress
         self._counted = {content.title: content for content in source.tables}
         self._faults: dict[str, str] = {}
         self._skipped: dict[str, str] = {}
@@ -94,6 +110,7 @@ class _Recounter:
                     return self._read(connection, table)
                 finally:
                     idle.append(connection)
+                    self._progress(self._counted[table.title].fingerprint.rows)
 
             with ThreadPoolExecutor(len(idle), "fingerprint") as pool:
                 contents = list(pool.map(one, wanted))

@@ -27,7 +27,7 @@ from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import make_socket
 from pgproof.validation.scratch import Scratch
-from pgproof.validation.server_log import LOG_PREFIX
+from pgproof.validation.server_log import LOG_PREFIX, REFUSAL
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 
@@ -87,6 +87,7 @@ def recovered(
     last: bool = True,
     shutdown: bool = False,
     preload: Sequence[str] = (),
+    phases: dict[str, float] | None = None,
 ) -> Iterator[str]:
     """The scratch server, recovered to just before the cut and held there, for the time of a block.
 
@@ -101,6 +102,7 @@ def recovered(
         last: no later cut is wanted, so that the server may end its recovery at this one.
         shutdown: leave it properly shut down, also after the last cut.
         preload: libraries that recovery itself needs, such as those with a WAL resource manager of their own.
+        phases: ``start`` and ``replay`` gain the seconds until the first record and from it to the cut.
 
     Yields:
         the connection string, without a database.
@@ -110,32 +112,71 @@ def recovered(
         NotProven: it cannot be held at a cut that is not the last.
         ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
+    target = RecoveryTarget("lsn", str(cut), exclusive=True, timeline=timeline)
+    # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
+    stop = "immediate" if last and not shutdown else "fast"
+    with held(
+        scratch, bin_directory, target, role, owner, timeout, stop=stop, preload=preload, phases=phases
+    ) as dsn:
+        _check_position(dsn, cut, last)
+        yield dsn
+
+
+@contextlib.contextmanager
+def held(
+    scratch: Scratch,
+    bin_directory: Path,
+    target: RecoveryTarget,
+    role: str,
+    owner: pwd.struct_passwd | None,
+    timeout: float,
+    *,
+    stop: str = "fast",
+    preload: Sequence[str] = (),
+    closed: bool = False,
+    phases: dict[str, float] | None = None,
+) -> Iterator[str]:
+    """The scratch server, recovered to a target and held there, for the time of a block.
+
+    Args:
+        scratch: prepared.
+        bin_directory: of the cluster's major version.
+        target: where to stop, with the timeline to follow.
+        role: that can read everything.
+        owner: account of the server when we are root.
+        timeout: seconds for the replay.
+        stop: how the server ends, as in pg_ctl.
+        preload: libraries that recovery itself needs.
+        closed: the copy cannot be opened for writing, whatever happens; the server ends instead.
+        phases: gains the seconds of ``start`` and ``replay``.
+
+    Yields:
+        the connection string, without a database.
+
+    Raises:
+        RecoveryFailed: the server ended.
+        ScratchKilled: somebody else ended it, at whatever moment of the block.
+    """
+    assert target.timeline is not None
     socket = make_socket(scratch.root)
-    server = LocalServer(
-        bin_directory,
-        scratch.data,
-        socket,
-        scratch.log,
-        _settings(scratch, bin_directory, cut, timeline) | {"shared_preload_libraries": ",".join(preload)},
-        owner,
-    )
+    settings = _settings(scratch, bin_directory, target, closed=closed) | {
+        "shared_preload_libraries": ",".join(preload)
+    }
+    server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
     try:
         dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
-        said = scratch.log.stat().st_size if scratch.log.exists() else 0
+        pace = _Pace(scratch.log)
         server.start()
-        with _not_killed(server, scratch, said):
+        what = "to reach the target" if closed else "to reach the cut"
+        with _not_killed(server, scratch, pace.said):
             try:
-                server.wait(lambda: _arrived(dsn, scratch.log, said), timeout, "to reach the cut")
+                server.wait(lambda: pace.look() or _arrived(dsn, scratch.log, pace.said), timeout, what)
+                pace.add_to(phases)
             except RecoveryFailed as error:
-                if missing := _missing_library(_tail(scratch.log, said)):
-                    raise missing from error
-                where = _where_wal_ended(scratch, timeline, said)
-                raise RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint) from error
-            _check_position(dsn, cut, last)
+                raise _explained(error, scratch, target.timeline, pace.said) from error
             yield dsn
     finally:
-        # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
-        server.stop("immediate" if last and not shutdown else "fast")
+        server.stop(stop)
         shutil.rmtree(socket, ignore_errors=True)
 
 
@@ -154,7 +195,7 @@ def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[No
     time.sleep(0.1 if cause else 0.0)  # the process ends a moment after its connections
     if how := server.ended_from_outside(_tail(scratch.log, said)):
         server.end_children()
-        os.replace(scratch.log, scratch.root / "killed.log")
+        os.replace(scratch.log, scratch.killed_log)
         raise ScratchKilled(
             f"the scratch server was ended {how}",
             "That says nothing of the backup; what was compared since its start is not used.",
@@ -162,6 +203,31 @@ def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[No
         ) from cause
     if cause is not None:
         raise cause
+
+
+class _Pace:
+    """When a server began to replay (``PerformWalRecovery`` says so), seen while it is waited for."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.said = log.stat().st_size if log.exists() else 0  # by the server of the cut before
+        self._launched = time.monotonic()
+        self._begun: float | None = None
+
+    def look(self) -> bool:
+        """Look whether replay has begun; always false, so that whoever waits goes on."""
+        if self._begun is None and "redo starts at" in _tail(self._log, self.said):
+            self._begun = time.monotonic()
+        return False
+
+    def add_to(self, phases: dict[str, float] | None) -> None:
+        """Add the seconds of both phases; all of it is ``start`` where there was nothing to replay."""
+        if phases is None:
+            return
+        now = time.monotonic()
+        begun = now if self._begun is None else self._begun
+        for name, seconds in (("start", begun - self._launched), ("replay", now - begun)):
+            phases[name] = round(phases.get(name, 0.0) + seconds, 3)
 
 
 def _options(scratch: Scratch) -> str:
@@ -172,10 +238,16 @@ def _options(scratch: Scratch) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) -> dict[str, str]:
+def _settings(
+    scratch: Scratch, bin_directory: Path, target: RecoveryTarget, *, closed: bool
+) -> dict[str, str]:
     wal = str(scratch.wal).replace("%", "%%")
-    target = RecoveryTarget("lsn", str(cut), exclusive=True)
-    recovery = recovery_settings(target, timeline, f'cp "{wal}/%f" "%p"', "pause")
+    command = f'cp "{wal}/%f" "%p"'
+    if closed:
+        # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
+        command += f" || case %f in *.history) exit {REFUSAL};; *) exit 1;; esac"
+    assert target.timeline is not None
+    recovery = recovery_settings(target, target.timeline, command, "pause")
     control = read_control(bin_directory, scratch.data)
     files = {
         "config_file": str(scratch.root / "postgresql.conf"),
@@ -183,9 +255,8 @@ def _settings(scratch: Scratch, bin_directory: Path, cut: LSN, timeline: int) ->
         "ident_file": str(scratch.root / "pg_ident.conf"),
     }
     minima = {name: str(value) for name, value in control.minima.items()}
-    unset = {name: "" for name in LEAKING if name not in ("promote_trigger_file",)}
-    for name in ("recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"):
-        unset.pop(name)
+    # without those of this recovery: its own target must come last, as in recovery_settings
+    unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
     return {**files, **_SAFE, **minima, **unset, **recovery}
 
 
@@ -207,6 +278,14 @@ def _arrived(dsn: str, log: Path, said: int) -> bool:
         if not any(sign in reason for sign in _NOT_YET) and any(sign in _tail(log, said) for sign in _AT_END):
             raise RecoveryFailed("the restored copy refuses connections", reason) from error
         return False
+
+
+def _explained(error: RecoveryFailed, scratch: Scratch, timeline: int, said: int) -> RecoveryFailed:
+    """Why recovery failed, as far as the server's log tells."""
+    if missing := _missing_library(_tail(scratch.log, said)):
+        return missing
+    where = _where_wal_ended(scratch, timeline, said)
+    return RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint)
 
 
 def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:

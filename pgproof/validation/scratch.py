@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgproof.errors import NoRoom, ObjectDamaged
+from pgproof.backups.verify import check_present
+from pgproof.errors import NoRoom, ObjectDamaged, WrongSystem
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
@@ -49,6 +50,11 @@ class Scratch:
     def log(self) -> Path:
         return self.root / "server.log"
 
+    @property
+    def killed_log(self) -> Path:
+        """The log of a server that was ended from outside."""
+        return self.root / "killed.log"
+
     def remove(self) -> None:
         forget(self.root)
         remove_claimed(self.root)
@@ -61,6 +67,7 @@ def prepare(
     bin_directory: Path,
     owner: pwd.struct_passwd | None,
     workers: int,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> dict[str, float]:
     """Put the backup's files and all WAL up to the cut in place.
 
@@ -71,9 +78,10 @@ def prepare(
         bin_directory: of the backup's major version.
         owner: account of the server when we are root.
         workers: objects at a time.
+        progress: told the raw bytes as they are restored.
 
     Returns:
-        seconds of the phases ``extract``, ``verify`` and ``fetch``.
+        seconds of the phases ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
 
     Raises:
         ObjectDamaged: the files are not those of the backup manifest, or WAL is damaged.
@@ -83,15 +91,23 @@ def prepare(
     make_claimed(scratch.root)
     own(scratch.root, owner)
     require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
+    for record in plan.chain:
+        check_present(archive, record)
     phases: dict[str, float] = {}
     clock = time.monotonic()
-    place_files(plan, archive, bin_directory, owner=owner, workers=workers)
+    combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
     make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
+    if combining:
+        phases["extract"] = round(phases["extract"] - combining, 3)
+        phases["combine"] = round(combining, 3)
     verify_files(bin_directory, scratch.data, owner)
     clock = _phase(phases, "verify", clock)
-    fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
-    fetch_histories(archive, plan.history.path, scratch.wal)
+    try:
+        fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
+        fetch_histories(archive, plan.history.path, scratch.wal)
+    except WrongSystem as error:  # of the archive's content, as no server was asked
+        raise ObjectDamaged(error.fact, error.detail, error.hint) from error
     for path in (scratch.wal, *scratch.wal.iterdir()):
         own(path, owner)
     _phase(phases, "fetch", clock)

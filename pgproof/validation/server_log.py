@@ -12,6 +12,9 @@ from pathlib import Path
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible, shortened
 
 LOG_PREFIX = "%m [%p] %b "
+# how a scratch server that would open its copy, and may not, is ended: by its restore_command
+REFUSAL = 255
+REFUSED_TO_OPEN = f'.history" from archive: child process exited with exit code {REFUSAL}'
 _LINE = re.compile(
     r"\S+ \S+ \S+ \[\d+\] (?P<backend>.+?) (?P<level>LOG|WARNING|ERROR|FATAL|PANIC):  (?P<text>.*)"
 )
@@ -27,6 +30,7 @@ HARMLESS = (
     ("the database system is ", "we ask for a connection before the server takes any"),
     ("due to administrator command", "the server is stopped between two cuts"),
     ("terminating background worker", "the server is stopped between two cuts"),
+    (REFUSED_TO_OPEN, "a copy that cannot be held at a recovery target is ended rather than opened"),
 )
 
 

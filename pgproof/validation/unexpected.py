@@ -49,6 +49,7 @@ def failure_of(outcome: Any) -> str:
     result = outcome.to_json_dict().get("result") or {}
     if holds_secret(config.kwargs):
         return f"{config.type} {kwargs} found {result.get('unexpected_count', 'other')} that are not shown"
-    found = result.get("partial_unexpected_index_list") or result.get("partial_unexpected_list") or []
+    rows = result.get("partial_unexpected_index_list") or []  # numbers of rows where no columns name them
+    found = rows if rows and isinstance(rows[0], dict) else result.get("partial_unexpected_list") or []
     shown = bounded(found[:_SHOWN]) or result.get("observed_value")
     return f"{config.type} {kwargs} found {shown}"

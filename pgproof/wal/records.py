@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pgproof.errors import ObjectDamaged
-from pgproof.postgres.programs import environment
+from pgproof.postgres.programs import ending_with_us, environment
 from pgproof.wal.lsn import LSN
 
 _LINE = re.compile(
@@ -119,6 +120,7 @@ def read_records(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
+        preexec_fn=ending_with_us(signal.SIGTERM),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:

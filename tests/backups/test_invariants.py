@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import StoreUnavailable
 from pgproof.repository.repository import Archive, Repository
+from pgproof.repository.seal import unsealed
 from pgproof.repository.store import ObjectInfo, Store
 from pgproof.wal.archive import find_key
 from tests.servers.postgres import Source, now, running_source
@@ -73,7 +73,7 @@ class Watching(Mortal):
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         if key.endswith("backup.json"):
             assert isinstance(data, bytes)
-            self._look(BackupRecord.from_dict(json.loads(data)))
+            self._look(BackupRecord.from_dict(unsealed(data)))
             super().put(key, data, create=create)
             if self.fail:
                 raise StoreUnavailable("could not sync the directory")

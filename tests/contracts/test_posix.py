@@ -359,6 +359,22 @@ def test_temporary_files_are_never_listed(tmp_path: Path) -> None:
     assert sorted(info.key for info in store.list("shop/")) == ["shop/another", "shop/object"]
 
 
+def test_unfinished_files_are_removed_where_nobody_writes_or_after_a_time(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path)
+    for name in ("backups/a/object", "wal/object", "wal/.tmp"):  # the last is an object of somebody else's
+        store.put(f"shop/{name}", b"x")
+    for name in ("backups/a/.tmp-1", "wal/.tmp-old", "wal/.tmp-new"):
+        (tmp_path / "shop" / name).write_bytes(b"left by a crash")
+    os.utime(tmp_path / "shop/wal/.tmp-old", (1000, 1000))
+
+    store.remove_unfinished("shop/backups/")
+    store.remove_unfinished("shop/", 2000)
+    store.remove_unfinished("shop/nothing/")
+
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["shop/backups/a/object", "shop/wal/.tmp", "shop/wal/.tmp-new", "shop/wal/object"]
+
+
 def test_put_wins_against_the_removal_of_empty_directories(tmp_path: Path) -> None:
     store = PosixStore(tmp_path)
     over = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ import yaml
 from prefect import Flow
 from prefect.client.schemas.schedules import CronSchedule
 
-from deployments.deploy import prefect_yaml
+from deployments.forms import form
+from deployments.rendering import Target, prefect_yaml, render, titles
+from deployments.schedules import SPREAD, staggered
+from pgproof.config import ClusterConfig, parse
 from tests.servers.postgres import PROJECT
 
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load(prefect_yaml().read_text())["deployments"]
-NAMES = [deployment["entrypoint"].rsplit(":", 1)[1] for deployment in DEPLOYMENTS]
+NAMES = [f"{d['entrypoint'].rsplit(':', 1)[1]} {d['name']}" for d in DEPLOYMENTS]
+OWNED = "{{ $PGPROOF_CLUSTER }}"
 
 
 def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
@@ -27,9 +32,22 @@ def flow_of(deployment: dict[str, Any]) -> Flow[..., Any]:
     return found
 
 
-def test_every_flow_has_one_deployment() -> None:
+def cluster(name: str, **schedules: object) -> ClusterConfig:
+    clusters = {name: {"dsn": "host=x", "schedules": schedules}}
+    tree = {"clusters": clusters, "repositories": {"main": {"url": "memory://x"}}}
+    return parse(tree, Path("/etc/pgproof.toml")).clusters[name]
+
+
+def rendered(one: ClusterConfig, **active: bool) -> dict[str, dict[str, Any]]:
+    """Each schedule by its slug, as it is deployed for a cluster."""
+    tree = render([Target(one, "/etc/pgproof.toml", active)], "pgproof")
+    return {schedule["slug"]: schedule for d in tree["deployments"] for schedule in d.get("schedules", [])}
+
+
+def test_every_flow_has_a_deployment() -> None:
     flows = [path.stem for path in (PROJECT / "flows").glob("*.py") if "\n@flow(" in path.read_text()]
-    assert sorted(NAMES) == sorted(flows)
+    assert sorted({name.split()[0] for name in NAMES}) == sorted(flows)
+    assert len(set(NAMES)) == len(NAMES)
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
@@ -37,16 +55,23 @@ def test_a_deployment(deployment: dict[str, Any]) -> None:
     flow = flow_of(deployment)
     known = flow.parameters.properties
     assert set(deployment["parameters"]) <= set(known)
-    assert deployment["parameters"]["cluster"] == "{{ $PGPROOF_CLUSTER }}"
-    assert deployment["parameters"]["config"] == "{{ $PGPROOF_CONFIG }}"
-    assert deployment["name"] == "{{ $PGPROOF_CLUSTER }}"
-    assert deployment["tags"] == ["pgproof", "{{ $PGPROOF_CLUSTER }}"]
-    assert deployment["work_pool"]["name"] == "pgproof"
+    assert deployment["work_pool"]["name"] == "{{ $PGPROOF_POOL }}"
+    assert deployment["work_pool"]["job_variables"] == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+    if OWNED in deployment["name"]:
+        assert deployment["parameters"]["cluster"] == OWNED
+        assert deployment["parameters"]["config"] == "{{ $PGPROOF_CONFIG }}"
+        assert deployment["tags"] == ["pgproof", OWNED]
+        assert deployment["work_pool"]["work_queue_name"] == OWNED
+    else:
+        assert deployment["tags"] == ["pgproof"]
+    if flow.name == "reap":  # once for all clusters, and never kept from running by a dead one
+        assert deployment["parameters"] == {"pool": "{{ $PGPROOF_POOL }}"}
+        assert "concurrency_limit" not in deployment
     assert re.fullmatch(r"[A-Z].{20,}\.", deployment["description"])
     for schedule in deployment.get("schedules", []):
         assert schedule["slug"] and schedule["timezone"] == "UTC"
-        wanted = "{{ $PGPROOF_RECEIVE }}" if flow.name == "wal-receive" else True
-        assert schedule["active"] == wanted
+        assert schedule["active"] == (schedule["slug"] not in ("protect", "wal-receive"))
+        assert set(schedule.get("parameters", {})) <= set(known)
         if "cron" in schedule:
             CronSchedule(cron=schedule["cron"], timezone="UTC")
         else:
@@ -56,13 +81,85 @@ def test_a_deployment(deployment: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=NAMES)
 def test_the_run_form_explains_every_parameter(deployment: dict[str, Any]) -> None:
-    for name, schema in flow_of(deployment).parameters.properties.items():
-        assert schema.get("description"), name
-        assert "type" in schema or "anyOf" in schema, name
+    schema = form(flow_of(deployment).parameters.model_dump(), ["shop", "web"])
+    for name, value in schema["properties"].items():
+        assert value.get("description"), name
+        assert "type" in value or "anyOf" in value or "$ref" in value or "allOf" in value, name
+        assert re.fullmatch(r"[A-Z][a-z A-Z]+", value["title"])
+    if "cluster" in schema["properties"]:
+        assert schema["properties"]["cluster"]["enum"] == ["shop", "web"]
 
 
-def test_the_schedules_do_not_meet() -> None:
-    crons = [
-        schedule["cron"] for d in DEPLOYMENTS for schedule in d.get("schedules", []) if "cron" in schedule
-    ]
-    assert len(crons) == len(set(crons)) == 4
+def test_ten_clusters_do_not_start_at_once() -> None:
+    starts = [staggered(f"cluster-{number}")["base-backup"].cron for number in range(10)]
+    assert len(set(starts)) >= 9  # a hash may bring two together
+    assert all(int(start.split()[1]) * 60 + int(start.split()[0]) < SPREAD for start in starts if start)
+
+
+def test_the_times_follow_from_the_name_alone() -> None:
+    """They are the same in every process and every version, or all clusters would move."""
+    assert {slug: str(when) for slug, when in staggered("shop").items()} == {
+        "base-backup": "25 2 * * *",
+        "incremental": "55 * * * *",
+        "wal-gap-check": "300s",
+        "restore-validation": "25 4 * * *",
+        "oldest-proof": "25 9 * * 5",
+        "retention-pruning": "25 7 * * *",
+        "protect": "25 2 * * *",
+        "wal-receive": "60s",
+    }
+
+
+def test_a_drill_follows_the_backup_and_pruning_the_drill() -> None:
+    def minute(cron: str | None) -> int:
+        assert cron is not None
+        return int(cron.split()[0]) + 60 * int(cron.split()[1])
+
+    for number in range(50):
+        times = staggered(f"c{number}")
+        start = minute(times["base-backup"].cron)
+        assert minute(times["restore-validation"].cron) == start + 120
+        assert minute(times["retention-pruning"].cron) == start + 300
+        assert minute(times["oldest-proof"].cron) > minute(times["retention-pruning"].cron)
+
+
+def test_what_pgproof_toml_says_counts() -> None:
+    found = rendered(
+        cluster(
+            "shop",
+            timezone="Europe/Berlin",
+            base_backup="15 22 * * *",
+            incremental="4h",
+            wal_gap_check="10min",
+            retention_pruning="off",
+            protect="0 3 * * 0",
+        )
+    )
+    assert found["base-backup"] == {
+        "slug": "base-backup",
+        "timezone": "Europe/Berlin",
+        "active": True,
+        "cron": "15 22 * * *",
+    }
+    assert (found["incremental"]["interval"], found["incremental"]["active"]) == (14400, True)
+    assert found["wal-gap-check"]["interval"] == 600
+    assert found["retention-pruning"]["active"] is False  # with its time, to be switched on in the UI
+    assert found["retention-pruning"]["cron"] == staggered("shop")["retention-pruning"].cron
+    assert (found["protect"]["cron"], found["protect"]["active"]) == ("0 3 * * 0", True)
+    assert found["oldest-proof"]["parameters"] == {"backup": "least recently proven"}
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_incremental_backups_follow_what_the_source_can_do(possible: bool) -> None:
+    assert rendered(cluster("shop"), incremental=possible)["incremental"]["active"] is possible
+    never, always = cluster("shop", incremental="off"), cluster("shop", incremental="1h")
+    assert rendered(never, incremental=possible)["incremental"]["active"] is False
+    assert rendered(always, incremental=possible)["incremental"]["active"] is True
+
+
+def test_every_variable_is_put_in() -> None:
+    one = Target(cluster("shop"), "/etc/pgproof.toml")
+    tree = render([one], "pgproof", "/etc/pgproof.toml")
+    assert "{{" not in yaml.safe_dump(tree)
+    assert ("base-backup", "shop-incremental") in titles(tree["deployments"])
+    assert len(set(titles(tree["deployments"]))) == len(DEPLOYMENTS)

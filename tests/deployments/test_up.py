@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import urllib.request
@@ -14,6 +15,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
+from deployments.schedules import staggered
 from tests.deployments.upped import Up, until
 from tests.servers.postgres import Source, run_pgproof, running_source
 
@@ -21,14 +23,20 @@ SECOND = """
 [clusters.second_one]
 dsn = "host=/nowhere user=pgproof dbname=postgres"
 """
-FLOWS = {
-    "protect": ("cron", "30 1 * * *", "daily", "CANCEL_NEW"),
-    "base-backup": ("cron", "30 13 * * *", "midday", "CANCEL_NEW"),
-    "wal-gap-check": ("interval", 300.0, "five-minutes", "CANCEL_NEW"),
-    "restore-validation": ("cron", "0 4 * * SUN", "weekly", "ENQUEUE"),
-    "retention-pruning": ("cron", "0 6 * * *", "daily", "CANCEL_NEW"),
-    "wal-receive": ("interval", 60.0, "always", "CANCEL_NEW"),
-    "restore-cluster": None,
+# Every deployment of cluster main: its schedules by slug, whether each runs by itself, and what a second run does
+FLOWS: dict[str, tuple[dict[str, bool], str | None]] = {
+    "protect/main": ({"protect": False}, "CANCEL_NEW"),
+    "base-backup/main": ({"base-backup": True}, "CANCEL_NEW"),
+    "base-backup/main-incremental": ({"incremental": False}, "CANCEL_NEW"),  # summarize_wal is off
+    "wal-gap-check/main": ({"wal-gap-check": True}, "CANCEL_NEW"),
+    "restore-validation/main": ({"restore-validation": True, "oldest-proof": True}, "ENQUEUE"),
+    "retention-pruning/main": ({"retention-pruning": True}, "CANCEL_NEW"),
+    "wal-receive/main": ({"wal-receive": False}, "CANCEL_NEW"),
+    "restore-cluster/main": ({}, None),
+}
+MORE = {
+    "base-backup/main-incremental": {"incremental": True},
+    "restore-validation/main": {"backup": "newest"},
 }
 
 
@@ -62,33 +70,38 @@ def test_the_life_of_a_server(shop: Source) -> None:
 def it_says_where(shop: Source, up: Up) -> None:
     assert up.said() == (
         f"Prefect runs at http://127.0.0.1:{up.port} with the flows of: main\n"
+        "note: main: incremental backups are not scheduled: summarize_wal is off\n"
         f"logs: {shop.root}/state/prefect-server.log and {shop.root}/state/prefect-worker.log; Ctrl-C ends both\n"
     )
 
 
 def every_flow_is_deployed(shop: Source, up: Up) -> None:
     deployments = up.deployments()
+    assert deployments.pop("reap/pgproof")["tags"] == ["pgproof"]  # once for all clusters
     assert set(deployments) == set(FLOWS)
-    for flow, wanted in FLOWS.items():
-        found = deployments[flow]
-        assert (found["name"], sorted(found["tags"])) == ("main", ["main", "pgproof"])
-        assert (found["work_pool_name"], found["paused"]) == ("pgproof", False)
-        more = {"backup": "least recently proven"} if flow == "restore-validation" else {}
+    times = staggered("main")
+    for title, (wanted, strategy) in FLOWS.items():
+        found = deployments[title]
+        assert sorted(found["tags"]) == ["main", "pgproof"]
+        assert (found["work_pool_name"], found["work_queue_name"]) == ("pgproof", "main")
+        assert found["paused"] is False
+        more = MORE.get(title, {})
         assert found["parameters"] == {"cluster": "main", "config": str(shop.config_path), **more}
-        properties = found["parameter_openapi_schema"]["properties"]
-        assert properties["cluster"]["type"] == "string"
-        assert properties["cluster"]["description"] == "as pgproof.toml names it"
-        if wanted is None:
-            assert found["schedules"] == [] and found["global_concurrency_limit"] is None
-            continue
-        kind, value, slug, strategy = wanted
-        (schedule,) = found["schedules"]
-        wanted_active = flow != "wal-receive"  # it would make a slot on the server
-        assert (schedule["slug"], schedule["active"]) == (slug, wanted_active)
-        assert schedule["schedule"][kind] == value
-        assert schedule["schedule"]["timezone"] == "UTC"
-        assert found["global_concurrency_limit"]["limit"] == 1
-        assert found["concurrency_options"]["collision_strategy"] == strategy
+        assert found["pull_steps"] == [{"deployments.pull.installed": {}}]
+        cluster = found["parameter_openapi_schema"]["properties"]["cluster"]
+        assert (cluster["title"], cluster["type"], cluster["enum"]) == ("Cluster", "string", ["main"])
+        assert cluster["description"] == "as pgproof.toml names it"
+        assert {one["slug"]: one["active"] for one in found["schedules"]} == wanted
+        for one in found["schedules"]:
+            assert one["schedule"]["timezone"] == "UTC"
+            when = times[one["slug"]]
+            assert one["schedule"].get("cron") == when.cron
+            assert one["schedule"].get("interval") == when.interval
+        if strategy is None:
+            assert found["global_concurrency_limit"] is None
+        else:
+            assert found["global_concurrency_limit"]["limit"] == 1
+            assert found["concurrency_options"]["collision_strategy"] == strategy
     assert [limit["limit"] for limit in up.limits() if limit["name"] == "pgproof-main"] == [1]
 
 
@@ -107,7 +120,7 @@ def the_ui_is_served(up: Up) -> None:
 
 
 def a_run_goes_through_the_worker(up: Up) -> None:
-    deployment = up.deployments()["wal-gap-check"]["id"]
+    deployment = up.deployments()["wal-gap-check/main"]["id"]
     with up.client() as client:
         run = client.create_flow_run_from_deployment(UUID(deployment))
         done = until(lambda: client.read_flow_run(run.id), is_final, 60)
@@ -121,7 +134,7 @@ def a_run_goes_through_the_worker(up: Up) -> None:
 
 def a_schedule_makes_runs(up: Up) -> None:
     """With SQLAlchemy 2.1 the server looks healthy and its scheduler never makes one."""
-    deployment = up.deployments()["protect"]["id"]
+    deployment = up.deployments()["base-backup/main"]["id"]
     wanted = {
         "deployments": {"id": {"any_": [deployment]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
@@ -130,7 +143,8 @@ def a_schedule_makes_runs(up: Up) -> None:
     with up.client() as client:
         runs = until(lambda: client.request("POST", "/flow_runs/filter", json=wanted).json(), bool, 90)
     assert runs, up.log("server")
-    assert runs[0]["expected_start_time"][11:16] == "01:30"
+    minute, hour = (staggered("main")["base-backup"].cron or "").split()[:2]
+    assert runs[0]["expected_start_time"][11:16] == f"{int(hour):02d}:{int(minute):02d}"
     assert runs[0]["auto_scheduled"] and runs[0]["work_pool_name"] == "pgproof"
     assert sorted(runs[0]["tags"]) == ["auto-scheduled", "main", "pgproof"]
 
@@ -155,6 +169,7 @@ def deploying_again_changes_nothing(shop: Source, up: Up) -> None:
 
     assert done.returncode == 0, done.stderr
     assert f'"server": "{up.api}"' in done.stdout
+    assert json.loads(done.stdout)["gone"] == []
     assert '"worker": "prefect worker start --pool pgproof --type process"' in done.stdout
     assert (identities(), limits()) == before
     with up.client() as client:
@@ -185,9 +200,9 @@ def the_run_that_was_cut_off_is_crashed(again: Up) -> None:
 def every_cluster_is_deployed(again: Up) -> None:
     with again.client() as client:
         found = client.request("POST", "/deployments/filter", json={}).json()
-    assert sorted(deployment["name"] for deployment in found) == ["main"] * len(FLOWS) + ["second_one"] * len(
-        FLOWS
-    )
+    names = [name for name in (deployment["name"] for deployment in found)]
+    assert [names.count("main"), names.count("second_one")] == [len(FLOWS) - 1] * 2
+    assert {"main-incremental", "second_one-incremental"} < set(names)
     names = [limit["name"] for limit in again.limits() if limit["name"].startswith("pgproof-")]
     assert names == ["pgproof-main", "pgproof-second_one"]
     assert "with the flows of: main, second_one" in again.said()
@@ -232,7 +247,7 @@ def is_final(run: FlowRun) -> bool:
 
 def pretend_to_run(up: Up, name: str) -> UUID:
     """A run as the server sees it while a worker has it."""
-    deployment = up.deployments()["restore-cluster"]["id"]
+    deployment = up.deployments()["restore-cluster/main"]["id"]
     with up.client() as client:
         where = {"destination": "/nowhere"}
         run = client.create_flow_run_from_deployment(

@@ -108,13 +108,13 @@ class Up:
         self.process.wait(30)
 
     def deployments(self) -> dict[str, dict[str, Any]]:
-        """Flow to its deployment, as the API shows it."""
+        """Each deployment as the API shows it, by its flow and name."""
         with self.client() as client:
             flows = {
                 flow["id"]: flow["name"] for flow in client.request("POST", "/flows/filter", json={}).json()
             }
             found = client.request("POST", "/deployments/filter", json={}).json()
-        return {flows[deployment["flow_id"]]: deployment for deployment in found}
+        return {f"{flows[one['flow_id']]}/{one['name']}": one for one in found}
 
     def limits(self) -> list[dict[str, Any]]:
         with self.client() as client:

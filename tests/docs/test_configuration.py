@@ -10,13 +10,15 @@ import pytest
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from pgproof import config
+from pgproof import config, quantity
 from pgproof.config import parse
+from pgproof.section import Section
 from tests.docs.pages import PROJECT, blocks, headings, table_under, title
 
 README = PROJECT / "README.md"
 SECTIONS: dict[str, type[BaseModel]] = {
     "pgproof.toml": config.Config,
+    "[alerts]": config.AlertsConfig,
     "[repositories.NAME]": config.RepositoryConfig,
     "[clusters.NAME]": config.ClusterConfig,
     "[clusters.NAME.wal]": config.WalConfig,
@@ -25,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[clusters.NAME.targets]": config.TargetsConfig,
     "[clusters.NAME.drill]": config.DrillConfig,
     "[[clusters.NAME.checks]]": config.SqlCheckConfig,
+    "[clusters.NAME.schedules]": config.SchedulesConfig,
     "[clusters.NAME.pgbackrest]": config.PgBackRestConfig,
     "[clusters.NAME.barman]": config.BarmanConfig,
     "[clusters.NAME.directory]": config.DirectoryConfig,
@@ -41,7 +44,7 @@ REQUIRED = {
     "[[clusters.NAME.checks]]": {"name": "x", "database": "x", "sql": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},
 }
-UNITS = {config._duration: "duration", config._size: "size", config._reference: "reference"}
+UNITS = {quantity.duration: "duration", quantity.size: "size", config._reference: "reference"}
 
 
 def keys(section: str) -> dict[str, FieldInfo]:
@@ -50,7 +53,7 @@ def keys(section: str) -> dict[str, FieldInfo]:
     found = {}
     for name, field in model.model_fields.items():
         nested = any(f"{section.strip('[]')}.{name}" == other.strip("[]") for other in SECTIONS)
-        nested |= section == "pgproof.toml" and name in ("repositories", "clusters")
+        nested |= section == "pgproof.toml" and name in ("alerts", "repositories", "clusters")
         if not nested and (section, name) not in NOT_KEYS:
             found[name] = field
     return found
@@ -64,7 +67,7 @@ def test_every_section_has_a_table() -> None:
     models = {
         value
         for value in vars(config).values()
-        if isinstance(value, type) and issubclass(value, config._Model) and value is not config._Model
+        if isinstance(value, type) and issubclass(value, Section) and value is not Section
     }
     assert set(SECTIONS.values()) == models
     assert [heading for heading in headings(README) if heading in SECTIONS] == list(SECTIONS)

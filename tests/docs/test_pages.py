@@ -6,19 +6,24 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments.alerts import automations, trial
 from pgproof import errors
+from pgproof.backups.age import BackupAge
 from pgproof.backups.record import BackupRecord, Volume
+from pgproof.backups.state import ProofAge
+from pgproof.backups.verification import Verification
 from pgproof.repository.lease import Lease
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.repository import StoredObject
 from pgproof.repository.store import read
+from pgproof.repository.usage import Usage
 from pgproof.validation.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.proof import Proof
 from pgproof.wal.check import WalCheck
@@ -26,8 +31,9 @@ from pgproof.wal.checked import CheckedRun, write_memory
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
-from tasks import events
+from tasks import events, proof_events, standing
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
+from tests.validation.test_proof import proof
 from tests.wal.files import make_archive
 
 FORMAT = PROJECT / "docs" / "repository-format.md"
@@ -72,7 +78,11 @@ def test_every_page_is_linked_from_another() -> None:
 # ---- names of the code
 
 
-EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED}
+EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED, events.WHOLE, events.CURRENT}
+EVENTS |= {proof_events.MADE, proof_events.FAILED, proof_events.STALE, proof_events.FRESH}
+EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BREACHED, proof_events.RPO_MET}
+EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
+ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
 PREFECT = PROJECT / "docs" / "prefect.md"
 NAMES = sorted(
     {
@@ -81,7 +91,7 @@ NAMES = sorted(
         for code in inline_code(page)
         for name in re.findall(r"^(?:pgproof|tasks|flows|deployments)(?:\.\w+)+$", code)
         if not name.endswith((".toml", ".json", ".yaml", ".commands"))
-        if name not in EVENTS and not name.startswith("pgproof.cluster.")
+        if name not in EVENTS | ASKED and not name.startswith(("pgproof.cluster.", "pgproof.alert."))
     }
 )
 
@@ -107,7 +117,7 @@ def test_a_name_of_the_code_exists(page: str, name: str) -> None:
 
 def test_every_event_is_documented_and_no_other() -> None:
     rows = [row for section, columns, rows in tables(PREFECT) if columns[0] == "event" for row in rows]
-    assert {row[0].strip("`") for row in rows} == EVENTS
+    assert {row[0].strip("`") for row in rows} == EVENTS | ASKED
 
 
 def test_every_field_of_an_event_is_documented_and_no_other() -> None:
@@ -115,18 +125,32 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
         GapReport(1, 1, None, None, (), (), damaged=(("x", "y"),)), archiver_failing="failed", rpo_seconds=1.0
     )
     emitted = events.wal_events("shop", found, [("a", "b")])
+    for target in (1, 3600):
+        check = replace(found, rpo_seconds=60.0, rpo_target=target)
+        emitted += proof_events.rpo_events("shop", check)
+        emitted += proof_events.proof_events("shop", proof(rto_target=target), "key")
+    emitted += proof_events.proof_events("shop", proof(comparison=None), "key")
+    emitted += events.wal_events(
+        "shop", replace(found, report=GapReport(1, 1, None, None, (), ()), archiver_failing="")
+    )
+    proofs = ProofAge("", None, 2.0, 1.0), ProofAge("l", datetime.now(UTC), 1.0, 2.0)
+    for age, used, newest in ((None, 99, proofs[0]), (1.0, 1, proofs[1])):
+        usage = Usage("file:///x", 100 - used, 100, 85.0)
+        emitted += standing.standing_events(
+            "shop", standing.Standing(BackupAge(2, "l", None, age), usage, newest)
+        )
     assert {event.name for event in emitted} == EVENTS
     rows = [row for _, columns, rows in tables(PREFECT) if columns[0] == "field" for row in rows]
-    shown_for = {
-        name: {
+    for event in emitted:
+        _, kind, name = event.name.split(".")
+        name = kind if kind in ("rto", "rpo") else name
+        shown_for = {
             field
             for row in rows
-            if row[1] == "all" or name in row[1]
+            if row[1] == "all" or name in row[1].split(", ")
             for field in re.findall(r"`(\w+)`", row[0])
         }
-        for name in ("gap", "repaired", "lag", "checked")
-    }
-    assert shown_for == {event.name.rsplit(".", 1)[1]: set(event.payload) for event in emitted}
+        assert shown_for == set(event.payload), event.name
 
 
 def test_paths_that_are_named_exist() -> None:
@@ -160,6 +184,10 @@ def test_fields_of_a_backup_record() -> None:
     assert shown("backup.json") == set(record.as_dict())
     volumes = _tables_under("backup.json")[1]
     assert {row[0].strip("`") for row in volumes} == {field.name for field in fields(Volume)}
+
+
+def test_fields_of_a_verification() -> None:
+    assert shown("verification.json") == {field.name for field in fields(Verification)}
 
 
 def test_fields_of_a_fence() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pgproof.errors import UnsupportedVersion
 from pgproof.postgres.versions import check_supported
+from pgproof.repository.seal import sealed
 from tests.drills.damage import assert_command_refused, assert_refused
 from tests.drills.shop import Shop
 
@@ -127,7 +128,7 @@ def test_repository_read_only(shop: Shop) -> None:
 def test_repository_of_a_newer_format(shop: Shop) -> None:
     root = shop.source.repository_path / "pgproof.json"
     before = root.read_text()
-    root.write_text(json.dumps({**json.loads(before), "format": 2}))
+    root.write_bytes(sealed({**json.loads(before), "format": 2}))
     try:
         for words in (["backup", "main"], ["list", "main"], shop.restore()):
             assert_refused(

@@ -11,6 +11,7 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.repository import StoredObject
+from pgproof.repository.seal import sealed
 from tests.drills.damage import answer, assert_command_refused, assert_refused, flip_bit, truncate
 from tests.servers.postgres import Source, now, running_source
 
@@ -124,7 +125,9 @@ def test_record_lost(one: tuple[Source, BackupRecord]) -> None:
     source, record = one
     (source.repository_path / source.archive.layout.backup_record(record.label)).unlink()
     code, out, _ = answer(source, "list", "main", "--json")
-    assert (code, json.loads(out)) == (0, {"backups": [], "torn": [record.label], "damaged": {}})
+    unproven = {"backup": None, "at": None, "seconds": 0.0, "stale": False}
+    listed = {"backups": [], "torn": [record.label], "damaged": {}, "unread": {}, "proof": unproven}
+    assert (code, json.loads(out)) == (0, listed)
     assert_refused(
         source,
         ["restore", "main", "--to", str(source.root / "restored")],
@@ -136,7 +139,7 @@ def test_record_lost(one: tuple[Source, BackupRecord]) -> None:
 def test_invariant_6_record_of_another_system_identifier(one: tuple[Source, BackupRecord]) -> None:
     source, record = one
     path = source.repository_path / source.archive.layout.backup_record(record.label)
-    path.write_text(path.read_text().replace(str(record.system_identifier), "7412345678901234567"))
+    path.write_bytes(sealed({**record.as_dict(), "system_identifier": "7412345678901234567"}))
     message = (
         f'backup record "{record.label}" belongs to another cluster\n'
         f"DETAIL: Its system identifier is 7412345678901234567; configured is {record.system_identifier}.\n"
@@ -194,9 +197,10 @@ def test_two_backups_one_of_them_out_of_use(source: Source, tmp_path: Path) -> N
     code, _, err = answer(source, "expire", "main")
     assert code == 1  # nothing may expire by guess
     assert err.startswith(f'pgproof: record "{archive.layout.backup_record(first.label)}" is damaged\n')
+    reason = listed["damaged"][first.label]
     assert_command_refused(
         source,
         [*restore[:-1], "--backup", first.label],
         41,
-        f'backup "{first.label}" does not exist\nDETAIL: There are: {second.label}.\nHINT: pgproof list NAME',
+        f'backup "{first.label}" cannot be used\nDETAIL: {reason}\nHINT: pgproof list NAME shows the others',
     )

@@ -13,8 +13,10 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands import drill as command
+from pgproof.validation import judgement
 from pgproof.validation import scratch as scratch_module
-from pgproof.validation.drill import Restored, compare_restored, make_proof
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.fencing import _Fencer
 from pgproof.validation.fingerprint import Fingerprint
@@ -241,21 +243,21 @@ def moved(fence: Fence, lsn: LSN) -> Fence:
     return replace(fence, databases=tuple(edited(d) for d in fence.databases))
 
 
-@pytest.mark.parametrize("by", [-1, 1, 2])
+@pytest.mark.parametrize("by", [-4, 1, 2])
 def test_recovery_that_stops_at_another_commit(bench: Bench, by: int) -> None:
-    """The cut is exact to one transaction, on either side."""
+    """The cut is exact to one transaction, on either side; before it lie three empty canaries of the drill."""
     bench.commit_around_the_fence()
     fences: list[Fence] = []
     take, restore = command.take_fence, command.restore_scratch
     bench.monkeypatch.setattr(command, "take_fence", lambda *w: fences.append(take(*w)) or fences[0])
-    compare = command.compare_restored
+    compare = judgement.compare_restored
 
     def elsewhere(cluster: Any, fence: Fence, restored: Restored, *words: Any) -> Any:
         listed = commits(bench, restored, fence)
         here = next(number for number, record in enumerate(listed) if record.lsn == fence.cut)
         return compare(cluster, moved(fence, listed[here + by].lsn), restored, *words)
 
-    bench.monkeypatch.setattr(command, "compare_restored", elsewhere)
+    bench.monkeypatch.setattr(judgement, "compare_restored", elsewhere)
     proof = bench.drill()
     if by < 0:
         assert proof.verdict == "not equal"

@@ -107,12 +107,12 @@ def task_runs_of(client: SyncPrefectClient, flow_run: UUID) -> list[TaskRun]:
 
 
 def events_of(cluster: str) -> list[dict[str, Any]]:
-    """The events of a cluster that have reached the server, oldest first."""
+    """The newest events of a cluster that have reached the server, oldest first; 50 are the most that it gives out."""
     wanted = {"event": {"prefix": ["pgproof."]}, "resource": {"id": [f"pgproof.cluster.{cluster}"]}}
-    body = {"filter": {**wanted, "order": "ASC"}, "limit": 50}
+    body = {"filter": {**wanted, "order": "DESC"}, "limit": 50}
     with get_client(sync_client=True) as client:
         events: list[dict[str, Any]] = client.request("POST", "/events/filter", json=body).json()["events"]
-    return events
+    return events[::-1]
 
 
 def _logs(client: SyncPrefectClient, flow_run: UUID) -> str:

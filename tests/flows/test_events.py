@@ -22,7 +22,8 @@ from prefect.events.actions import SendNotification
 from pgproof.errors import StoreUnavailable
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import GapReport
-from tasks.events import CHECKED, GAP, LAG, REPAIRED, Event, emit, resource_of, wal_events
+from tasks.events import CHECKED, CURRENT, GAP, LAG, REPAIRED, Event, emit, resource_of, wal_events
+from tasks.events import WHOLE as WHOLE_ARCHIVE
 from tasks.retries import RETRY, settings
 from tests.flows.runs import events_of, look, run, until
 from tests.windows.views import broken, gap, segment, window
@@ -51,8 +52,30 @@ def named(events: list[Event]) -> dict[str, dict[str, Any]]:
 
 
 class TestPayloads:
-    def test_a_whole_archive_is_checked_and_no_more(self) -> None:
+    def test_a_whole_archive(self) -> None:
+        position = {
+            "newest": segment(59).name,
+            "newest_commit": "2026-11-23T13:00:00+00:00",
+            "rpo_seconds": 3.8,
+            "lag_bytes": 16,
+            "in_flight": 1,
+            "source_error": "",
+        }
         assert named(wal_events("main", WHOLE)) == {
+            WHOLE_ARCHIVE: {
+                "what": "WAL of cluster main is whole",
+                "meaning": "2 recovery windows reach the end of the archive",
+                "command": "pgproof wal check main",
+                "segments": 60,
+                "windows": 2,
+            },
+            CURRENT: {
+                "what": "WAL of cluster main reaches the archive",
+                "meaning": "if the source died now, at most 3.8 s would be lost; the target is 5 min",
+                "command": "pgproof wal check main",
+                "target_seconds": 300,
+                **position,
+            },
             CHECKED: {
                 "what": "WAL of cluster main was checked and is whole",
                 "meaning": "2 recovery windows, 16 B behind the source",
@@ -60,18 +83,17 @@ class TestPayloads:
                 "ok": True,
                 "segments": 60,
                 "windows": 2,
-                "newest": segment(59).name,
-                "newest_commit": "2026-11-23T13:00:00+00:00",
-                "rpo_seconds": 3.8,
-                "lag_bytes": 16,
-                "in_flight": 1,
-                "source_error": "",
-            }
+                **position,
+            },
         }
+
+    def test_a_source_that_does_not_answer_is_neither_behind_nor_not(self) -> None:
+        found = named(wal_events("main", replace(WHOLE, source_error="it is away", rpo_seconds=None)))
+        assert list(found) == [WHOLE_ARCHIVE, CHECKED]
 
     def test_a_gap_names_segments_and_windows(self) -> None:
         found = named(wal_events("main", BROKEN))
-        assert list(found) == [GAP, CHECKED]
+        assert list(found) == [GAP, CURRENT, CHECKED]
         assert found[GAP] == {
             "what": "WAL of cluster main is not whole: 3 segments missing and 1 segment damaged",
             "meaning": "1 of 2 recovery windows end before the archive does",
@@ -102,7 +124,7 @@ class TestPayloads:
     def test_repaired(self) -> None:
         came = [(segment(30).name, "the source"), (segment(31).name, 'copy "far"')]
         found = named(wal_events("main", WHOLE, came))
-        assert list(found) == [REPAIRED, CHECKED]
+        assert list(found) == [REPAIRED, WHOLE_ARCHIVE, CURRENT, CHECKED]
         assert found[REPAIRED] == {
             "what": "2 segments of cluster main are back",
             "meaning": "recovery can cross them again",
@@ -116,7 +138,7 @@ class TestPayloads:
 
     def test_some_are_repaired_and_others_not(self) -> None:
         found = named(wal_events("main", BROKEN, [(segment(7).name, "the source")]))
-        assert list(found) == [REPAIRED, GAP, CHECKED]
+        assert list(found) == [REPAIRED, GAP, CURRENT, CHECKED]
         assert found[REPAIRED]["what"] == "1 segment of cluster main is back"
         assert found[REPAIRED]["meaning"].endswith("others are not back: pgproof.wal.gap names them")
 
@@ -171,8 +193,8 @@ class TestAtTheServer:
         done = run(checking, cluster)
         seen = until(lambda: look(done.state), lambda found: bool(found.task_runs))
         assert seen.attempts == {"look": 3}
-        arrived = until(lambda: events_of(cluster), lambda events: len(events) >= 2)
-        assert sorted(event["event"] for event in arrived) == [CHECKED, GAP]
+        arrived = until(lambda: events_of(cluster), lambda events: len(events) >= 3)
+        assert sorted(event["event"] for event in arrived) == [CHECKED, CURRENT, GAP]
         payloads = {event["event"]: event["payload"] for event in arrived}
         assert payloads == named(wal_events(cluster, BROKEN))
         for event in arrived:
@@ -193,7 +215,7 @@ class TestAtTheServer:
         with automation(cluster, trigger, webhook):
             run(checking, cluster)
             run(checking, cluster)  # within the hour: the gap is still there, and nobody is called again
-            until(lambda: events_of(cluster), lambda events: len(events) >= 4)
+            until(lambda: events_of(cluster), lambda events: len(events) >= 6)
             received = until(lambda: list(webhook.received), bool)
         assert received == [
             {
@@ -216,7 +238,7 @@ class TestAtTheServer:
         )
         with automation(cluster, trigger, webhook):
             run(checking, cluster)
-            until(lambda: events_of(cluster), lambda events: len(events) >= 2)
+            until(lambda: events_of(cluster), lambda events: len(events) >= 3)
             assert until(lambda: list(webhook.received), bool)
 
 

@@ -14,6 +14,7 @@ import tasks.validation
 from flows.protect import Protection, protect
 from flows.writer import ensure_limit
 from pgproof.backups.catalog import read_catalog
+from pgproof.repository.seal import sealed
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from tests.flows.runs import Run, run
@@ -29,7 +30,7 @@ CHAIN = [
     "plan retention",
     "expire",
 ]
-NEWEST_ONLY = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
+NEWEST_ONLY = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s", approve_above = 1 }'
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +104,13 @@ def test_a_gap_stops_the_chain_before_anything_is_removed(shop: Source, first: R
 def test_no_proof_stops_the_chain_before_anything_is_removed(
     shop: Source, first: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tampered(cluster: Any, archive: Any, fence: Fence, label: str) -> Any:
+    def tampered(cluster: Any, archive: Any, fence: Fence, *more: Any) -> Any:
         (path,) = shop.repository_path.rglob(f"fences/{fence.identifier}.json")
         tree = json.loads(path.read_text())
         tree["databases"][0]["tables"][0]["fingerprint"]["hash"] = "0"
         path.chmod(0o600)
-        path.write_text(json.dumps(tree))
-        return real(cluster, archive, fence, label)
+        path.write_bytes(sealed(tree))
+        return real(cluster, archive, fence, *more)
 
     real = restore_scratch
     monkeypatch.setattr(tasks.validation, "restore_scratch", tampered)

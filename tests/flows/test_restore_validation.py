@@ -14,6 +14,7 @@ import tasks.validation
 from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
+from pgproof.repository.seal import sealed, unsealed
 from pgproof.validation import judgement
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
@@ -41,7 +42,7 @@ def nothing_left(shop: Source) -> Any:
 def proof_of(shop: Source, done: Run) -> Proof:
     """The proof record that the artifact names, as it lies in the repository."""
     (key,) = [word.strip("`") for word in done.artifact(KEY).split() if "/proofs/" in word]
-    return Proof.from_dict(json.loads((shop.repository_path / key).read_text()))
+    return Proof.from_dict(unsealed((shop.repository_path / key).read_bytes()))
 
 
 def test_proven(shop: Source, config: str) -> None:
@@ -79,15 +80,15 @@ def test_proven(shop: Source, config: str) -> None:
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tampered(cluster: Any, archive: Any, fence: Fence, label: str) -> Any:
+    def tampered(cluster: Any, archive: Any, fence: Fence, *more: Any) -> Any:
         """The stored fence says that the source had one order more, before anything is restored."""
         (path,) = shop.repository_path.rglob(f"fences/{fence.identifier}.json")
         tree = json.loads(path.read_text())
         for table in tree["databases"][0]["tables"]:
             table["fingerprint"]["rows"] += table["name"] == "orders"
         path.chmod(0o600)
-        path.write_text(json.dumps(tree))
-        return real(cluster, archive, fence, label)
+        path.write_bytes(sealed(tree))
+        return real(cluster, archive, fence, *more)
 
     real = restore_scratch
     monkeypatch.setattr(tasks.validation, "restore_scratch", tampered)
@@ -148,7 +149,7 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
 ) -> None:
     """An error while comparing that says nothing of the backup: tried again, then the run fails without a proof."""
 
-    def broken(*arguments: Any) -> Any:
+    def broken(*arguments: Any, **named: Any) -> Any:
         assert list((shop.root / "scratch").iterdir())  # restored once, and there for each try
         raise OSError(28, "No space left on device")
 

@@ -13,7 +13,7 @@ from tests.flows.runs import run
 from tests.servers.postgres import Source
 
 KEY = "pgproof-main-retention"
-SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s" }'
+SHORT = 'retention = { daily = 0, weekly = 0, monthly = 0, wal_window = "0s", approve_above = 1 }'
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def test_dry_run_and_run(shop: Source, labels: list[str]) -> None:
 
     assert plan.name == "retention pruning of main"
     assert plan.tasks == ["plan retention"]
-    removed = plan.state.result()
+    removed = plan.state.result()["planned"]
+    assert plan.state.result() == {"planned": removed, "removed": [], "approval": ""}
     assert removed and set(removed) < set(labels)
     assert [entry.label for entry in read_catalog(shop.archive).entries] == labels  # nothing is gone
     text = plan.artifact(KEY)
@@ -58,7 +59,18 @@ def test_dry_run_and_run(shop: Source, labels: list[str]) -> None:
     done = run(retention_pruning, "main", config)
 
     assert done.tasks == ["plan retention", "expire"]
-    assert sorted(done.state.result()) == sorted(removed)
+    assert done.state.result() == {"planned": removed, "removed": removed, "approval": ""}
     assert done.artifact(KEY).splitlines()[:-1] == text.splitlines()[:-1]  # what the dry run said
     left = [entry.label for entry in read_catalog(shop.archive).entries]
     assert left == [label for label in labels if label not in removed]
+
+
+def test_more_than_usual_is_not_removed_where_nobody_can_be_asked(shop: Source, labels: list[str]) -> None:
+    shop.write_config(cluster=SHORT.replace("above = 1", "above = 0"))
+
+    done = run(retention_pruning, "main", str(shop.config_path))
+
+    assert 'ApprovalMissing: cannot expire backups of cluster "main" without an approval' in done.message
+    assert done.attempts == {"plan retention": 1, "expire": 1}  # trying again cannot help
+    assert done.artifact(KEY).splitlines()[2].startswith("**Waits for an approval.** It removes ")
+    assert set(labels) <= {entry.label for entry in read_catalog(shop.archive).entries}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -170,8 +169,14 @@ def test_a_record_is_plain_json(archive: Archive) -> None:
     when = datetime(2026, 11, 23, tzinfo=UTC)
     archive.write_json("shop/record.json", {"name": "Größe", "at": when, "lsn": None})
     text = read(archive.store, "shop/record.json").decode()
-    assert text == '{\n  "name": "Größe",\n  "at": "2026-11-23 00:00:00+00:00",\n  "lsn": null\n}\n'
-    assert archive.read_json("shop/record.json") == json.loads(text)
+    head = '{\n  "name": "Größe",\n  "at": "2026-11-23 00:00:00+00:00",\n  "lsn": null,\n'
+    seal = hashlib.sha256(head.encode()).hexdigest()
+    assert text == f'{head}  "record_sha256": "{seal}"\n}}\n'
+    assert archive.read_json("shop/record.json") == {
+        "name": "Größe",
+        "at": "2026-11-23 00:00:00+00:00",
+        "lsn": None,
+    }
 
 
 def test_a_record_is_not_replaced_unless_asked(archive: Archive) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import uuid
@@ -22,6 +21,7 @@ from pgproof.repository.repository import (
     open_repository,
     open_store,
 )
+from pgproof.repository.seal import unsealed
 from pgproof.repository.store import Store, read
 from tests.repository.conftest import recipient_of
 
@@ -37,7 +37,7 @@ def test_what_was_created_is_opened(url: str) -> None:
     made = create_repository(config(url))
     assert str(uuid.UUID(made.identifier)) == made.identifier
     assert open_repository(config(url)).identifier == made.identifier
-    content = json.loads(read(made.store, "pgproof.json"))
+    content = unsealed(read(made.store, "pgproof.json"))
     assert content == {"format": 1, "repository": made.identifier}
 
 

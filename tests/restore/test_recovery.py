@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -129,6 +129,36 @@ def test_target(life: Life, tmp_path: Path, target: str, options: list[str], las
             "SELECT array_agg(g ORDER BY g), current_setting('archive_mode'), current_setting('work_mem') FROM t"
         ).fetchone()
     assert row == (list(range(last + 1)), "off", "5MB")
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "last"), CASES[2:], ids=lambda v: " ".join(v) if isinstance(v, list) else str(v)
+)
+def test_the_plan_names_the_commits_on_both_sides(
+    life: Life, tmp_path: Path, target: str, options: list[str], last: int
+) -> None:
+    """What ``test_target`` finds in the rows is what the dry run had said."""
+    words = ["restore", "main", "--to", str(tmp_path / "x"), "--dry-run", "--json", *life.target(target)]
+    code, out, err = answer(life.source, *words, *options)
+    assert code == 0, err
+
+    def named(row: int) -> str:
+        time = life.times[row - 1].astimezone(UTC)
+        return f"transaction {life.xids[row - 1]} of {time:%F %T.%f%z} at LSN {life.lsns[row - 1]}"
+
+    steps = json.loads(out)["steps"]
+    assert steps[-4:-2] == [
+        f"the last commit that will be there: {named(last)}",
+        f"the first commit that will not be there: {named(last + 1)}",
+    ]
+
+
+def test_no_commits_are_named_at_the_end_and_as_soon_as_consistent(life: Life, tmp_path: Path) -> None:
+    for options in ([], ["--target-immediate"]):
+        words = ["restore", "main", "--to", str(tmp_path / "x"), "--dry-run", "--json", *options]
+        code, out, err = answer(life.source, *words)
+        assert code == 0, err
+        assert not [step for step in json.loads(out)["steps"] if " commit that will " in step]
 
 
 def test_pause_is_the_default(life: Life, tmp_path: Path) -> None:

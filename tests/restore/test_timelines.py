@@ -12,6 +12,10 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.postgres.server import LocalServer
+from pgproof.timelines.history import TimelineHistory
+from pgproof.wal.archive import find_key, read_history
+from pgproof.wal.lsn import LSN
+from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer, assert_refused
 from tests.servers.postgres import Source, running_source
 
@@ -137,3 +141,44 @@ def test_a_gap_behind_the_fork_is_of_one_future_alone(futures: Futures, tmp_path
         )
     finally:
         last.write_bytes(content)
+
+
+def test_a_drill_across_the_fork_recovers_to_both_sides_of_it(futures: Futures) -> None:
+    """Just before the fork along timeline 1, just after it along timeline 2, then on to the cut: in one copy."""
+    source = futures.source
+    words = ["--backup", futures.first.label, "--targets", "1", "--json"]
+    code, out, err = answer(source, "drill", "main", *words)
+    assert code == 0, err
+    proof = json.loads(out)
+    fork = history(source).forks[0].lsn
+    before, after = (
+        next(t for t in proof["targets"] if t["place"] == f"{side} the fork at {fork}")
+        for side in ("before", "after")
+    )
+    assert (before["timeline"], after["timeline"], proof["timeline"]) == (1, 2, 2)
+    assert [t["ok"] for t in proof["targets"]] == [True] * 3
+    assert LSN.parse(before["last_found"]["lsn"]) < fork <= LSN.parse(before["next_found"]["lsn"])
+    assert fork <= LSN.parse(after["last_found"]["lsn"]) < LSN.parse(after["next_found"]["lsn"])
+    # transaction IDs went on from the fork on either timeline: only the time says whose commit it is
+    assert after["last_found"] == before["next_found"]
+
+
+def history(source: Source) -> TimelineHistory:
+    return read_history(source.archive, find_key(source.archive, "00000002.history"))
+
+
+def test_a_fork_whose_own_segment_is_lost_is_approached_along_the_newer_timeline(futures: Futures) -> None:
+    source = futures.source
+    fork = history(source).forks[0]
+    stored = source.stored(WalSegment.containing(1, fork.lsn, 1 << 20).name)
+    content = stored.read_bytes()
+    stored.unlink()
+    try:
+        words = ["--backup", futures.first.label, "--targets", "1", "--json"]
+        code, out, err = answer(source, "drill", "main", *words)
+    finally:
+        stored.write_bytes(content)
+    assert code == 0, err
+    targets = json.loads(out)["targets"]
+    before = next(t for t in targets if t["place"] == f"before the fork at {fork.lsn}")
+    assert (before["timeline"], before["ok"]) == (2, True)

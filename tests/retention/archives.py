@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from pgproof.config import RetentionConfig
 from pgproof.repository.codec import Codec
 from pgproof.repository.layout import Layout
 from pgproof.repository.repository import Archive, Repository, StoredObject
+from pgproof.repository.seal import unsealed
 from pgproof.repository.store import ObjectInfo, Store
 from pgproof.retention.plan import ExpireFacts
 from pgproof.timelines.history import TimelineHistory
@@ -202,7 +202,7 @@ def assert_backups_whole(archive: Archive) -> list[str]:
     """Every listed backup has all its data, its parents and its WAL; the labels (invariants 1, 2 and 5)."""
     present = {info.key for info in archive.store.list(archive.layout.root + "/")}
     records = {
-        key.split("/")[-2]: BackupRecord.from_dict(json.loads(b"".join(archive.store.get(key))))
+        key.split("/")[-2]: BackupRecord.from_dict(unsealed(b"".join(archive.store.get(key))))
         for key in present
         if key.endswith("/backup.json")
     }

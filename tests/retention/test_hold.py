@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -11,6 +10,7 @@ import pytest
 from pgproof.backups.catalog import Hold, read_catalog
 from pgproof.errors import NoBackup, ObjectDamaged, UsageError
 from pgproof.repository.repository import Archive
+from pgproof.repository.seal import unsealed
 from pgproof.repository.store import ObjectInfo, Store
 from pgproof.retention.hold import add_hold, hold_key, read_hold, remove_hold
 from tests.retention import archives
@@ -29,7 +29,7 @@ def archive(store: Store) -> Archive:
 @pytest.mark.parametrize("until", [None, UNTIL])
 def test_a_hold_is_plain_json_that_the_catalog_reads(archive: Archive, until: datetime | None) -> None:
     assert add_hold(archive, "one", "audit", until) == Hold("one", "audit", until)
-    content = json.loads(b"".join(archive.store.get(f"{LAYOUT.holds}one.json")))
+    content = unsealed(b"".join(archive.store.get(f"{LAYOUT.holds}one.json")))
     assert content == {"label": "one", "reason": "audit", "until": until.isoformat() if until else None}
     assert read_catalog(archive).entry("one").hold == Hold("one", "audit", until)
     assert read_catalog(archive).entry("two").hold is None

@@ -1,85 +1,28 @@
-"""The exact cut against a model of how PostgreSQL commits: the record first, visibility some time later."""
+"""The exact cut against a model of how PostgreSQL commits: what is accepted is what a recovery would give.
+
+The model is tests/validation/commit_model.py. Of the ways to break the algorithm that were tried by hand (xip ignored,
+``<=`` for ``<`` at xmin or at xmax, no check of what comes later, an abort taken for a commit, 32-bit xids as they are,
+the last unseen commit instead of the first), each makes one of these tests fail.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgproof.validation.burst import Candidate, choose, cuts_of, find_cuts
 from pgproof.validation.cut import Snapshot, find_cut
 from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord
+from tests.validation.commit_model import DATABASES, FIRST_NORMAL_XID, WRAP, Server
 
-WRAP = 1 << 32
-FIRST_NORMAL_XID = 3  # after a wrap the xids 0, 1 and 2 are left out
-
-
-@dataclass
-class Server:
-    """What a server does with transactions, and what its WAL and its snapshots then show."""
-
-    next_xid: int
-    running: list[int] = field(default_factory=list)  # in ProcArray: not visible yet
-    recorded: list[int] = field(default_factory=list)  # of those running, with their commit in WAL
-    visible: set[int] = field(default_factory=set)
-    records: list[CommitRecord] = field(default_factory=list)
-    latest_completed: int = 0
-
-    def __post_init__(self) -> None:
-        self.latest_completed = self.next_xid - 1
-
-    def begin(self, _: int) -> None:
-        while self.next_xid % WRAP < FIRST_NORMAL_XID:
-            self.next_xid += 1
-        self.running.append(self.next_xid)
-        self.next_xid += 1
-
-    def record_commit(self, choice: int) -> None:
-        if waiting := [xid for xid in self.running if xid not in self.recorded]:
-            xid = waiting[choice % len(waiting)]
-            self.recorded.append(xid)
-            self._write(xid, committed=True)
-
-    def show(self, choice: int) -> None:
-        if self.recorded:
-            xid = self.recorded.pop(choice % len(self.recorded))
-            self.visible.add(xid)
-            self._end(xid)
-
-    def abort(self, choice: int) -> None:
-        if waiting := [xid for xid in self.running if xid not in self.recorded]:
-            xid = waiting[choice % len(waiting)]
-            self._write(xid, committed=False)
-            self._end(xid)
-
-    def commit_without_xid(self, _: int) -> None:
-        self._write(0, committed=True)
-
-    def snapshot(self) -> Snapshot:
-        """As ``GetSnapshotData``: xmax is past the newest ended xid, xip what runs below it."""
-        xmax = self.latest_completed + 1
-        xip = frozenset(xid for xid in self.running if xid < xmax)
-        return Snapshot(min(xip, default=xmax), xmax, xip)
-
-    def _end(self, xid: int) -> None:
-        self.running.remove(xid)
-        self.latest_completed = max(self.latest_completed, xid)
-
-    def _write(self, xid: int, *, committed: bool) -> None:
-        lsn = LSN(0x1000 + 64 * len(self.records))
-        self.records.append(CommitRecord(lsn, xid % WRAP, None, committed))
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["begin", "begin", "record_commit", "record_commit", "show", "show", "abort"])
-        | st.just("commit_without_xid"),
-        st.integers(0, 50),
-    ),
-    max_size=60,
-)
+Steps = list[tuple[str, int]]
+ACTIONS = [
+    *["begin", "record_commit", "show"] * 3,
+    *["abort", "savepoint", "roll_back_to_savepoint", "prepare", "commit_without_xid"],
+]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 50)), max_size=60)
 # far from a wrap, around the first ones, and around one late in the life of a cluster
 FIRST_XIDS = st.builds(
     lambda epoch, offset: max(FIRST_NORMAL_XID, epoch * WRAP + offset),
@@ -88,42 +31,102 @@ FIRST_XIDS = st.builds(
 )
 
 
-@settings(max_examples=600, deadline=None, database=None)
+def run(server: Server, steps: Steps) -> None:
+    for action, choice in steps:
+        getattr(server, action)(choice)
+
+
+@settings(max_examples=800, deadline=None, database=None)
 @given(FIRST_XIDS, STEPS, STEPS)
-def test_a_cut_is_exact_if_and_only_if_the_snapshot_is_a_point_of_the_wal(
-    first: int, before: list[tuple[str, int]], after: list[tuple[str, int]]
+def test_a_cut_is_found_if_and_only_if_a_recovery_can_give_what_was_seen(
+    first: int, before: Steps, after: Steps
 ) -> None:
     server = Server(first)
-    for action, choice in before:
-        getattr(server, action)(choice)
-    snapshot, visible = server.snapshot(), set(server.visible)
-    for action, choice in after:
-        getattr(server, action)(choice)
+    run(server, before)
+    snapshot, seen = server.snapshot(), server.seen()
+    run(server, after)
 
     cut = find_cut(Snapshot.parse(str(snapshot)), server.records)
 
-    commits = [(r.lsn, r.xid) for r in server.records if r.committed and r.xid]
-    seen = {xid % WRAP for xid in visible}
-    points = [lsn for lsn, xid in commits if xid not in seen and {x for at, x in commits if at < lsn} == seen]
-    assert cut.exact == bool(points)
-    if cut.exact:
-        assert cut.lsn == points[0]
+    exact = [lsn for lsn in server.points() if server.recovered(lsn) == seen]
+    assert cut.exact == bool(exact)
+    if cut.lsn is not None:
+        assert server.recovered(cut.lsn) == seen
+        assert cut.lsn == exact[0]
         assert cut.reason == ""
     else:
         assert cut.reason
 
 
+@settings(max_examples=400, deadline=None, database=None)
+@given(FIRST_XIDS, STEPS, st.lists(STEPS.map(lambda steps: steps[:3]), min_size=1, max_size=9), STEPS)
+def test_a_cut_of_several_databases_is_what_each_of_them_saw(
+    first: int, before: Steps, between: list[Steps], after: Steps
+) -> None:
+    """Snapshots of one database after the other, with something happening between them, or nothing."""
+    server = Server(first)
+    run(server, before)
+    burst: dict[str, list[Candidate]] = {str(number): [] for number in range(DATABASES)}
+    saw: dict[int, frozenset[int]] = {}
+    for number, steps in enumerate(between):
+        candidate = Candidate(str(number % DATABASES), None, server.snapshot())  # type: ignore[arg-type]
+        saw[id(candidate)] = server.seen()
+        burst[candidate.database].append(candidate)
+        run(server, steps)
+    run(server, after)
+
+    candidates = [candidate for found in burst.values() for candidate in found]
+    exact = find_cuts(candidates, server.records)
+    chosen = choose(burst)
+
+    possible = {
+        id(one): {lsn for lsn in server.points() if server.recovered(lsn) == saw[id(one)]}
+        for one in candidates
+    }
+    assert exact == sum(bool(points) for points in possible.values())
+    assert chosen.keys() == {name for name, found in burst.items() if any(possible[id(one)] for one in found)}
+    for name, candidate in chosen.items():
+        assert candidate in burst[name]
+        assert candidate.lsn is not None
+        assert server.recovered(candidate.lsn) == saw[id(candidate)]
+    reached = [set().union(*(possible[id(one)] for one in burst[name])) for name in chosen]
+    common = set.intersection(*reached) if reached else set()
+    assert (len(cuts_of(chosen.values())) == 1) == bool(common)
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(FIRST_XIDS, STEPS, STEPS, st.integers(0, 30))
+def test_a_commit_from_before_the_wal_that_is_looked_at_moves_no_cut_when_it_is_known_to_wait(
+    first: int, before: Steps, after: Steps, lost: int
+) -> None:
+    """The WAL begins anywhere before the snapshot; what waits for a standby is told apart."""
+    server = Server(first)
+    run(server, before)
+    begin = server.records[min(lost, len(server.records) - 1)].lsn if server.records else LSN(0)
+    candidate = Candidate("0", None, server.snapshot())  # type: ignore[arg-type]
+    seen = server.seen()
+    waiting = [one.xid % WRAP for one in server.running if one.recorded]
+    run(server, after)
+
+    find_cuts([candidate], [record for record in server.records if record.lsn >= begin], waiting)
+
+    if candidate.lsn is not None:
+        assert server.recovered(candidate.lsn) == seen
+    else:
+        assert candidate.reason
+
+
 @settings(max_examples=300, deadline=None, database=None)
 @given(FIRST_XIDS, STEPS)
-def test_a_snapshot_sees_what_is_visible_and_nothing_else(first: int, steps: list[tuple[str, int]]) -> None:
+def test_a_snapshot_sees_what_is_visible_and_nothing_else(first: int, steps: Steps) -> None:
     server = Server(first)
-    for action, choice in steps:
-        getattr(server, action)(choice)
+    run(server, steps)
     snapshot = server.snapshot()
-    for xid in server.visible:
-        assert snapshot.sees(xid % WRAP)
-    for xid in server.running:
-        assert not snapshot.sees(xid % WRAP)
+    for _, _, xids in server.written:
+        for xid in xids & server.visible:
+            assert snapshot.sees(xid % WRAP)
+    for one in server.running:
+        assert not snapshot.sees(one.xid % WRAP)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from pgproof.errors import NotProven, ServerNotReady, ServerUnreachable, WalNotArchived, WrongSystem
-from pgproof.validation import fencing
+from pgproof.validation import burst, fencing
 from pgproof.validation.counting import Counter
 from pgproof.validation.fence import WHOLE_DATABASE, NotChecked, read_fence
 from pgproof.validation.fencing import _Fencer, take_fence
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
+from tests.validation.stuck import AWAY, stuck_commit
 
 
 def test_an_idle_server_has_an_exact_fence(shared: Source) -> None:
@@ -95,10 +97,11 @@ def test_no_more_candidates_than_wanted(
     assert open_at_once == [candidates + 1]  # and the one that steers
 
 
-def test_many_databases_are_fenced_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def several() -> Iterator[Source]:
+    """Six databases that can be read, and two that cannot."""
     with running_source(17) as source:
-        names = [f"d{number}" for number in range(5)]
-        for name in names:
+        for name in NAMES:
             source.sql(f"CREATE DATABASE {name} STRATEGY file_copy")
             source.sql(f"CREATE TABLE t AS SELECT '{name}' AS a", database=name)
         source.sql("CREATE DATABASE closed STRATEGY file_copy")
@@ -106,17 +109,77 @@ def test_many_databases_are_fenced_in_groups(monkeypatch: pytest.MonkeyPatch) ->
         source.sql("CREATE DATABASE torn STRATEGY file_copy")
         source.sql("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'torn'")
         source.backup()
-        open_at_once = []
-        meanwhile(monkeypatch, lambda: open_at_once.append(len(sessions(source))))
-        source.write_config("drill.candidates = 12\n")
-        found = drill(source)
-        assert found.proof.proven
-        assert sorted(table.database for table in found.comparison.tables) == names
-        assert open_at_once == [25, 25, 25]
-        assert set(found.fence.not_checked) == {
-            NotChecked("closed", WHOLE_DATABASE, "it allows no connections"),
-            NotChecked("torn", WHOLE_DATABASE, "invalid: its DROP DATABASE was interrupted"),
-        }
+        yield source
+
+
+NAMES = [f"d{number}" for number in range(5)]
+
+
+def test_all_databases_have_one_cut(several: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_at_once = []
+    meanwhile(monkeypatch, lambda: open_at_once.append(len(sessions(several))))
+    found = drill(several)
+    assert found.proof.proven
+    assert sorted(table.database for table in found.comparison.tables) == NAMES
+    assert {d.cut for d in found.fence.databases} == {found.fence.cut}
+    assert len(found.proof.cuts) == 6
+    assert (found.fence.several_cuts, found.proof.several_cuts) == ("", "")
+    assert open_at_once == [25]  # four candidates for each of six databases, and the one that steers
+    assert found.fence.exact_candidates == found.fence.candidates == 24
+    assert set(found.fence.not_checked) == {
+        NotChecked("closed", WHOLE_DATABASE, "it allows no connections"),
+        NotChecked("torn", WHOLE_DATABASE, "invalid: its DROP DATABASE was interrupted"),
+    }
+
+
+def test_more_databases_than_connections_are_fenced_in_groups(
+    several: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each group has a cut of its own, as the one before it is ended by a commit."""
+    open_at_once = []
+    meanwhile(monkeypatch, lambda: open_at_once.append(len(sessions(several))))
+    several.write_config("drill.connections = 2\n")
+    try:
+        found = drill(several)
+    finally:
+        several.write_config()
+    assert found.proof.proven
+    assert open_at_once == [3, 3, 3]
+    cuts = [database.cut for database in found.fence.databases]
+    assert cuts[::2] == cuts[1::2]
+    assert len(set(cuts)) == 3
+    assert found.proof.several_cuts == "3 cuts, as 6 databases are more than the 2 of drill.connections"
+
+
+def test_databases_that_never_agree_have_cuts_of_their_own(
+    several: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that commits all the time: the copy is recovered to one cut after the other."""
+    ask, asked = burst._ask_all, 0
+
+    def busy(connections: Any, query: bytes) -> Any:
+        nonlocal asked
+        if query != burst._SNAPSHOT or len(connections) < 2:
+            return ask(connections, query)
+        asked += 1
+        found = []
+        for connection in connections:
+            found += ask([connection], query)
+            several.sql(
+                "UPDATE t SET a = a || 'x'", database=connection.info.dbname.replace("postgres", "d0")
+            )
+        return found
+
+    monkeypatch.setattr(burst, "_ask_all", busy)
+    monkeypatch.setattr(burst, "_TRIES", 2)
+    found = drill(several)
+    assert found.proof.proven
+    assert asked == 3 * 4 * 2  # bursts, candidates, tries
+    assert len({d.cut for d in found.fence.databases}) == 6
+    assert found.proof.several_cuts == (
+        "6 cuts, as transactions ended between the snapshots of the databases in every burst"
+    )
+    assert found.fence.exact_candidates == found.fence.candidates == 3 * 24
 
 
 @pytest.mark.parametrize("limit", [0, 1, 4])
@@ -215,35 +278,6 @@ def test_a_fence_without_an_exact_cut_says_why(shared: Source, monkeypatch: pyte
 # ---- a synchronous standby that is away
 
 
-@contextmanager
-def _stuck_commit(source: Source) -> Iterator[int]:
-    """A transaction whose commit is in WAL and waits for a standby for ever; its xid."""
-    source.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    source.sql("SELECT pg_reload_conf()")
-    xid: list[int] = []
-
-    def commit() -> None:
-        with source.connect() as connection:
-            connection.execute("SET synchronous_commit = on; BEGIN; INSERT INTO stuck VALUES (1)")
-            row = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
-            assert row is not None
-            xid.append(row[0])
-            connection.execute("COMMIT")
-
-    thread = threading.Thread(target=commit)
-    thread.start()
-    try:
-        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        end = time.monotonic() + 20
-        while not source.sql(query) and time.monotonic() < end:
-            time.sleep(0.02)
-        yield xid[0]
-    finally:
-        source.sql("ALTER SYSTEM RESET synchronous_standby_names")
-        source.sql("SELECT pg_reload_conf()")
-        thread.join()
-
-
 def _move_wal(source: Source, segments: int) -> None:
     """WAL without any transaction."""
     for _ in range(segments):
@@ -253,13 +287,20 @@ def _move_wal(source: Source, segments: int) -> None:
 @pytest.mark.parametrize("later_commit", [False, True], ids=["from xmax on", "running at the fence"])
 def test_a_commit_that_waits_long_for_a_standby_is_not_a_difference(later_commit: bool) -> None:
     """Its record is in WAL from before what the fence looks at, so the cut seems exact and is not."""
-    with running_source(17) as source:
+    with running_source(17, **AWAY) as source:
         source.sql("CREATE TABLE stuck (a int); CREATE TABLE t AS SELECT 1 AS a")
         source.backup()
-        with _stuck_commit(source) as xid:
+        with stuck_commit(source) as xid:
             if later_commit:
-                source.sql("SET synchronous_commit = local; INSERT INTO t VALUES (2)")
+                source.sql("INSERT INTO t VALUES (2)")
             _move_wal(source, 3)
+            fence = fence_of(source)
+            assert [d.reason for d in fence.databases] == [
+                f"transaction {xid} committed before the WAL of the fence, and still waits for a synchronous "
+                "standby to be seen"
+            ]
+            # where the role may not see that it waits, the copy tells
+            source.sql("REVOKE pg_monitor FROM pgproof")
             fence = fence_of(source)
             assert fence.exact
             with pytest.raises(NotProven) as caught:
@@ -270,10 +311,10 @@ def test_a_commit_that_waits_long_for_a_standby_is_not_a_difference(later_commit
 
 
 def test_a_commit_that_waits_for_a_standby_is_the_cut_when_it_is_near() -> None:
-    with running_source(17) as source:
+    with running_source(17, **AWAY) as source:
         source.sql("CREATE TABLE stuck (a int)")
         source.backup()
-        with _stuck_commit(source):
+        with stuck_commit(source):
             found = drill(source)
         assert found.proof.proven
         assert found.equal == {"stuck"}

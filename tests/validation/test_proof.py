@@ -27,7 +27,16 @@ RESTORED = Restored(
     3,
     ("000000030000000000000004", "000000030000000000000006", 3),
     1234567,
-    {"extract": 1.5, "verify": 0.25, "fetch": 0.5, "replay": 2.0, "compare": 9.0},
+    {
+        "extract": 1.5,
+        "verify": 0.25,
+        "fetch": 0.5,
+        "start": 0.25,
+        "replay": 2.0,
+        "count": 2.0,
+        "compare": 7.0,
+    },
+    software={"restored": "PostgreSQL 17.10"},
 )
 
 
@@ -51,10 +60,20 @@ def test_invariant_7_a_proof_names_backup_wal_cut_and_what_was_not_checked() -> 
     assert (found.timeline, found.wal) == (3, ("000000030000000000000004", "000000030000000000000006", 3))
     assert found.cuts == {"shop": "0/5000028"}
     assert found.not_checked == (NotChecked("shop", "public.lost", "unlogged"), slow, NEVER_CHECKED)
-    assert found.rto_seconds == 4.0  # extract, fetch and replay
+    assert found.rto_seconds == 4.25  # extract, fetch, start and replay
+    assert found.phases == {"fence": 0.25, **RESTORED.phases}
+    assert found.wal_bytes == 0x5000028 - 0x400000
+    assert found.bytes_per_second == {
+        "extract": 823044.7,
+        "verify": 4938268.0,
+        "fetch": 159383632.0,
+        "replay": 39845908.0,
+    }
+    assert found.rows_per_second == {"source": 112.0, "copy": 1.5}
     assert found.restored_bytes == 1234567
     assert found.rows == 3
-    assert found.software["postgresql"] == "PostgreSQL 17.10"
+    assert list(found.software) == ["pgproof", "postgresql", "restored", "platform"]
+    assert found.software["postgresql"] == found.software["restored"] == "PostgreSQL 17.10"
     assert found.tables == (
         {
             "database": "shop",
@@ -74,8 +93,28 @@ def test_a_drill_that_ended_early_names_what_it_knows() -> None:
     found = proof(restored=None, comparison=None, failure=WalGap('WAL segment "X" is missing', "Detail."))
     assert (found.verdict, found.summary) == (NOT_RECOVERED, 'WAL segment "X" is missing DETAIL: Detail.')
     assert (found.wal, found.tables, found.restored_bytes, found.rto_seconds) == (("", "", 0), (), 0, 0)
+    assert (found.phases, found.wal_bytes, found.bytes_per_second) == ({"fence": 0.25}, 0, {})
+    assert (found.recovered, found.rto_met) == (False, None)
     assert not found.proven
     assert found.not_checked == (NotChecked("shop", "public.lost", "unlogged"), NEVER_CHECKED)
+
+
+def test_a_copy_that_came_to_no_cut_measured_no_recovery_time() -> None:
+    stopped = replace(RESTORED, phases={"extract": 1.5, "fetch": 0.5})
+    found = proof(restored=stopped, comparison=None, failure=RecoveryFailed("it ended"), rto_target=60)
+    assert (found.rto_seconds, found.rto_met) == (0, None)
+    assert found.bytes_per_second == {"extract": 823044.7, "fetch": 159383632.0}
+
+
+@pytest.mark.parametrize(("target", "met"), [(None, None), (4.25, True), (4.2, False), (3600, True)])
+def test_the_target_of_the_recovery_time(target: float | None, met: bool | None) -> None:
+    assert proof(rto_target=target).rto_met is met
+
+
+def test_combining_is_part_of_a_recovery() -> None:
+    found = proof(restored=replace(RESTORED, phases={**RESTORED.phases, "combine": 2.0}))
+    assert found.rto_seconds == 6.25
+    assert found.bytes_per_second["combine"] == 617283.5
 
 
 # ---- verdicts

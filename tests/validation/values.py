@@ -50,6 +50,7 @@ def fence(*databases: DatabaseFence) -> Fence:
         exact_candidates=5,
         held_seconds=0.25,
         software={"pgproof": "0.1.0", "postgresql": "PostgreSQL 17.10"},
+        count_seconds=0.125,
     )
 
 

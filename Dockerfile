@@ -1,0 +1,23 @@
+# A worker: the flows, and PostgreSQL's programs of one major version, that of the clusters whose backups it restores.
+ARG POSTGRES=17
+FROM postgres:${POSTGRES}-bookworm
+
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates \
+ && rm -rf /var/lib/apt/lists/*
+
+COPY . /usr/src/pgproof
+RUN python3 -m venv /opt/pgproof \
+ && /opt/pgproof/bin/pip install --no-cache-dir --require-hashes -r /usr/src/pgproof/requirements.lock \
+ && /opt/pgproof/bin/pip install --no-cache-dir --no-deps '/usr/src/pgproof[prefect]' \
+ && install -d -o postgres -g postgres /etc/pgproof /var/tmp/pgproof-scratch \
+ && rm -rf /usr/src/pgproof
+
+ENV PATH=/opt/pgproof/bin:$PATH PGPROOF_CONFIG=/etc/pgproof/pgproof.toml \
+    PREFECT_SERVER_EPHEMERAL_ENABLED=false DO_NOT_TRACK=1
+# PostgreSQL refuses to run as root; 999 in this image
+USER postgres
+WORKDIR /var/lib/postgresql
+# the image it builds on would start a server; a work pool gives its own command
+ENTRYPOINT []
+CMD ["prefect", "worker", "start", "--pool", "pgproof", "--type", "process"]

@@ -1,0 +1,36 @@
+"""The run form of a deployment: what the UI shows to whoever starts a run by hand, checked by the server as well.
+
+A flow says of each parameter what it is; which clusters there are is known only where it is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_TITLES = {"config": "Configuration", "at_once": "At once"}
+
+
+def form(schema: dict[str, Any], clusters: Sequence[str]) -> dict[str, Any]:
+    """The schema of a flow's parameters, with a title for each, and a drop-down of the clusters.
+
+    Args:
+        schema: as Prefect derives it from the flow.
+        clusters: that a run of this deployment may name.
+    """
+    properties = {name: _titled(name, value) for name, value in schema.get("properties", {}).items()}
+    if "cluster" in properties:
+        properties["cluster"] = {**properties["cluster"], "enum": list(clusters)}
+    if "clusters" in properties:
+        named = {"type": "array", "items": {"type": "string", "enum": list(clusters)}, "uniqueItems": True}
+        kept = {
+            key: value
+            for key, value in properties["clusters"].items()
+            if key not in ("anyOf", "items", "type")
+        }
+        properties["clusters"] = {**kept, **named}
+    return {**schema, "properties": properties}
+
+
+def _titled(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "title": _TITLES.get(name, name.replace("_", " ").capitalize())}

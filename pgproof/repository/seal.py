@@ -1,0 +1,65 @@
+"""A seal is the SHA-256 that a JSON record carries of itself, in its last field, so that a flipped digit is noticed.
+
+It covers the bytes before the line of that field, so ``sed '/^  "record_sha256": /,$d' RECORD | sha256sum`` computes
+it by hand (docs/repository-format.md). Records of older versions have none and are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+FIELD = "record_sha256"
+_LINE = f'  "{FIELD}": "'.encode()
+_HASH = re.compile(r"[0-9a-f]{64}")
+MEND = (
+    f'take the record from another copy of the repository; or look it through, mend it, and remove "{FIELD}" '
+    "with the comma before it: a record without it is read as it is"
+)
+
+
+def sealed(content: Any) -> bytes:
+    """A record as it is stored: JSON in UTF-8, two spaces of indent; an object gets its seal as its last field.
+
+    Args:
+        content: what JSON can hold; other values are stored as their text. A seal that it has is made anew.
+    """
+    if not isinstance(content, dict):
+        return _text({}, content)
+    whole = _text({FIELD: "0" * 64}, content)
+    head = whole[: whole.rindex(_LINE)]
+    return head + _LINE + hashlib.sha256(head).hexdigest().encode() + b'"\n}\n'
+
+
+def _text(seal: dict[str, str], content: Any) -> bytes:
+    tree = {**{name: value for name, value in content.items() if name != FIELD}, **seal} if seal else content
+    return (json.dumps(tree, indent=2, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def unsealed(data: bytes) -> Any:
+    """The content of a record, without its seal.
+
+    Args:
+        data: the stored bytes.
+
+    Raises:
+        ValueError: it is not JSON, or not what was sealed.
+    """
+    tree = json.loads(data)
+    if not isinstance(tree, dict) or not tree:
+        return tree
+    name, said = next(reversed(tree.items()))
+    if FIELD not in tree:
+        if isinstance(said, str) and _HASH.fullmatch(
+            said
+        ):  # no record ends so: the name of the field was altered
+            raise ValueError(f'Its last field is "{name}" and was "{FIELD}"')
+        return tree
+    head, _, _ = data.rpartition(_LINE)
+    found = hashlib.sha256(head).hexdigest()
+    if name != FIELD or said != found:
+        raise ValueError(f"It has SHA-256 {found}; it says {tree[FIELD]}")
+    del tree[FIELD]
+    return tree

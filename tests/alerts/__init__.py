@@ -1,0 +1,1 @@
+"""Alerts, from the file to the message that arrives."""

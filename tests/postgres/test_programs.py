@@ -1,0 +1,57 @@
+"""Programs end with the process that started them, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.descent import descendants
+from pgproof.postgres.programs import die_with_parent
+from tests.deployments.upped import until
+from tests.servers.postgres import PROJECT
+
+RUN = 'from pgproof.postgres.programs import run; run(["sleep", "120"], timeout=120)'
+WAL = """
+from pathlib import Path
+from pgproof.wal.lsn import LSN
+from pgproof.wal.records import read_records
+list(read_records(Path({bin!r}), Path("/"), LSN(0), LSN(1), 1))
+"""
+
+
+def ends(process: int) -> bool:
+    return until(lambda: Path(f"/proc/{process}").exists(), lambda there: not there, 10) is False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_that_runs(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", RUN], cwd=PROJECT) as process:
+        (child,) = until(lambda: descendants(process.pid), bool, 20)
+        process.send_signal(number)
+    assert ends(child)
+
+
+def test_a_program_that_is_read_from(tmp_path: Path) -> None:
+    """pg_waldump that finds nothing writes nothing, so that no broken pipe would end it."""
+    program = tmp_path / "pg_waldump"
+    program.write_text("#!/bin/sh\nexec sleep 120\n")
+    program.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", WAL.format(bin=str(tmp_path))], cwd=PROJECT) as process:
+        (child,) = until(lambda: descendants(process.pid), bool, 20)
+        process.kill()
+    assert ends(child)
+
+
+def test_a_parent_that_died_before_the_kernel_was_told() -> None:
+    """Between fork and prctl nothing tells: the child finds another parent than it was promised."""
+    child = os.fork()
+    if child == 0:
+        die_with_parent(parent=1, number=signal.SIGTERM)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL

@@ -1,0 +1,116 @@
+"""What somebody sees and does in the Prefect UI: schedules, an ad-hoc run from its form, its artifact, an alert."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.deployments.upped import Up, until
+from tests.servers.postgres import PGPROOF, PROJECT
+from tests.ui.conftest import picture
+
+# Deployment to the schedules that its page names
+SCHEDULED = {
+    "base-backup/main": ["base-backup"],
+    "wal-gap-check/main": ["wal-gap-check"],
+    "restore-validation/main": ["restore-validation", "oldest-proof"],
+    "retention-pruning/main": ["retention-pruning"],
+}
+
+
+def opened(page: Page, path: str) -> None:
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.timeout(600)
+def test_deployments_are_listed_with_their_schedules(up: Up, page: Page, tmp_path: Path) -> None:
+    deployments = up.deployments()
+    opened(page, "/deployments?deployments.limit=50")
+    for title in SCHEDULED:
+        row = page.locator("tr", has_text=title.partition("/")[0]).first
+        expect(row).to_contain_text("main")
+        expect(row).to_contain_text("pgproof")
+    expect(page.locator("tr", has_text="wal-gap-check")).to_contain_text("Every 5 minutes")
+    picture(page, "ui-deployments", tmp_path)
+    for title, slugs in SCHEDULED.items():
+        opened(page, f"/deployments/deployment/{deployments[title]['id']}")
+        for slug in slugs:
+            expect(page.get_by_text(slug, exact=True).last).to_be_visible()
+
+
+def run_from_the_form(up: Up, page: Page, flow: str, directory: Path) -> dict[str, str]:
+    """Open a deployment, choose the custom run, submit its form as it is; the run when it has ended."""
+    deployment = up.deployments()[f"{flow}/main"]["id"]
+    opened(page, "/deployments?deployments.limit=50")
+    page.locator("tr", has_text=flow).get_by_role("link", name="main", exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_text("as pgproof.toml names it")).to_be_visible()
+    picture(page, f"ui-form-{flow}", directory)
+    page.get_by_role("button", name="Submit").click()
+
+    def runs() -> list[dict[str, str]]:
+        with up.client() as client:
+            found = client.request("POST", "/flow_runs/filter", json={}).json()
+        ours = [run for run in found if run["deployment_id"] == deployment and run["auto_scheduled"] is False]
+        return [run for run in ours if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")]
+
+    found = until(runs, bool, 180)
+    assert len(found) == 1, up.log("worker")
+    return found[0]
+
+
+@pytest.mark.timeout(600)
+def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Page, tmp_path: Path) -> None:
+    run = run_from_the_form(up, page, "restore-validation", tmp_path)
+    assert (run["name"], run["state_type"]) == ("restore validation of main", "COMPLETED"), up.log("worker")
+    opened(page, f"/runs/flow-run/{run['id']}")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+    page.get_by_text("Artifacts", exact=True).first.click()
+    expect(page.get_by_text("pgproof-main-proof").first).to_be_visible()
+    opened(page, "/artifacts/key/pgproof-main-proof")
+    expect(page.get_by_text("proven: 2 tables with 25000 rows are equal").first).to_be_visible()
+    wanted = {"artifacts": {"key": {"any_": ["pgproof-main-proof"]}}}
+    with up.client() as client:
+        (artifact,) = client.request("POST", "/artifacts/filter", json=wanted).json()
+    opened(page, f"/artifacts/artifact/{artifact['id']}")
+    expect(page.get_by_role("heading", name="PROVEN: main")).to_be_visible()
+    expect(page.get_by_role("cell", name="public.orders", exact=True)).to_be_visible()
+    picture(page, "ui-proof", tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path: Path) -> None:
+    applied = subprocess.run(
+        [
+            *PGPROOF,
+            "--config",
+            str(up.source.config_path),
+            "alerts",
+            "apply",
+            "main",
+            "--webhook",
+            "http://127.0.0.1:9/",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PROJECT),
+            "PREFECT_API_URL": up.api,
+            "HOME": str(up.source.root / "home"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert applied.returncode == 0, applied.stderr
+    opened(page, "/automations")
+    expect(page.get_by_text("pgproof main: WAL gap", exact=True)).to_be_visible()
+    picture(page, "ui-alerts", tmp_path)
+    page.get_by_text("pgproof main: WAL gap", exact=True).click()
+    expect(page.get_by_text("Send a notification").first).to_be_visible()
