@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pgproof.validation.check import CheckResult
-from pgproof.validation.comparison import Comparison
-from pgproof.validation.targets.attempt import Targets
 from pgproof.wal.lsn import LSN
+
+if TYPE_CHECKING:  # all of them need the scratch directory, which forgets its progress when it goes
+    from pgproof.validation.check import CheckResult
+    from pgproof.validation.comparison import Comparison
+    from pgproof.validation.targets.attempt import Targets
 
 
 @dataclass(frozen=True)
