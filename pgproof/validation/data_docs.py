@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 SITE = "pgproof"
 _STATE = "drill.json"
@@ -92,15 +93,34 @@ def finish_docs(docs: Path, success: bool, summary: str) -> Path | None:
     Raises:
         OSError: a page cannot be written.
     """
-    for page in sorted(docs.rglob("*.html")):
+    pages = sorted(docs.rglob("*.html"))
+    for page in pages:
         _write(page, offline(page.read_text("utf-8")))
     shutil.rmtree(
         docs / "static", ignore_errors=True
     )  # 4 MB of fonts and pictures that nothing shows any more
-    _write(docs / _STATE, json.dumps(asdict(DrillDocs(docs.name, success, summary))))
+    drill = DrillDocs(docs.name, success, summary)
+    _write(docs / _STATE, json.dumps(asdict(drill)))
     write_index(docs.parent)
-    index = docs / "index.html"
-    return index if index.exists() else None
+    return _write_suites(docs, drill) if pages else None
+
+
+def _write_suites(docs: Path, drill: DrillDocs) -> Path:
+    """Write the drill's index: Great Expectations' own fills its tables by scripts, and would be empty without."""
+    lines = ""
+    for page in sorted(docs.glob("validations/**/*.html")):
+        path = page.relative_to(docs)
+        lines += f'<tr><td><a href="{quote(path.as_posix())}">{html.escape(path.parts[1])}</a></td></tr>'
+    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Drill {drill.drill}</title>'
+    text += f'<style>{_STYLE}</style></head><body><p><a href="../index.html">all drills</a></p>'
+    text += f"<h1>Drill {drill.drill}</h1><table><tr><th>expectations</th><th>summary</th></tr>"
+    text += f"<tr>{_word(drill)}</td><td>{html.escape(drill.summary)}</td></tr></table>"
+    _write(docs / "index.html", f"{text}<table><tr><th>suite</th></tr>{lines}</table></body></html>\n")
+    return docs / "index.html"
+
+
+def _word(docs: DrillDocs) -> str:
+    return '<td class="met">✓ met' if docs.success else '<td class="unmet">✗ not met'
 
 
 def offline(page: str) -> str:
@@ -138,7 +158,7 @@ def drills(directory: Path) -> Iterator[DrillDocs]:
 
 def _line(docs: DrillDocs) -> str:
     at = datetime.strptime(docs.drill, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
-    word = '<td class="met">✓ met' if docs.success else '<td class="unmet">✗ not met'
+    word = _word(docs)
     link = f'<a href="{docs.drill}/index.html">{at:%Y-%m-%d %H:%M:%S}</a>'
     return f"<tr><td>{link}</td>{word}</td><td>{html.escape(docs.summary)}</td></tr>"
 

@@ -76,7 +76,8 @@ def test_proven(shop: Source, config: str) -> None:
     )
     assert done.artifacts[KEY]["description"] == f"proven: {equal}"
     page = Path(proof.expectations["data_docs"])
-    assert "restore-equals-source" in page.read_text()
+    (suite,) = re.findall(r'<a href="(validations/[^"]+)">main-restore-equals-source</a>', page.read_text())
+    assert "restored_hash" in (page.parent / suite).read_text()
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A scratch server that is killed: no verdict on the backup, and the next try goes on with the copy behind what is done."""
+"""A scratch server that is killed: no verdict on the backup, and the next try goes on behind what is done."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def test_a_killed_scratch_server_is_no_verdict(shared: Source) -> None:
 
 def test_what_was_compared_at_an_earlier_cut_stays(shared: Source) -> None:
     """The copy has left that cut, so that it could not be compared there again."""
-    shared.sql("CREATE DATABASE second", "CREATE DATABASE third")
+    for name in ("second", "third"):
+        shared.sql(f"CREATE DATABASE {name}")
     shared.write_config("drill.connections = 1\n")
     visited: list[str] = []
     try:
@@ -75,7 +76,8 @@ def test_what_was_compared_at_an_earlier_cut_stays(shared: Source) -> None:
             again = compare_restored(shared.cluster, fence, restored, killing(restored, 0, visited))
     finally:
         shared.write_config()
-        shared.sql("DROP DATABASE second", "DROP DATABASE third")
+        for name in ("second", "third"):
+            shared.sql(f"DROP DATABASE {name}")
     first, second, *rest = visited
     assert rest[0] == second
     assert first not in rest
