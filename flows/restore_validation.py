@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from pgproof.errors import NotProven
+from pgproof.errors import NotProven, UsageError
 from pgproof.validation.choice import Policy
+from pgproof.validation.origins.choice import OriginKind
 from tasks.artifacts import show_proof
 from tasks.events import emit
 from tasks.proof_events import proof_events
@@ -15,6 +16,7 @@ from tasks.validation import (
     choose_backup,
     compare_with_source,
     fence_source,
+    prove_elsewhere,
     record_proof,
     restore_backup,
 )
@@ -22,7 +24,11 @@ from tasks.validation import (
 
 @flow(name="restore-validation", flow_run_name="restore validation of {cluster}")
 def restore_validation(
-    cluster: str, config: str | None = None, backup: str | None = None, policy: Policy = "newest"
+    cluster: str,
+    config: str | None = None,
+    backup: str | None = None,
+    policy: Policy = "newest",
+    origin: OriginKind | None = None,
 ) -> str:
     """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
 
@@ -34,8 +40,12 @@ def restore_validation(
         config: path of pgproof.toml on the worker; default: PGPROOF_CONFIG
         backup: label of the one to prove; empty chooses by the policy
         policy: which backup is proven when none is named; least recently proven gives every backup its turn
+        origin: another tool whose backup is proven, restored by it; newest and oldest are the policies of this
     """
-    stored = prove(cluster, config, choose_backup(cluster, config, backup, policy))
+    if origin is not None:
+        stored = prove_origin(cluster, config, origin, backup, policy)
+    else:
+        stored = prove(cluster, config, choose_backup(cluster, config, backup, policy))
     refuse_unproven(cluster, stored)
     return stored.key
 
@@ -57,6 +67,25 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
     stored = record_proof(cluster, fence, label, restored, compared, failure, config)
     show_proof(cluster, stored)
     emit(cluster, proof_events(cluster, stored.proof, stored.key))
+    return stored
+
+
+def prove_origin(
+    cluster: str, config: str | None, origin: OriginKind, backup: str | None, policy: Policy
+) -> StoredProof:
+    """The drill of another tool's backup; it decides the state of no backup of ours.
+
+    Raises:
+        UsageError: the policy is none of these backups.
+    """
+    if backup is None and policy not in ("newest", "oldest"):
+        raise UsageError(
+            f'cannot choose a backup of {origin} by policy "{policy}"',
+            "Only our own backups remember when they were drilled.",
+            "choose newest or oldest, or name a backup",
+        )
+    stored = prove_elsewhere(cluster, origin, backup, policy == "oldest", config)
+    show_proof(cluster, stored)
     return stored
 
 

@@ -161,7 +161,8 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
     text += ["## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
-    _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+    noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
+    _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
 
 
 def _phases(cluster: str, proof: Proof) -> list[str]:

@@ -9,6 +9,7 @@ from prefect import task
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import Finding, RecoveryFailed
+from pgproof.postgres.programs import account
 from pgproof.validation.choice import Policy, choose_label, last_drills
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, make_proof, restore_scratch
@@ -16,8 +17,11 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.foreign_drill import prove_foreign
 from pgproof.validation.frames import frames_of
 from pgproof.validation.judgement import judge
+from pgproof.validation.origins.choice import OriginKind, open_origin
+from pgproof.validation.origins.origin import choose
 from pgproof.validation.proof import Proof
 from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
@@ -121,6 +125,22 @@ def record_proof(
     )
     proof, key = store_evidence(archive, proof, outcome)
     return StoredProof(proof, key, read)
+
+
+@task(**settings("prove another tool's backup", 24 * HOUR), **RETRY)
+def prove_elsewhere(
+    cluster: str,
+    origin: OriginKind,
+    backup: str | None = None,
+    oldest: bool = False,
+    config: str | None = None,
+) -> StoredProof:
+    """Let another tool restore its backup, and recover, compare and record it as one of ours."""
+    work = open_work(cluster, config)
+    tool = open_origin(work.cluster, origin, account(work.cluster.drill.run_as))
+    chosen = choose(tool, backup, oldest=oldest)
+    proof, key, fence = prove_foreign(work.config, work.cluster, work.repository, tool, chosen, now)
+    return StoredProof(proof, key, fence)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict
