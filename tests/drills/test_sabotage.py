@@ -13,6 +13,7 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands import drill as command
+from pgproof.validation import expectations as suites
 from pgproof.validation import judgement
 from pgproof.validation import scratch as scratch_module
 from pgproof.validation.comparing import compare_restored
@@ -91,7 +92,7 @@ class Bench:
 
 @pytest.fixture
 def bench(source: Source, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(command, "available", lambda: False)  # Great Expectations has tests of its own
+    monkeypatch.setattr(suites, "available", lambda: False)  # Great Expectations has tests of its own
     return Bench(source, monkeypatch)
 
 

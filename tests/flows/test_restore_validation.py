@@ -162,7 +162,7 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
     assert done.attempts["restore backup to scratch"] == 1
     assert done.tasks == STEPS[:-1]
     assert len(list(shop.repository_path.rglob("proofs/*.json"))) == before
-    assert not done.artifacts
+    assert KEY not in done.artifacts  # a slow restore shows its progress
 
 
 def test_a_backup_that_does_not_exist(shop: Source, config: str, backup: BackupRecord) -> None:
