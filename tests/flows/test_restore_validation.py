@@ -20,6 +20,7 @@ from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.proof import Proof
+from tests.drills.damage import answer
 from tests.flows.runs import Run, run
 from tests.servers.postgres import Source
 
@@ -169,3 +170,23 @@ def test_a_backup_that_does_not_exist(shop: Source, config: str, backup: BackupR
     done = run(restore_validation, "main", config, backup="20200101T000000Z-full")
     assert 'NoBackup: backup "20200101T000000Z-full" does not exist' in done.message
     assert done.attempts == {"choose backup": 1}
+
+
+def test_the_command_and_the_flow_give_the_same_proof(
+    shop: Source, config: str, backup: BackupRecord
+) -> None:
+    done = run(restore_validation, "main", config, backup=backup.label)
+    flow = proof_of(shop, done)
+    code, out, err = answer(shop, "drill", "main", "--backup", backup.label, "--json")
+    assert (code, err) == (0, "")
+    command = json.loads(out)
+    command.pop("key")
+    read = Proof.from_dict(command)
+    assert (read.verdict, read.backup, read.tables) == (flow.verdict, flow.backup, flow.tables)
+    assert set(read.phases) == set(flow.phases)
+    assert [item.key.rsplit("/", 1)[1] for item in read.evidence] == [
+        item.key.rsplit("/", 1)[1] for item in flow.evidence
+    ]
+    suites = [{n: s["met"] for n, s in proof.expectations["suites"].items()} for proof in (read, flow)]
+    assert suites[0] == suites[1]
+    assert {c["name"]: c["ok"] for c in read.checks} == {c["name"]: c["ok"] for c in flow.checks}
