@@ -61,8 +61,8 @@ def deploy_clusters(
 
     Args:
         targets: the clusters.
-        config: absolute path of pgproof.toml on the workers, for the fleet.
-        everything: names of all clusters that the fleet may be asked for; default: the targets'.
+        config: absolute path of pgproof.toml on the workers; None for clusters that are kept in blocks.
+        everything: names of all clusters that a form may offer; default: the targets'.
         pool: name of the work pool, which is there.
 
     Raises:

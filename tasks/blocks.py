@@ -58,6 +58,12 @@ class PgproofRepository(Block):
         None, title="Credentials", description="The access key; without it the standard AWS chain is used"
     )
     compression_level: int = Field(3, ge=1, le=19, title="Compression Level", description="Of zstd")
+    used_limit: float = Field(
+        85.0, ge=0, le=100, title="Used Limit", description="Per cent of a directory's file system; 0 none"
+    )
+    size_limit: int | str = Field(
+        0, title="Size Limit", description="Stored in the whole repository, such as 500GB; 0 is no limit"
+    )
     age_recipients: list[str] = Field(
         default_factory=list, title="Age Recipients", description="X25519 recipients; encrypt when given"
     )
@@ -83,6 +89,8 @@ class PgproofRepository(Block):
             "url": self.url,
             "compression_level": self.compression_level,
             "age_recipients": self.age_recipients,
+            "used_limit": self.used_limit,
+            "size_limit": self.size_limit,
             "endpoint": self.endpoint or _endpoint(self.credentials),
             "region": self.region or getattr(self.credentials, "region_name", None),
         }

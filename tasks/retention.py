@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from prefect import task
 
-from pgproof.config import load
 from pgproof.repository.lease import hold_lease
 from pgproof.retention.approval import needs_approval, refuse_unapproved
 from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.plan import ExpirePlan, plan_expire
 from tasks.retries import HOUR, RETRY, settings
-from tasks.work import now, open_work
+from tasks.work import now, open_work, read_config
 
 
 @task(**settings("plan retention", HOUR), **RETRY)
@@ -37,4 +36,4 @@ def expire_backups(cluster: str, config: str | None = None, approved: tuple[str,
 
 def is_above_share(cluster: str, plan: ExpirePlan, config: str | None = None) -> bool:
     """Whether somebody must agree before the plan is carried out."""
-    return needs_approval(plan, load(config).cluster(cluster).retention)
+    return needs_approval(plan, read_config(config).cluster(cluster).retention)

@@ -213,7 +213,11 @@ def test_a_backup_of_barman_is_proven(foreign_source: Source) -> None:
     proof = assert_proven(source, "barman", label)
     assert proof["origin"]["title"] == 'Barman "shop"'
     assert {t["table"]: t["restored_rows"] for t in proof["tables"]}["public.t"] == 2100
-    assert [item["what"] for item in proof["not_checked"]] == ["check checksums", NEVER_CHECKED.what]
+    assert [item["what"] for item in proof["not_checked"]] == [
+        "recovery targets",
+        "check checksums",
+        NEVER_CHECKED.what,
+    ]
     assert sorted(str(path) for path in place.rglob("*")) == before
 
 

@@ -113,4 +113,4 @@ def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path
     expect(page.get_by_text("pgproof main: WAL gap", exact=True)).to_be_visible()
     picture(page, "ui-alerts", tmp_path)
     page.get_by_text("pgproof main: WAL gap", exact=True).click()
-    expect(page.get_by_text("Send a notification").first).to_be_visible()
+    expect(page.get_by_text("Send a custom webhook notification").first).to_be_visible()
