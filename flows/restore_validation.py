@@ -97,8 +97,9 @@ def refuse_unproven(cluster: str, stored: StoredProof) -> None:
     """
     proof = stored.proof
     if not proof.proven:
+        again = f"pgproof drill {cluster} --from {proof.origin['kind']}" if proof.origin else ""
         raise NotProven(
             f'backup "{proof.backup}" of cluster "{cluster}" is {proof.verdict}',
             f"{proof.summary}. The evidence is {stored.key}.",
-            f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
+            again or f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
         )
