@@ -59,7 +59,8 @@ def test_disk_full_in_the_middle_of_a_backup(small: Source) -> None:
         f"HINT: df -h {source.repository_path}; pgproof expire NAME --dry-run shows what could go",
     ]
     listed = json.loads(source.run("list", "main", "--json").stdout)
-    assert listed == {"backups": [], "torn": [], "damaged": {}, "unread": {}}
+    unproven = {"backup": None, "at": None, "seconds": 0.0, "stale": False}
+    assert listed == {"backups": [], "torn": [], "damaged": {}, "unread": {}, "proof": unproven}
     left = {name: value for name, value in tree(source.repository_path).items() if value}
     assert {name: left[name] for name in before if before[name]} == {n: v for n, v in before.items() if v}
     assert not any("/backups/" in name for name in left)  # what was written is gone: WAL needs the room
