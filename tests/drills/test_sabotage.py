@@ -13,6 +13,7 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands import drill as command
+from pgproof.repository.repository import StoredObject
 from pgproof.validation import expectations as suites
 from pgproof.validation import judgement
 from pgproof.validation import scratch as scratch_module
@@ -438,8 +439,9 @@ def test_a_failing_expectation_is_not_proven(source: Source) -> None:
         "expect_table_row_count_to_equal {'value': 999} found 1000"
     )
     assert all(t["equal"] for t in proof["tables"])
-    beside = proof["key"].removesuffix(".json") + "/great_expectations.json"
-    assert set(source.archive.read_json(beside)) == {
+    results = StoredObject(**proof["evidence"][-1])
+    assert results.key == proof["key"].removesuffix(".json") + "/great_expectations.json.zst"
+    assert set(json.loads(b"".join(source.archive.open_checked(results)))) == {
         "main-restore-equals-source",
         "main-postgres-1-expect_table_row_count_to_equal",
     }
