@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_proven(shop: Source, config: str) -> None:
     assert done.artifacts[KEY]["description"] == f"proven: {equal}"
     page = Path(proof.expectations["data_docs"])
     (suite,) = re.findall(r'<a href="(validations/[^"]+)">main-restore-equals-source</a>', page.read_text())
-    assert "restored_hash" in (page.parent / suite).read_text()
+    assert "restored_hash" in (page.parent / unquote(suite)).read_text()
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:
