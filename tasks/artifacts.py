@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from pgproof.commands.console import duration, size
+from pgproof.commands.console import duration, load_of, size
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
@@ -195,9 +195,7 @@ def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
 def _recovery_time(proof: Proof) -> str:
     if not proof.recovered:
         return "not measured: no server came to the cut"
-    text = (
-        f"{duration(proof.rto_seconds)} for {size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
-    )
+    text = f"{duration(proof.rto_seconds)} for {load_of(proof.restored_bytes, proof.wal_bytes)}"
     if proof.rto_target is None:
         return text
     return f"{text}; target {duration(proof.rto_target)}, {'met' if proof.rto_met else '**MISSED**'}"

@@ -78,7 +78,7 @@ def _gap(cluster: str, report: GapReport, starts_again: bool) -> Event:
     if starts_again:
         meaning += "; none is left for new commits, so a base backup is taken now"
     payload = {
-        **_words(
+        **words(
             f"WAL of cluster {cluster} is not whole: {' and '.join(parts)}",
             meaning,
             f"pgproof list {cluster}" if starts_again else f"pgproof wal check {cluster}",
@@ -109,7 +109,7 @@ def _whole(cluster: str, report: GapReport) -> Event:
     return Event(
         WHOLE,
         {
-            **_words(
+            **words(
                 f"WAL of cluster {cluster} is whole",
                 windows if report.windows else "there is no recovery window yet",
                 f"pgproof wal check {cluster}",
@@ -125,7 +125,7 @@ def _repaired(cluster: str, found: WalCheck, repaired: Sequence[tuple[str, str]]
     if not found.report.ok:
         meaning = f"recovery can cross them again, but others are not back: {GAP} names them"
     payload = {
-        **_words(
+        **words(
             f"{counted(len(repaired), 'segment')} of cluster {cluster} {'is' if len(repaired) == 1 else 'are'} back",
             meaning,
             f"pgproof wal check {cluster} --content",
@@ -144,7 +144,7 @@ def _lag(cluster: str, found: WalCheck) -> Event:
     if not stopped:
         what = f"the archive of cluster {cluster} is {duration(found.rpo_seconds or 0)} behind"
     payload = {
-        **_words(
+        **words(
             what,
             f"if the source died now, {lost} would be lost; the target is {target}",
             f"pgproof doctor {cluster}",
@@ -161,7 +161,7 @@ def _current(cluster: str, found: WalCheck) -> Event:
     lost = "an unknown time" if found.rpo_seconds is None else f"at most {duration(found.rpo_seconds)}"
     target = "none" if found.rpo_target is None else duration(found.rpo_target)
     payload = {
-        **_words(
+        **words(
             f"WAL of cluster {cluster} reaches the archive",
             f"if the source died now, {lost} would be lost; the target is {target}",
             f"pgproof wal check {cluster}",
@@ -177,7 +177,7 @@ def _checked(cluster: str, found: WalCheck) -> Event:
     whole = "whole" if report.ok else "not whole"
     reach = "the source was not asked" if report.lag is None else f"{size(report.lag)} behind the source"
     payload = {
-        **_words(
+        **words(
             f"WAL of cluster {cluster} was checked and is {whole}",
             f"{counted(len(report.windows), 'recovery window')}, {reach}",
             f"pgproof wal check {cluster}",
@@ -190,7 +190,8 @@ def _checked(cluster: str, found: WalCheck) -> Event:
     return Event(CHECKED, payload)
 
 
-def _words(what: str, meaning: str, command: str) -> dict[str, Any]:
+def words(what: str, meaning: str, command: str) -> dict[str, Any]:
+    """The three sentences for people that every payload has."""
     return {"what": what, "meaning": meaning, "command": command}
 
 

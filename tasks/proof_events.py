@@ -9,10 +9,10 @@ from typing import Any
 
 from pgproof.backups.catalog import NOT_EXACT
 from pgproof.backups.state import ProofAge
-from pgproof.commands.console import duration, size
+from pgproof.commands.console import duration, load_of
 from pgproof.validation.proof import Proof
 from pgproof.wal.check import WalCheck
-from tasks.events import Event
+from tasks.events import Event, words
 
 MADE = "pgproof.proof.made"  # a backup was proven
 FAILED = "pgproof.proof.failed"  # a drill ended without a proof
@@ -47,19 +47,19 @@ def proof_events(cluster: str, proof: Proof, key: str) -> list[Event]:
 def _words(cluster: str, proof: Proof) -> dict[str, Any]:
     if proof.proven:
         what = f"backup {proof.backup} of cluster {cluster} is proven: {proof.summary}"
-        return _sentences(what, "it can be restored and is equal to the source", f"pgproof list {cluster}")
+        return words(what, "it can be restored and is equal to the source", f"pgproof list {cluster}")
     what = f"backup {proof.backup} of cluster {cluster} is {proof.verdict}: {proof.summary}"
     if proof.verdict == NOT_EXACT:
         meaning = "this says nothing of the backup, and an older proof of it still holds"
-        return _sentences(what, meaning, f"pgproof drill {cluster} --backup {proof.backup}")
+        return words(what, meaning, f"pgproof drill {cluster} --backup {proof.backup}")
     meaning = "a restore no longer chooses this backup by itself; older proven ones are kept"
-    return _sentences(what, meaning, f"pgproof list {cluster}")
+    return words(what, meaning, f"pgproof list {cluster}")
 
 
 def _rto(cluster: str, proof: Proof) -> list[Event]:
     if proof.rto_met is None:
         return []
-    amount = f"{size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+    amount = load_of(proof.restored_bytes, proof.wal_bytes)
     took = f"recovery of cluster {cluster} took {duration(proof.rto_seconds)} for {amount}"
     target = f"the target is {duration(proof.rto_target or 0)}"
     slowest = max(proof.phases, key=lambda name: proof.phases[name] if name in proof.bytes_per_second else 0)
@@ -71,8 +71,8 @@ def _rto(cluster: str, proof: Proof) -> list[Event]:
         "slowest_phase": slowest,
         "phases": dict(proof.phases),
     }
-    words = _sentences(took, meaning, f"pgproof objectives {cluster}")
-    return [Event(RTO_MET if proof.rto_met else RTO_BREACHED, words | payload)]
+    said = words(took, meaning, f"pgproof objectives {cluster}")
+    return [Event(RTO_MET if proof.rto_met else RTO_BREACHED, said | payload)]
 
 
 def rpo_events(cluster: str, found: WalCheck) -> list[Event]:
@@ -94,8 +94,8 @@ def rpo_events(cluster: str, found: WalCheck) -> list[Event]:
     }
     meaning = f"the target is {duration(found.rpo_target)}: {met}"
     command = f"pgproof doctor {cluster}" if found.rpo_breached else f"pgproof objectives {cluster}"
-    words = _sentences(what, meaning, command)
-    return [Event(RPO_BREACHED if found.rpo_breached else RPO_MET, words | payload)]
+    said = words(what, meaning, command)
+    return [Event(RPO_BREACHED if found.rpo_breached else RPO_MET, said | payload)]
 
 
 def age_events(cluster: str, age: ProofAge) -> list[Event]:
@@ -115,15 +115,9 @@ def age_events(cluster: str, age: ProofAge) -> list[Event]:
     }
     what = f"the newest proof of cluster {cluster} is {duration(age.seconds)} old"
     if not age.stale:
-        words = _sentences(
-            what, "a backup was restored, and was equal to the source", f"pgproof list {cluster}"
-        )
-        return [Event(FRESH, words | payload)]
+        said = words(what, "a backup was restored, and was equal to the source", f"pgproof list {cluster}")
+        return [Event(FRESH, said | payload)]
     if age.at is None:
         what = f"no backup of cluster {cluster} is proven, and there have been backups for {duration(age.seconds)}"
     meaning = f"nobody has seen for over {duration(age.limit)} that a backup can be restored"
-    return [Event(STALE, _sentences(what, meaning, f"pgproof drill {cluster}") | payload)]
-
-
-def _sentences(what: str, meaning: str, command: str) -> dict[str, Any]:
-    return {"what": what, "meaning": meaning, "command": command}
+    return [Event(STALE, words(what, meaning, f"pgproof drill {cluster}") | payload)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from prefect import task
 
@@ -12,7 +11,7 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.backups.state import ProofAge, proof_age
 from pgproof.commands.console import duration, size
 from pgproof.repository.usage import Usage, measure_usage
-from tasks.events import Event
+from tasks.events import Event, words
 from tasks.proof_events import age_events
 from tasks.retries import RETRY, settings
 from tasks.work import now, open_work
@@ -75,7 +74,7 @@ def _age(cluster: str, age: BackupAge) -> Event:
         what = f"cluster {cluster} has a recent backup, {age.label}"
         meaning = f"it is {duration(age.seconds)} old; the limit is {duration(age.limit)}"
     command = f"pgproof backup {cluster}" if age.overdue else f"pgproof list {cluster}"
-    return Event(OVERDUE if age.overdue else RECENT, {**_words(what, meaning, command), **values})
+    return Event(OVERDUE if age.overdue else RECENT, {**words(what, meaning, command), **values})
 
 
 def _storage(cluster: str, usage: Usage) -> Event:
@@ -91,12 +90,8 @@ def _storage(cluster: str, usage: Usage) -> Event:
     if usage.above:
         what = f"the repository of cluster {cluster} fills up: {'; '.join(measured)}"
         meaning = "when it is full no WAL is archived: every new commit is on the source alone, whose disk fills next"
-        return Event(ABOVE, {**_words(what, meaning, f"pgproof expire {cluster} --dry-run"), **values})
+        return Event(ABOVE, {**words(what, meaning, f"pgproof expire {cluster} --dry-run"), **values})
     what = f"the repository of cluster {cluster} has room: {'; '.join(measured)}"
     return Event(
-        BELOW, {**_words(what, "WAL and backups have a place to go", f"pgproof list {cluster}"), **values}
+        BELOW, {**words(what, "WAL and backups have a place to go", f"pgproof list {cluster}"), **values}
     )
-
-
-def _words(what: str, meaning: str, command: str) -> dict[str, Any]:
-    return {"what": what, "meaning": meaning, "command": command}

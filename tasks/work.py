@@ -79,13 +79,7 @@ def read_config(config: str | None = None) -> Config:
     from tasks.blocks import PgproofCluster
 
     reference = config or ""
-    block = _load_block(reference)
-    if not isinstance(block, PgproofCluster):
-        raise ConfigError(
-            f'Prefect block "{reference.removeprefix(_BLOCK)}" is no cluster',
-            f"It is a {block.get_block_type_slug()} block.",
-            'name one as "block:pgproof-cluster/NAME"',
-        )
+    block: PgproofCluster = _load_block_of(PgproofCluster, reference, "cluster")
     return block.config(reference.rpartition("/")[2])
 
 
@@ -140,14 +134,7 @@ def read_secret(reference: str) -> str:
     """
     from prefect.blocks.system import Secret
 
-    block = _load_block(reference)
-    if not isinstance(block, Secret):
-        raise ConfigError(
-            f'Prefect block "{reference.removeprefix(_BLOCK)}" is no Secret block',
-            f"It is a {block.get_block_type_slug()} block.",
-            'name one as "block:secret/NAME"',
-        )
-    return str(block.get())
+    return str(_load_block_of(Secret, reference, "Secret block").get())
 
 
 def _blocks(model: ClusterConfig | RepositoryConfig, fields: tuple[str, ...]) -> dict[str, str]:
@@ -166,6 +153,22 @@ def _with_secrets(model: _Model, fields: tuple[str, ...]) -> _Model:
         os.environ[variable] = read_secret(reference)
         changed[field] = f"env:{variable}"
     return model.model_copy(update=changed)
+
+
+def _load_block_of(kind: Any, reference: str, what: str) -> Any:
+    """A block that must be of one type.
+
+    Raises:
+        ConfigError: it does not exist, or is of another type.
+    """
+    block = _load_block(reference)
+    if not isinstance(block, kind):
+        raise ConfigError(
+            f'Prefect block "{reference.removeprefix(_BLOCK)}" is no {what}',
+            f"It is a {block.get_block_type_slug()} block.",
+            f'name one as "{_BLOCK}{kind.get_block_type_slug()}/NAME"',
+        )
+    return block
 
 
 def _load_block(reference: str) -> Any:

@@ -272,10 +272,8 @@ def _read_below(
         unread: gets key and reason of damaged ones; None refuses them.
         wanted: whether to read one, by its name without ``.json``.
     """
-    names = [info.key.removeprefix(prefix) for info in archive.store.list(prefix)]
-    names = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and "/" not in name)
     records = []
-    for key in (f"{prefix}{name}.json" for name in names if wanted(name)):
+    for key in (f"{prefix}{name}.json" for name in archive.record_names(prefix) if wanted(name)):
         try:
             records.append(parse(archive.read_json(key)))
         except ObjectMissing:

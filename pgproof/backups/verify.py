@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pgproof.backups.manifest import check_manifest
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing, WalGap
 from pgproof.postgres.programs import find_bin_directory
@@ -34,11 +35,15 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
         pool: threads to read with.
 
     Raises:
-        ObjectDamaged: an object is missing, truncated or altered, or a segment of its WAL is.
+        ObjectDamaged: an object is missing, truncated or altered, or a segment of its WAL is, or the record
+            contradicts the backup manifest.
         WalGap: a segment of its WAL is missing (invariant 2).
     """
-    stored = [record.manifest, *(volume.object for volume in record.volumes)]
-    list(pool.map(lambda item: _verify_object(archive, item), stored))
+    manifest = b"".join(_checked_bytes(archive, record.manifest))
+    volumes = [volume.object for volume in record.volumes]
+    list(pool.map(lambda volume: _verify_object(archive, volume), volumes))
+    content = archive.repository.codec.decode(record.manifest.key, [manifest])
+    check_manifest(record, b"".join(content))  # before its LSNs are believed
     segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))
     directory = None
@@ -47,7 +52,7 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     faults = check_row(archive, segments, directory)
     for segment, fault in faults.items():
         raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)
-    return Verified(len(stored) + len(segments), record.stored_size)
+    return Verified(1 + len(volumes) + len(segments), record.stored_size)
 
 
 def check_present(archive: Archive, record: BackupRecord) -> None:
@@ -70,13 +75,18 @@ def check_present(archive: Archive, record: BackupRecord) -> None:
 
 
 def _verify_object(archive: Archive, stored: StoredObject) -> None:
+    for _ in _checked_bytes(archive, stored):
+        pass
+
+
+def _checked_bytes(archive: Archive, stored: StoredObject) -> Iterator[bytes]:
+    """The bytes of an object as they are stored, checked at the end."""
     try:
         archive.store.head(stored.key)
     except ObjectMissing as error:
         raise _missing(stored) from error
     measured = Measured(archive.store.get(stored.key))
-    for _ in measured:
-        pass
+    yield from measured
     check_bytes(stored, measured)
 
 

@@ -40,10 +40,12 @@ _CLUSTER = """\
 # weekly = 4
 # monthly = 12
 # wal_window = "7d"                        # any point in time as far back as this
+# approve_above = 0.5                      # an expire of a larger share of the backups asks somebody first
 
 # [clusters.NAME.targets]
 # rpo = "5min"                             # newest commit that is not yet in the repository
 # rto = "1h"                               # from the decision to restore to a server that answers
+# backup_age = "26h"                       # of the newest backup; an older one is overdue
 
 # [clusters.NAME.wal]
 # workers = 2                              # WAL files stored or fetched at once

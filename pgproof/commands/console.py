@@ -115,6 +115,11 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def load_of(files: int, wal: int) -> str:
+    """What a restore has to do: bytes of files to put back, and of WAL to replay."""
+    return f"{size(files)} and {size(wal)} of WAL"
+
+
 def duration(seconds: float) -> str:
     """Seconds for a person: 3.2 s, 4 min 5 s, 2 h 3 min, 5 d 2 h."""
     if seconds < 60:

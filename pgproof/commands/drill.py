@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.console import Session, counted, duration, load_of, size, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
@@ -161,7 +161,7 @@ def show_targets(console: Console, proof: Proof) -> None:
 def show_speeds(console: Console, proof: Proof) -> None:
     """What a recovery took, phase by phase, against its target; then what the drill took besides, and with what."""
     if proof.recovered:
-        amount = f"{size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL"
+        amount = load_of(proof.restored_bytes, proof.wal_bytes)
         console.print(f"  RTO measured: {duration(proof.rto_seconds)} for {amount}{_target(proof)}")
     else:
         console.print("  RTO not measured: no server came to the cut")

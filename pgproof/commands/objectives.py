@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.console import Session, counted, duration, load_of, size, table
 from pgproof.validation.forecast import Forecast
 from pgproof.validation.objectives import Objectives, measure_objectives
 from pgproof.validation.proof import Proof
@@ -47,11 +47,11 @@ def show(console: Console, name: str, found: Objectives) -> None:
 
 
 def _amount(proof: Proof) -> str:
-    return f"{size(proof.restored_bytes)} and {size(proof.wal_bytes)} of WAL of backup {proof.backup}"
+    return f"{load_of(proof.restored_bytes, proof.wal_bytes)} of backup {proof.backup}"
 
 
 def _forecast(backup: str, made: Forecast) -> str:
-    what = f"a restore now, {size(made.load.backup)} and {size(made.load.wal)} of WAL from backup {backup}"
+    what = f"a restore now, {load_of(made.load.backup, made.load.wal)} from backup {backup}"
     if made.seconds is None:
         return f"{what}: no forecast"
     spread = f"{duration(made.fastest)} to {duration(made.slowest)} by {counted(made.drills, 'drill')}"

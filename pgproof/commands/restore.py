@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from pgproof.restore.cautions import stale_proof
 from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
-from pgproof.wal.archive import end_of_path, list_wal, present_between
+from pgproof.wal.archive import WalListing, end_of_path, list_wal, present_between
 
 
 def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool) -> int:
@@ -58,13 +59,17 @@ def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest)
     """The plan, with WAL read by the programs of the backup's major version, and the backup's objects looked for."""
     catalog = read_catalog(archive, tolerant=True)
 
+    @functools.cache  # the plan, and what lies at its border: an archive may be long
+    def listing_of(segment_size: int) -> WalListing:
+        return list_wal(archive, segment_size)
+
     def reader_of(major: int) -> WalReader:
         return WalReader(archive, find_bin_directory(major, cluster.bin_directory))
 
     plan = plan_restore(
         request,
         catalog,
-        lambda segment_size: list_wal(archive, segment_size),
+        listing_of,
         reader_of,
     )
     for record in plan.chain:
@@ -73,7 +78,7 @@ def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest)
     plan = replace(plan, warnings=(*old, *plan.warnings))
     # shown to whoever decides; a restore does not depend on it
     with contextlib.suppress(ObjectMissing, ObjectDamaged, ProgramMissing):
-        listing = list_wal(archive, plan.record.segment_size)
+        listing = listing_of(plan.record.segment_size)
         end = end_of_path(listing, plan.history)
         present = present_between(listing, plan.history, plan.record.first_segment, end)
         border = read_border(reader_of(plan.record.major), present, request.target, plan.reach)

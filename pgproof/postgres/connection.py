@@ -24,6 +24,11 @@ _PRIVILEGE = ("must be superuser or replication role", "permission denied", "REP
 _FULL = ("too many clients", "number of requested standby connections", "remaining connection slots")
 
 
+def said_by(error: psycopg.Error) -> str:
+    """What the server said, or psycopg where it said nothing, on one line."""
+    return error.diag.message_primary or " ".join(str(error).split())
+
+
 def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
     """The connection string of a cluster, password included; never log it.
 

@@ -308,6 +308,11 @@ class Archive:
         if damage is not None:
             raise damage
 
+    def record_names(self, prefix: str) -> list[str]:
+        """The names of the JSON records directly below a prefix, without ``.json``, in order."""
+        names = [info.key.removeprefix(prefix) for info in self.store.list(prefix)]
+        return sorted(n.removesuffix(".json") for n in names if n.endswith(".json") and "/" not in n)
+
     def write_json(self, key: str, content: Any, *, create: bool = True) -> None:
         """Store a record as plain JSON, readable without any program of ours, with its seal."""
         self.store.put(key, sealed(content), create=create)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from pgproof.backups.manifest import check_manifest
 from pgproof.backups.record import BackupRecord, Volume
 from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged
 from pgproof.repository.repository import Archive
@@ -71,9 +72,13 @@ def extract_backup(
         progress: told the raw bytes of each finished volume.
 
     Raises:
-        ObjectDamaged, ObjectMissing: a volume is not what the record names; the directory cannot start.
+        ObjectDamaged, ObjectMissing: a volume is not what the record names, and the directory cannot start; or the
+            record contradicts the backup manifest, and nothing was written.
         NoRoom: the file system is full.
     """
+
+    manifest = b"".join(archive.open_checked(record.manifest))
+    check_manifest(record, manifest)
 
     def one(volume: Volume) -> None:
         root = data if volume.tablespace is None else tablespaces[volume.tablespace]
@@ -89,7 +94,6 @@ def extract_backup(
             pool.shutdown(cancel_futures=True)
             raise
     link_tablespaces(data, tablespaces, owner)
-    manifest = b"".join(archive.open_checked(record.manifest))
     _write(data / "backup_manifest", manifest, 0o600, owner)
 
 

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
+from pgproof.postgres.connection import said_by
 from pgproof.validation.check import CheckResult, not_possible, shortened
 from pgproof.validation.fence import NotChecked
 
@@ -196,6 +197,6 @@ def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation
 
 
 def _reason(error: psycopg.Error) -> str:
-    primary = error.diag.message_primary or " ".join(str(error).split())
+    primary = said_by(error)
     detail = error.diag.message_detail
     return f"{primary}: {' '.join(detail.split())}" if detail else primary

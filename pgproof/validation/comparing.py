@@ -26,6 +26,7 @@ from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
+from pgproof.validation.speeds import rounded
 from pgproof.validation.targets.attempt import Targets, try_targets
 from pgproof.wal.lsn import LSN
 
@@ -165,7 +166,7 @@ class _Comparing:
         phases["check"] = self._checking.seconds
         if targets.seconds:
             phases["targets"] = targets.seconds - targets.replay
-        return {name: round(seconds, 3) for name, seconds in phases.items()}
+        return rounded(phases)
 
 
 def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import undone
+from pgproof.postgres.connection import said_by, undone
 from pgproof.validation.fence import LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
@@ -180,7 +180,7 @@ class Counter:
 
 def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:
     """Why something could not be read, on one line."""
-    reason = error.diag.message_primary or " ".join(str(error).split())
+    reason = said_by(error)
     if isinstance(error, psycopg.errors.QueryCanceled):
         reason += f"; drill.statement_timeout is {drill.statement_timeout} s"
     return reason

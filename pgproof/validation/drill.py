@@ -96,10 +96,9 @@ def restore_scratch(
         WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
     """
     if fence.cut is None or not fence.exact:
-        reasons = "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
         raise NotProven(
             f'fence "{fence.identifier}" has no exact cut',
-            reasons,
+            fence.why_not_exact,
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
@@ -238,7 +237,7 @@ def _verdict(
     fence: Fence, comparison: Comparison | None, failure: Exception | None, expectations: dict[str, Any]
 ) -> tuple[str, str]:
     if not fence.exact:
-        return NOT_EXACT, "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
+        return NOT_EXACT, fence.why_not_exact
     if isinstance(failure, NotProven):  # of the fence, and says nothing of the backup
         return NOT_EXACT, str(failure).replace("\n", " ")
     if failure is not None:

@@ -115,6 +115,11 @@ class Fence:
         return all(database.cut is not None for database in self.databases)
 
     @property
+    def why_not_exact(self) -> str:
+        """Each database without an exact cut, and why it has none; empty when all have one."""
+        return "; ".join(f"{d.database}: {d.reason}" for d in self.databases if d.cut is None)
+
+    @property
     def cut(self) -> LSN | None:
         """The last cut: where a drill's recovery ends."""
         return max((d.cut for d in self.databases if d.cut is not None), default=None)

@@ -37,7 +37,9 @@ from pgproof.validation.claim import make_claimed, remove_leftovers
 from pgproof.validation.drill import Restored
 from pgproof.validation.fence import Fence, NotChecked
 from pgproof.validation.origins.origin import ForeignBackup, Origin
+from pgproof.validation.origins.stored import size_of_files
 from pgproof.validation.scratch import Scratch, isolate, own, require_room, verify_files
+from pgproof.validation.speeds import rounded
 from pgproof.wal.archive import segments_between
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment
@@ -176,9 +178,8 @@ def restore_foreign(
         )
         isolate(scratch, owner)
         phases = {"extract": placed - started, "verify": time.monotonic() - placed}
-        rounded = {name: round(seconds, 3) for name, seconds in phases.items()}
-        size = _size(scratch.data) + _size(scratch.tablespaces)
-        return ForeignCopy(scratch, backup, first, size, rounded, not_checked)
+        size = size_of_files(scratch.data) + size_of_files(scratch.tablespaces)
+        return ForeignCopy(scratch, backup, first, size, rounded(phases), not_checked)
     except BaseException:
         scratch.remove()
         raise
@@ -274,12 +275,6 @@ def _verify(
     return ()
 
 
-def _size(directory: Path) -> int:
-    return sum(
-        path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink()
-    )
-
-
 def unfenced(cluster: ClusterConfig, facts: ServerFacts, clock: Callable[[], datetime]) -> Fence:
     """What stands for the fence in the proof of a backup that could not even be restored: nothing was counted."""
     return Fence(
@@ -310,8 +305,7 @@ def fetch_foreign_wal(cluster: ClusterConfig, origin: Origin, copy: ForeignCopy,
         NoRoom: it would not fit.
     """
     if not fence.exact:
-        reasons = "; ".join(f"{d.database}: {d.reason}" for d in fence.databases if d.cut is None)
-        raise NotProven(f'fence "{fence.identifier}" has no exact cut', reasons)
+        raise NotProven(f'fence "{fence.identifier}" has no exact cut', fence.why_not_exact)
     started = time.monotonic()
     owner = account(cluster.drill.run_as)
     wal = ForeignWal(origin, copy.scratch.data, fence.system_identifier, owner)

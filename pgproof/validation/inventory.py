@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import undone
+from pgproof.postgres.connection import said_by, undone
 from pgproof.validation.fence import NotChecked
 from pgproof.validation.identities import DEFINITIONS
 from pgproof.validation.objects import CatalogContent, CatalogRow
@@ -113,8 +113,7 @@ def collation_versions(connection: psycopg.Connection) -> dict[str, str]:
     return {name: version for name, version in rows if version is not None}
 
 
-def _why(error: Exception) -> str:
+def _why(error: psycopg.Error | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it holds text that is not UTF-8, in a database with encoding SQL_ASCII"
-    message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return message or " ".join(str(error).split())
+    return said_by(error)

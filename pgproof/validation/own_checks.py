@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from pgproof.config import SqlCheckConfig
+from pgproof.postgres.connection import said_by
 from pgproof.validation.check import CheckResult, not_possible
 
 _SHOWN = 3
@@ -31,7 +32,7 @@ def run_check(check: SqlCheckConfig, dsn: str) -> CheckResult:
         reason = f"{error.diag.message_primary}; its statement_timeout is {check.statement_timeout} s"
         return not_possible(check.name, check.database, reason, time.monotonic() - started)
     except psycopg.Error as error:
-        finding = f"it could not run: {error.diag.message_primary or ' '.join(str(error).split())}"
+        finding = f"it could not run: {said_by(error)}"
     seconds = time.monotonic() - started
     return CheckResult(check.name, check.database, 1, seconds, (finding,) if finding else ())
 

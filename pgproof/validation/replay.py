@@ -193,7 +193,7 @@ def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[No
     except (PgproofError, psycopg.Error) as error:
         cause = error
     time.sleep(0.1 if cause else 0.0)  # the process ends a moment after its connections
-    if how := server.ended_from_outside(_tail(scratch.log, said)):
+    if how := server.ended_from_outside(tail_of(scratch.log, said)):
         server.end_children()
         os.replace(scratch.log, scratch.killed_log)
         raise ScratchKilled(
@@ -210,13 +210,13 @@ class _Pace:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self.said = log.stat().st_size if log.exists() else 0  # by the server of the cut before
+        self.said = length_of(log)  # by the server of the cut before
         self._launched = time.monotonic()
         self._begun: float | None = None
 
     def look(self) -> bool:
         """Look whether replay has begun; always false, so that whoever waits goes on."""
-        if self._begun is None and "redo starts at" in _tail(self._log, self.said):
+        if self._begun is None and "redo starts at" in tail_of(self._log, self.said):
             self._begun = time.monotonic()
         return False
 
@@ -275,14 +275,16 @@ def _arrived(dsn: str, log: Path, said: int) -> bool:
             return bool(row[0])
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
-        if not any(sign in reason for sign in _NOT_YET) and any(sign in _tail(log, said) for sign in _AT_END):
+        if not any(sign in reason for sign in _NOT_YET) and any(
+            sign in tail_of(log, said) for sign in _AT_END
+        ):
             raise RecoveryFailed("the restored copy refuses connections", reason) from error
         return False
 
 
 def _explained(error: RecoveryFailed, scratch: Scratch, timeline: int, said: int) -> RecoveryFailed:
     """Why recovery failed, as far as the server's log tells."""
-    if missing := _missing_library(_tail(scratch.log, said)):
+    if missing := _missing_library(tail_of(scratch.log, said)):
         return missing
     where = _where_wal_ended(scratch, timeline, said)
     return RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint)
@@ -290,7 +292,7 @@ def _explained(error: RecoveryFailed, scratch: Scratch, timeline: int, said: int
 
 def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
     """The WAL segment that replay could not go on with, and why, from the server's log; empty when it went on."""
-    match = _END_OF_WAL.search(_tail(scratch.log, said))
+    match = _END_OF_WAL.search(tail_of(scratch.log, said))
     if match is None:
         return ""
     reason = match["reason"].strip()
@@ -318,7 +320,13 @@ def _missing_library(log: str) -> RecoveryFailed | None:
     return None
 
 
-def _tail(log: Path, since: int) -> str:
+def length_of(log: Path) -> int:
+    """Bytes that a server's log has; 0 while there is none."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def tail_of(log: Path, since: int) -> str:
+    """What a server's log says from a byte on."""
     with open(log, "rb") as file:
         file.seek(since)
         return file.read().decode(errors="replace")

@@ -41,12 +41,10 @@ def read_trend(archive: Archive, most: int = MOST) -> Trend:
     Raises:
         StoreUnavailable: the archive could not be looked at.
     """
-    prefix = archive.layout.proofs
-    names = [info.key.removeprefix(prefix) for info in archive.store.list(prefix)]
-    newest_first = sorted((n for n in names if n.endswith(".json") and "/" not in n), reverse=True)
+    newest_first = archive.record_names(archive.layout.proofs)[::-1]
     drills: list[Proof] = []
     unreadable = []
-    for identifier in (name.removesuffix(".json") for name in newest_first[:_READ]):
+    for identifier in newest_first[:_READ]:
         if len(drills) >= most:
             break
         try:

@@ -139,7 +139,9 @@ def kept_repository(encrypted: bool) -> Iterator[Kept]:
         source.sql("CREATE TABLE lines TABLESPACE fast AS SELECT g FROM generate_series(1, 3000) g")
         full = source.backup()
         fork(source)
+        source.sql("SELECT pg_sleep(1.1)")  # labels are of whole seconds
         source.backup()
+        source.sql("SELECT pg_sleep(1.1)")
         source.sql("UPDATE orders SET note = note || '!' WHERE id % 100 = 0")
         incremental = source.backup(incremental=True)
         segment = source.archive_now()

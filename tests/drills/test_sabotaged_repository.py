@@ -248,12 +248,16 @@ def test_a_manifest_replaced_by_another_backups(shop: Shop) -> None:
     assert drilled(shop)[1].startswith(fact)
     named = {"key": shop.newer.manifest.key, "size": stored.size, "sha256": stored.sha256}
     resealed(shop, shop.newer, manifest=named)
-    assert (
-        answer(shop.source, "verify", "main", "--backup", shop.newer.label)[0] == 0
-    )  # every byte is as recorded
+    code, out, _ = answer(shop.source, "verify", "main", "--backup", shop.newer.label, "--json")
+    (result,) = json.loads(out)["backups"]  # every byte is as recorded, and speaks of other WAL
+    assert (code, result["fact"]) == (1, contradiction(shop))
     verdict, summary = drilled(shop)
     assert verdict == "not recovered"
-    assert "are not those of the backup manifest DETAIL: pg_verifybackup: error: " in summary
+    assert summary.startswith(f"{contradiction(shop)} DETAIL: Its start_lsn is {shop.newer.start_lsn}; ")
+
+
+def contradiction(shop: Shop) -> str:
+    return f'backup record "{shop.newer.label}" contradicts its backup manifest'
 
 
 def test_volumes_of_another_backup_under_this_ones_record(shop: Shop) -> None:
@@ -282,8 +286,9 @@ def test_a_backup_of_the_wrong_cluster(shop: Shop) -> None:
         )
 
 
-def test_a_backup_of_the_wrong_cluster_whose_record_was_written_anew(shop: Shop) -> None:
-    """Every byte is as recorded and the manifest is its own; only what the files say of themselves tells."""
+@pytest.mark.parametrize("whose", ["manifest of theirs", "manifest of ours"])
+def test_a_backup_of_the_wrong_cluster_whose_record_was_written_anew(shop: Shop, whose: str) -> None:
+    """Every byte is as recorded; only what the manifest says of the cluster, or of the files, tells."""
     archive, record, _ = shop.stranger
     theirs, root = Path(archive.store.url.removeprefix("file://")), shop.source.repository_path
     volumes, tree = [], record.as_dict()
@@ -291,9 +296,20 @@ def test_a_backup_of_the_wrong_cluster_whose_record_was_written_anew(shop: Shop)
         key = f"{shop.source.archive.layout.backup(shop.newer.label)}base-{900 + number}.tar.zst"
         shutil.copy(theirs / volume["object"]["key"], root / key)
         volumes.append({**volume, "object": {**volume["object"], "key": key}})
-    manifest = {**tree["manifest"], "key": f"{shop.source.archive.layout.backup(shop.newer.label)}other.zst"}
-    shutil.copy(theirs / record.manifest.key, root / manifest["key"])
-    resealed(shop, shop.newer, volumes=volumes, manifest=manifest)
+    if whose == "manifest of ours":
+        resealed(shop, shop.newer, volumes=volumes)
+        said = "are not those of the backup manifest DETAIL: pg_verifybackup: error: "
+    else:
+        manifest = {
+            **tree["manifest"],
+            "key": f"{shop.source.archive.layout.backup(shop.newer.label)}other.zst",
+        }
+        shutil.copy(theirs / record.manifest.key, root / manifest["key"])
+        resealed(shop, shop.newer, volumes=volumes, manifest=manifest)
+        said = (
+            f"{contradiction(shop)} DETAIL: Its system_identifier is {shop.newer.system_identifier}; the manifest "
+            f"says {record.system_identifier}."
+        )
     verdict, summary = drilled(shop)
     assert verdict == "not recovered"
-    assert "could not locate required checkpoint record" in summary
+    assert said in summary

@@ -84,15 +84,22 @@ def commit(canary: dict[str, Any]) -> str:
     return f"transaction {canary['xid']} at LSN {canary['lsn']}"
 
 
+def drilled_against(source: Source, kind: str, *, exclusive: bool) -> dict[str, Any]:
+    """The proof of a drill with a target of this kind, whose copy is told the opposite of ``exclusive``."""
+    asked, told = ("off", "on") if exclusive else ("on", "off")
+    words = ["--targets", {"time": "1", "lsn": "2", "xid": "3"}[kind], "--json"]
+    with tampered(source, f"recovery_target_inclusive={asked}", f"recovery_target_inclusive={told}"):
+        seed = str(seed_for(kind, exclusive=exclusive))
+        code, out, err = answer(source, "drill", "main", "--seed", seed, *words)
+    proof: dict[str, Any] = json.loads(out)
+    assert (code, err, proof["verdict"]) == (1, "", NOT_RECOVERED)
+    return proof
+
+
 @pytest.mark.parametrize("kind", ["time", "lsn", "xid"])
 def test_one_commit_late(source: Source, kind: str) -> None:
     """``recovery_target_inclusive`` is on where it must be off: the commit at the target is there."""
-    words = ["--targets", {"time": "1", "lsn": "2", "xid": "3"}[kind], "--json"]
-    with tampered(source, "recovery_target_inclusive=off", "recovery_target_inclusive=on"):
-        seed = str(seed_for(kind, exclusive=True))
-        code, out, err = answer(source, "drill", "main", "--seed", seed, *words)
-    proof = json.loads(out)
-    assert (code, err, proof["verdict"]) == (1, "", NOT_RECOVERED)
+    proof = drilled_against(source, kind, exclusive=True)
     late = next(t for t in proof["targets"] if t["kind"] == kind)
     assert (late["ok"], late["last_found"]) == (False, late["next_expected"])
     time = late["next_expected"]["time"].replace("T", " ")
@@ -111,12 +118,7 @@ def test_one_commit_late(source: Source, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["time", "lsn", "xid"])
 def test_one_commit_early(source: Source, kind: str) -> None:
     """``recovery_target_inclusive`` is off where it must be on: the commit at the target is missing."""
-    words = ["--targets", {"time": "1", "lsn": "2", "xid": "3"}[kind], "--json"]
-    with tampered(source, "recovery_target_inclusive=on", "recovery_target_inclusive=off"):
-        seed = str(seed_for(kind, exclusive=False))
-        code, out, err = answer(source, "drill", "main", "--seed", seed, *words)
-    proof = json.loads(out)
-    assert (code, err, proof["verdict"]) == (1, "", NOT_RECOVERED)
+    proof = drilled_against(source, kind, exclusive=False)
     early = next(t for t in proof["targets"] if t["kind"] == kind)
     assert (early["ok"], early["next_found"]) == (False, early["last_expected"])
     time = early["last_expected"]["time"].replace("T", " ")

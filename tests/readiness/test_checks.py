@@ -28,6 +28,7 @@ def stops(check: Check, blocks: str, fact: str) -> None:
 
 def test_a_ready_site(ready: Site) -> None:
     checks = ready.doctor()
+    checks.pop("alerts", None)  # asked where the environment names a Prefect server, as other tests' does
     assert list(checks) == [question.name for question in QUESTIONS]
     assert stopped(list(checks.values())) == ()
     assert [name for name, check in checks.items() if check.ok is None] == []

@@ -22,6 +22,7 @@ from prefect.states import Cancelling
 
 from deployments.descent import descendants, kill_all
 from deployments.up import environment, wait_for_server
+from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import MARK, until
 from tests.servers.postgres import PROJECT, Source, run_pgproof
 from tests.servers.s3 import free_ports
@@ -211,3 +212,14 @@ def shows_sleep(shop: Source) -> bool:
 def streams(shop: Source) -> bool:
     """Whether the source is in the middle of a base backup."""
     return bool(shop.sql("SELECT 1 FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))
+
+
+def asleep(shop: Source, plant: Plant) -> tuple[UUID, int]:
+    """A drill whose scratch server sleeps, and that server's process."""
+    if not read_catalog(shop.archive).entries:
+        shop.backup()
+    shop.write_config(cluster=ASLEEP)
+    run = plant.order("restore-validation")
+    assert until(lambda: shows_sleep(shop), bool, 90), plant.logs(run)
+    (postmaster,) = plant.postmasters()
+    return run, postmaster

@@ -8,7 +8,7 @@ from pathlib import Path
 from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep, streams
+from tests.trouble.plant import SLOW, Plant, asleep, streams
 
 STREAMING = "SELECT pid FROM pg_stat_replication WHERE state = 'backup'"
 
@@ -33,12 +33,7 @@ def test_a_base_backup(shop: Source, plant: Plant) -> None:
 
 
 def test_a_drill(shop: Source, plant: Plant) -> None:
-    if not read_catalog(shop.archive).entries:
-        shop.backup()
-    shop.write_config(cluster=ASLEEP)
-    run = plant.order("restore-validation")
-    assert until(lambda: shows_sleep(shop), bool, 90), plant.logs(run)
-    (postmaster,) = plant.postmasters()
+    run, postmaster = asleep(shop, plant)
 
     plant.cancel(run)
 

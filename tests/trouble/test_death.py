@@ -24,7 +24,7 @@ from tasks.life import Patience
 from tasks.reaping import Reaped, reap
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import ASLEEP, SLOW, Plant, shows_sleep
+from tests.trouble.plant import SLOW, Plant, asleep
 
 QUICK = Patience(silence=4, watch=2.5, heartbeat=1.0)
 LOG = logging.getLogger("tests.trouble")
@@ -33,17 +33,6 @@ LOG = logging.getLogger("tests.trouble")
 def reap_now(plant: Plant) -> Reaped:
     with temporary_settings({PREFECT_API_URL: plant.api}):
         return reap("pgproof", QUICK, LOG, lambda: datetime.now(UTC))
-
-
-def asleep(shop: Source, plant: Plant) -> tuple[UUID, int]:
-    """A drill whose scratch server sleeps, and that server's process."""
-    if not read_catalog(shop.archive).entries:
-        shop.backup()
-    shop.write_config(cluster=ASLEEP)
-    run = plant.order("restore-validation")
-    assert until(lambda: shows_sleep(shop), bool, 90), plant.logs(run)
-    (postmaster,) = plant.postmasters()
-    return run, postmaster
 
 
 def kill(process: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill, sessions
-from tests.validation.writers import TABLES, Load, writers
+from tests.validation.writers import TABLES, Load, repeated, writers
 
 
 def soak(source: Source, drills: int, load: Load) -> list[Drill]:
@@ -58,6 +61,88 @@ def test_busy_for_long(major: int) -> None:
         with writers(source, 16, prepare=True) as load:
             while time.monotonic() < end:
                 soak(source, 5, load)
+
+
+# ---- pgbench in one database, writers in another, and DDL in all of them
+
+BESIDE = ("second", "third")
+STATEMENTS = [
+    "CREATE TABLE IF NOT EXISTS made AS SELECT g AS id, 'v' AS v FROM generate_series(1, 200) g",
+    "CREATE INDEX CONCURRENTLY IF NOT EXISTS made_id ON made (id)",
+    "BEGIN; TRUNCATE made; INSERT INTO made SELECT g, 'w' FROM generate_series(1, 99) g; COMMIT",
+    "ALTER TABLE made ADD COLUMN w int DEFAULT 7",
+    "REINDEX TABLE CONCURRENTLY made",
+    "BEGIN; ALTER TABLE made DROP COLUMN v; ROLLBACK",
+    "VACUUM FULL made",
+    "CLUSTER made USING made_id",
+    "ALTER TABLE made ALTER id TYPE bigint",
+    "DROP TABLE made",
+]
+
+
+@contextmanager
+def pgbench(source: Source, database: str, clients: int = 3) -> Iterator[None]:
+    """The standard transactions, for the time of a block."""
+    words = [str(source.bin / "pgbench"), "-h", str(source.root / "s"), "-U", "postgres"]
+    subprocess.run([*words, "-i", "-q", "-s", "1", database], check=True, capture_output=True)
+    source.backup()
+    running = subprocess.Popen(
+        [*words, "-n", "-T", "600", "-c", str(clients), database],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield
+        assert running.poll() is None
+    finally:
+        running.terminate()
+        running.communicate()
+
+
+def soak_databases(major: int, seconds: float) -> int:
+    """Drills of three databases at once, at least one; how many."""
+    if reason := installed(major):
+        pytest.skip(reason)
+    with running_source(major, segment_size=16, max_prepared_transactions="20") as source:
+        source.sql(TABLES)
+        for name in BESIDE:
+            source.sql(f"CREATE DATABASE {name} STRATEGY file_copy")
+            source.sql("CREATE TABLE quiet AS SELECT g FROM generate_series(1, 500) g", database=name)
+        end, drills = time.monotonic() + seconds, 0
+        with (
+            pgbench(source, "second"),
+            writers(source, 4, prepare=True) as load,
+            repeated(source, [STATEMENTS] * 3, ("postgres", *BESIDE), pause=0.05) as rounds,
+        ):
+            while not drills or time.monotonic() < end:
+                drills += 1
+                _prove_databases(source)
+        assert load.transactions > 50
+        assert min(rounds) >= 1
+        assert sessions(source) == []
+        return drills
+
+
+def _prove_databases(source: Source) -> None:
+    found = drill(source)
+    assert found.proof.proven, found.proof.summary
+    equal = {(t.database, t.table.removeprefix("public.")) for t in found.comparison.tables if t.equal}
+    assert equal - {(database, "made") for database in ("postgres", *BESIDE)} == {
+        *(("postgres", name) for name in ("accounts", "history", "queue")),
+        *(("second", f"pgbench_{name}") for name in ("accounts", "branches", "history", "tellers")),
+        *((name, "quiet") for name in BESIDE),
+    }
+    assert set(found.not_checked) <= {"made"}, found.not_checked
+
+
+def test_pgbench_with_ddl_in_three_databases() -> None:
+    soak_databases(17, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("major", [15, 17, 18], ids=lambda major: f"pg{major}")
+def test_pgbench_with_ddl_in_three_databases_for_long(major: int) -> None:
+    assert soak_databases(major, 120) > 3
 
 
 def test_idle_source() -> None:

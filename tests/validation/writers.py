@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,3 +137,40 @@ def writers(source: Source, connections: int = 8, *, prepare: bool = False) -> I
             thread.join()
     if load.faults:
         raise load.faults[0]
+
+
+@contextmanager
+def repeated(
+    source: Source, streams: Sequence[Sequence[str]], databases: Sequence[str] = (), pause: float = 0.02
+) -> Iterator[list[int]]:
+    """Each list of statements again and again, in a session of its own; how often each was through.
+
+    Args:
+        source: where.
+        streams: the lists.
+        databases: of each list; none is the source's own.
+        pause: seconds after each statement.
+    """
+    stop, rounds, faults = threading.Event(), [0] * len(streams), list[BaseException]()
+
+    def work(number: int) -> None:
+        try:
+            with source.connect(*databases[number : number + 1]) as connection:
+                while not stop.is_set():
+                    for statement in streams[number]:
+                        connection.execute(statement.encode())
+                        stop.wait(pause)
+                    rounds[number] += 1
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(streams))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield rounds
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert faults == []

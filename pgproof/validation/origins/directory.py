@@ -15,7 +15,7 @@ from pgproof.errors import DestinationRefused, NoBackup, NoRoom, ObjectDamaged, 
 from pgproof.restore.execute import make_startable
 from pgproof.restore.extract import extract_member, link_tablespaces
 from pgproof.validation.origins.origin import ForeignBackup
-from pgproof.validation.origins.stored import copy_stored, find_stored, opened, plain_name
+from pgproof.validation.origins.stored import copy_stored, find_stored, opened, plain_name, size_of_files
 from pgproof.wal.lsn import LSN
 
 
@@ -129,12 +129,11 @@ def _is_backup(path: Path) -> bool:
 
 def _describe(place: Path) -> ForeignBackup:
     """What the manifest and the files say."""
-    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file() and not path.is_symlink())
     manifest = find_stored(place, "backup_manifest")
     stop, system = None, None
     if manifest is not None:
         stop, system = _manifest_facts(manifest)
-    return ForeignBackup(place.name, stop_lsn=stop, system_identifier=system, size=size)
+    return ForeignBackup(place.name, stop_lsn=stop, system_identifier=system, size=size_of_files(place))
 
 
 def _manifest_facts(path: Path) -> tuple[LSN | None, int | None]:

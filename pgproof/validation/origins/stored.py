@@ -97,3 +97,10 @@ def _through_lz4(path: Path, mode: str) -> Iterator[IO[bytes]]:
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def size_of_files(directory: Path) -> int:
+    """Bytes of all files below a directory; links are not followed."""
+    return sum(
+        path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink()
+    )

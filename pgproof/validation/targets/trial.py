@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from pgproof.errors import RecoveryFailed
-from pgproof.validation.replay import held
+from pgproof.validation.replay import held, length_of, tail_of
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.server_log import REFUSED_TO_OPEN
 from pgproof.validation.targets.canary import look_for
@@ -167,7 +167,7 @@ class Trial:
 
     def _try(self, planned: PlannedTarget) -> TargetResult:
         started = time.monotonic()
-        said = self.scratch.log.stat().st_size if self.scratch.log.exists() else 0
+        said = length_of(self.scratch.log)
         replay, found, finding, reason = 0.0, None, "", ""
         try:
             with held(
@@ -195,9 +195,7 @@ class Trial:
 
     def _excuse(self, said: int) -> str:
         """Why a copy was not held, when recovery is not to blame; from the server's log since then."""
-        with open(self.scratch.log, "rb") as file:
-            file.seek(said)
-            log = file.read().decode(errors="replace")
+        log = tail_of(self.scratch.log, said)
         if REFUSED_TO_OPEN in log:
             return (
                 "the copy could not be read there: a transaction with over 64 subtransactions ran from before "

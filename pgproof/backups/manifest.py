@@ -1,0 +1,51 @@
+"""A backup manifest is PostgreSQL's own list of a backup's files, and of the WAL that makes them consistent.
+
+We store it as the server sent it. What it says of WAL must be what the backup record says: a record that was altered,
+or that belongs to other files, would fetch too little WAL, or be chosen for a point that the backup cannot reach.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pgproof.backups.record import BackupRecord
+from pgproof.errors import ObjectDamaged, PgproofError
+from pgproof.wal.lsn import LSN
+
+
+def check_manifest(record: BackupRecord, manifest: bytes) -> None:
+    """Compare the backup record with its manifest: timeline, LSNs, and system identifier (from PostgreSQL 17 on).
+
+    A manifest that cannot be read says nothing here: pg_verifybackup judges it.
+
+    Args:
+        record: of the backup.
+        manifest: its content (manual, chapter "Backup Manifest Format").
+
+    Raises:
+        ObjectDamaged: they contradict each other.
+    """
+    try:
+        tree = json.loads(manifest)
+        ranges = [
+            (LSN.parse(item["Start-LSN"]), LSN.parse(item["End-LSN"]), int(item["Timeline"]))
+            for item in tree["WAL-Ranges"]
+        ]
+        start, (_, stop, timeline) = min(ranges)[0], max(ranges, key=lambda item: item[1])
+        system = int(tree.get("System-Identifier", record.system_identifier))
+    except (ValueError, KeyError, TypeError, AttributeError, PgproofError):
+        return
+    _compare(record, "system_identifier", record.system_identifier, system)
+    _compare(record, "timeline", record.timeline, timeline)
+    _compare(record, "start_lsn", record.start_lsn, start)
+    _compare(record, "stop_lsn", record.stop_lsn, stop)
+
+
+def _compare(record: BackupRecord, name: str, said: Any, found: Any) -> None:
+    if said != found:
+        raise ObjectDamaged(
+            f'backup record "{record.label}" contradicts its backup manifest',
+            f"Its {name} is {said}; the manifest says {found}.",
+            "one of them was altered or belongs to another backup; choose another with pgproof list",
+        )
