@@ -123,8 +123,7 @@ def record_proof(
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
     )
-    proof, key = store_evidence(archive, proof, outcome)
-    return StoredProof(proof, key, read)
+    return StoredProof(*store_evidence(archive, proof, outcome), read)
 
 
 @task(**settings("prove another tool's backup", 24 * HOUR), **RETRY)

@@ -79,7 +79,7 @@ class _Comparing:
         self._bin, self._owner = _of_server(cluster, fence)
         self._fenced = [d for d in fence.databases if d.cut is not None]
         self._cuts = sorted({d.cut for d in self._fenced if d.cut is not None})
-        self._done = progress_of(restored.scratch.root)
+        self._done = progress_of(restored.scratch.root, fence)
         self._held = brought_objects(restored.scratch)
         self._checking = Checking(cluster, restored.scratch, self._bin, self._owner)
 
@@ -161,11 +161,10 @@ class _Comparing:
         """
         found = self._done.cuts.values()
         names = ("start", "replay", "count", "compare")
-        phases = {name: sum(at.seconds.get(name, 0.0) for at in found) for name in names}
+        phases = {"targets": targets.seconds - targets.replay} if targets.seconds else {}
+        phases |= {name: sum(at.seconds.get(name, 0.0) for at in found) for name in names}
         phases["replay"] += targets.replay
         phases["check"] = self._checking.seconds
-        if targets.seconds:
-            phases["targets"] = targets.seconds - targets.replay
         return rounded(phases)
 
 

@@ -47,7 +47,7 @@ def judge(
     Raises:
         as compare_restored, and ConfigError when the suite's file cannot be used.
     """
-    progress = progress_of(restored.scratch.root)
+    progress = progress_of(restored.scratch.root, fence)
     if progress.run is None:
         progress.run = open_run(config, cluster, fence.identifier)
     run = progress.run

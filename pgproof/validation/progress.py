@@ -15,6 +15,7 @@ from pgproof.wal.lsn import LSN
 if TYPE_CHECKING:  # all of them need the scratch directory, which forgets its progress when it goes
     from pgproof.validation.check import CheckResult
     from pgproof.validation.comparison import Comparison
+    from pgproof.validation.fence import Fence
     from pgproof.validation.targets.attempt import Targets
 
 
@@ -52,16 +53,19 @@ class Progress:
     run: Any = None
 
 
-_of: dict[Path, Progress] = {}
+_of: dict[Path, tuple[Fence, Progress]] = {}
 
 
-def progress_of(root: Path) -> Progress:
-    """The progress of the copy in a scratch directory; a new one has none.
+def progress_of(root: Path, fence: Fence) -> Progress:
+    """The progress of the copy in a scratch directory; a new one has none, nor has one that meets another fence.
 
     Args:
         root: of the scratch directory.
+        fence: what the copy is compared with.
     """
-    return _of.setdefault(root, Progress())
+    if root not in _of or _of[root][0] != fence:
+        _of[root] = fence, Progress()
+    return _of[root][1]
 
 
 def forget(root: Path) -> None:

@@ -30,8 +30,16 @@ def kill(restored: Restored) -> None:
     pid = int((restored.scratch.data / "postmaster.pid").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 30
-    while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < end:
+    while state(pid) not in "ZX" and time.monotonic() < end:
         time.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    """Of a process, as proc(5) names it; X once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def killing(restored: Restored, number: int, visited: list[str]) -> Callable[[str, str], None]:
