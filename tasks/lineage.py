@@ -129,10 +129,10 @@ def proof_lineage(cluster: str, stored: StoredProof) -> Lineage:
     """
     proof = stored.proof
     layout = Layout(proof.cluster, proof.system_identifier)
-    wal = stored_asset(
-        stored.repository, layout, f"{layout.wal}{proof.timeline:08X}", f"WAL of timeline {proof.timeline}"
-    )
-    of = (cluster_asset(cluster, proof.system_identifier), _drilled(stored, layout), wal)
+    of = [cluster_asset(cluster, proof.system_identifier), _drilled(stored, layout)]
+    if not proof.origin:  # another tool replays the WAL of its own archive
+        wal, what = f"{layout.wal}{proof.timeline:08X}", f"WAL of timeline {proof.timeline}"
+        of.append(stored_asset(stored.repository, layout, wal, what))
     first, last, segments = proof.wal
     metadata = {
         "backup": proof.backup,
@@ -152,7 +152,7 @@ def proof_lineage(cluster: str, stored: StoredProof) -> Lineage:
     }
     made = stored_asset(stored.repository, layout, stored.key, f"proof {proof.identifier}")
     what = f"backup {proof.backup} is {proof.verdict}: {proof.summary}"
-    return Lineage(made, what, of, SUCCEEDED if proof.proven else FAILED, metadata)
+    return Lineage(made, what, tuple(of), SUCCEEDED if proof.proven else FAILED, metadata)
 
 
 def _backup(repository: str, layout: Layout, label: str) -> Asset:

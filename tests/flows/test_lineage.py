@@ -73,7 +73,7 @@ class TestProofs:
         origin = {"kind": "pgbackrest", "title": "pgBackRest", "version": "2.45"}
         other = replace(proof(), origin=origin, backup="20261123-200000F")
         found = proof_lineage("main", StoredProof(other, "k.json", fence(), "s3://b"))
-        (backup,) = [one for one in found.of if "backup" in one.name]
+        _, backup = found.of  # nor is the WAL
         assert backup.key == f"pgbackrest://main/{other.system_identifier}/20261123-200000F"
         assert backup.name == "pgBackRest backup 20261123-200000F of cluster main"
 
