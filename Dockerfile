@@ -8,7 +8,7 @@ RUN apt-get update \
 
 COPY . /usr/src/pgproof
 RUN python3 -m venv /opt/pgproof \
- && /opt/pgproof/bin/pip install --no-cache-dir --require-hashes -r /usr/src/pgproof/requirements.lock \
+ && /opt/pgproof/bin/pip install --no-cache-dir --require-hashes -r /usr/src/pgproof/requirements-worker.lock \
  && /opt/pgproof/bin/pip install --no-cache-dir --no-deps '/usr/src/pgproof[prefect]' \
  && install -d -o postgres -g postgres /etc/pgproof /var/tmp/pgproof-scratch \
  && rm -rf /usr/src/pgproof
