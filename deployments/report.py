@@ -92,7 +92,8 @@ def show_report(
     for note in content["notes"]:
         say(f"note: {note}")
     for owner in content["gone"]:
-        say(_of_gone(owner, sum(one.owner == owner for one in gone), content["removed"]))
+        theirs = [one for one in gone if one.owner == owner]
+        say(_of_gone(owner, theirs, content["removed"]))
         if alerts.get(owner):
             say(
                 f"{owner} has {counted(alerts[owner], 'alert')} as well; pgproof alerts remove {owner} removes them"
@@ -103,7 +104,11 @@ def show_report(
     )
 
 
-def _of_gone(owner: str, count: int, removed: bool) -> str:
+def _of_gone(owner: str, gone: Sequence[Gone], removed: bool) -> str:
+    count = counted(len(gone), "deployment")
+    why = ("in which no cluster is left", "has no cluster left")
+    if gone[0].cluster is not None:
+        why = ("which is not configured any more", "is not configured")
     if removed:
-        return f"removed {counted(count, 'deployment')} of {owner}, which is not configured any more"
-    return f"{owner} has {counted(count, 'deployment')} and is not configured; pgproof deploy --prune removes them"
+        return f"removed {count} of {owner}, {why[0]}"
+    return f"{owner} has {count} and {why[1]}; pgproof deploy --prune removes {'it' if len(gone) == 1 else 'them'}"
