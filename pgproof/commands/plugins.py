@@ -1,4 +1,4 @@
-"""Plugins: commands of the layers above, which the engine finds by name and never imports.
+"""A plugin is a command of a higher layer, found by its entry point and loaded when it is asked for.
 
 A wheel brings them to every host. Where Prefect is not installed they say so, whatever they were asked for.
 """
