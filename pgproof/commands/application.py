@@ -312,6 +312,18 @@ def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int
 
 
 @application.command()
+def fleet(
+    names: Annotated[list[str] | None, typer.Argument(help="Default: every cluster.")] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """One row for each cluster: last proven, recovery window, RPO, RTO, gaps, and what it misses."""
+    from pgproof.commands import fleet as fleet_command
+
+    return fleet_command.fleet(_session(config, json), names or [])
+
+
+@application.command()
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
