@@ -170,6 +170,4 @@ def test_names_that_are_not_known(source: Source) -> None:
     source.config_path.write_text("")
     code, out, err = answer(source, "fleet")
     assert (code, out) == (2, "")
-    assert err == (
-        "pgproof: no cluster is configured\nHINT: pgproof init NAME --dsn ... --repository ...\n"
-    )
+    assert err == ("pgproof: no cluster is configured\nHINT: pgproof init NAME --dsn ... --repository ...\n")
