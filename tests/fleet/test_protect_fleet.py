@@ -10,6 +10,7 @@ import pytest
 from prefect.states import AwaitingRetry
 
 from pgproof.backups.catalog import read_catalog
+from tests.deployments.upped import until
 from tests.fleet.sorties import (
     card,
     children,
@@ -91,6 +92,7 @@ def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     assert set(plant.slots().values()) == {0}
 
 
+@pytest.mark.timeout(600)
 def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) -> None:
     """Its children go on, and none is started twice."""
     fleet.write_config(one=SLOW)
@@ -101,6 +103,8 @@ def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) ->
     os.kill(plant.flow_process(run), signal.SIGKILL)
 
     plant.wait_for(run, "Crashed", timeout=60)
+    # the worker reports it a moment after the process's guardian, and would mark the next try, too
+    assert until(lambda: "as crashed" in plant.logs(run), bool, 60), plant.logs(run)
     with plant.client() as client:
         client.set_flow_run_state(run, AwaitingRetry(), force=True)  # as the UI's button does
     plant.wait_for(run, "Completed", timeout=240)
