@@ -76,10 +76,10 @@ def process_of(plant: Plant, run: UUID) -> int | None:
     return None
 
 
-def worker_of(plant: Plant, run: UUID) -> subprocess.Popen[bytes]:
-    """The worker that has a run."""
-    process = until(lambda: process_of(plant, run), bool, 30)
-    return next(worker for worker in plant.workers if process in descendants(worker.pid))
+def worker_of(plant: Plant, run: UUID) -> subprocess.Popen[bytes] | None:
+    """The worker that has a run; None when it has ended."""
+    process = until(lambda: process_of(plant, run), bool, 10)
+    return next((worker for worker in plant.workers if process in descendants(worker.pid)), None)
 
 
 def kill_machine(plant: Plant, worker: subprocess.Popen[bytes]) -> None:

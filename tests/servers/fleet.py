@@ -58,8 +58,16 @@ class Member(Source):
         options = ["--config", str(self.config_path), f"--cluster={self.name}"]
         return "exec " + shlex.join(["env", *variables, *PGPROOF, *options, "wal", "push"]) + ' "%p"'
 
-    def write_config(self, *arguments: str, **options: object) -> None:
+    def write_config(
+        self,
+        cluster: str = "",
+        repository: str | None = None,
+        extra: str = "",
+        dsn: str | None = None,
+        store: str = "",
+    ) -> None:
         """The fleet writes it."""
+        assert not (cluster or repository or extra or dsn or store), "fleet.write_config has them"
         self.fleet.write_config()
 
 
