@@ -6,6 +6,7 @@ is begun again with the same parent goes on where the first one was, and starts 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -118,7 +119,8 @@ def protect_members(
     Returns:
         what became of each, in the order of the members.
     """
-    sortie, log = Sortie(parent, bounds, parameters, deque(members), get_run_logger()), get_run_logger()
+    log = get_run_logger()
+    sortie = Sortie(parent, bounds, parameters, deque(members), log)
     while True:
         try:
             with get_client(sync_client=True) as client:
@@ -165,7 +167,8 @@ class Sortie:
         """
         runs = read_runs(client, [child.runs[-1] for child in self.going.values()])
         for child in list(self.going.values()):
-            self._look(client, child, runs.get(child.runs[-1]), at)
+            with contextlib.suppress(ObjectNotFound):  # deleted since it was read: the next look sees it
+                self._look(client, child, runs.get(child.runs[-1]), at)
         while self.waiting and len(self.going) < self.bounds.at_once:
             member = self.waiting[0]
             if member.deployed:

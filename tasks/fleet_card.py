@@ -98,7 +98,7 @@ def show_fleet(card: FleetCard) -> None:
         (score.cluster, _in_words(outcome), *row(score)[2:])
         for outcome, score in zip(card.outcomes, card.scores, strict=True)
     ]
-    title = f"{_verdict(card)}"
+    title = _verdict(card)
     text = [f"# {title}", "", markdown_table((COLUMNS[0], "this run", *COLUMNS[2:]), lines), ""]
     if card.failed:
         text += ["## What went wrong in this run", ""]
