@@ -23,6 +23,8 @@ from tests.fleet.sorties import (
 from tests.servers.fleet import Fleet
 from tests.trouble.plant import SLOW, Plant
 
+pytestmark = pytest.mark.timeout(600)  # a dead run is found after three minutes
+
 
 def proven(fleet: Fleet, name: str) -> int:
     """How many backups of a cluster are proven."""
@@ -61,7 +63,6 @@ def test_nobody_serves_a_queue(plant: Plant) -> None:
     assert told["payload"]["failed"] == ["two", "one"]
 
 
-@pytest.mark.timeout(600)
 def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     """Half way: its run is found dead, and run again on the worker that lives; the others know nothing of it."""
     fleet.write_config(one=SLOW, two=SLOW, three=SLOW)
@@ -92,7 +93,6 @@ def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     assert set(plant.slots().values()) == {0}
 
 
-@pytest.mark.timeout(600)
 def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) -> None:
     """Its children go on, and none is started twice."""
     fleet.write_config(one=SLOW)
