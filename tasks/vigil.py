@@ -43,5 +43,6 @@ class Vigil:
         if watched is None or (watched[0].state, watched[0].beat) != (seen.state, seen.beat):
             self._watched[run.id] = seen, now
             return None
-        long_enough = timedelta(seconds=seen.heartbeat * self.patience.watch)
-        return seen if now - watched[1] >= long_enough else None
+        # a pending run has no heartbeat to wait for, and is watched all the same: clocks differ
+        beat = max(seen.heartbeat, self.patience.heartbeat)
+        return seen if now - watched[1] >= timedelta(seconds=beat * self.patience.watch) else None

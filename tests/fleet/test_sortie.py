@@ -207,6 +207,9 @@ def test_a_silent_run_is_dead_and_run_again(drive: Drive, client: SyncPrefectCli
     drive.step()
     assert drive.run().id != silent
     assert drive.run().state_name == "Scheduled"
+    pending = client.read_flow_run(drive.sortie.going["right"].runs[0]).state
+    assert pending is not None and pending.is_crashed()  # its worker died before it was started
+    assert (pending.message or "").startswith("reaped: it was Pending and gave no sign of life since ")
 
 
 def test_a_run_that_dies_while_it_is_cancelled_is_not_run_again(drive: Drive) -> None:
