@@ -48,10 +48,13 @@ def test_ten_clusters_and_a_machine_that_dies() -> None:
         assert ended.state_name == "Completed", f"{ended.state}\n{plant.logs(run)}"
         found = states(plant, run)
         assert sorted(name for name, state in found if state == "Completed") == sorted(NAMES)
-        assert sorted(name for name, state in found if state == "Crashed") == victims
+        crashed = [name for name, state in found if state == "Crashed"]
+        assert set(victims) <= set(crashed)  # and perhaps one that the worker had just taken
+        assert len(crashed) == len(set(crashed)) <= 3
         assert card(plant, run).startswith("# The fleet: 10 of 10 clusters protected\n")
         for member in fleet.members.values():
             assert read_catalog(member.archive).newest.state == "proven"
+            member.archive_now()  # an idle source keeps its last commit to itself, which rpo allows for five minutes
         began = time.monotonic()
         code, out, _ = answer(fleet.members["c0"], "fleet")
         print(f"pgproof fleet: {time.monotonic() - began:.1f} s\n{out}")
