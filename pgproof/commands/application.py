@@ -323,6 +323,24 @@ def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int
 
 
 @application.command()
+def expectations(
+    name: Name,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the suite; never over what you changed.")
+    ] = False,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="database.schema.table, as often as needed.")
+    ] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Make the cluster's Great Expectations suite, or show how yours differs from what would be made now."""
+    from pgproof.commands import expectations as expectations_command
+
+    return expectations_command.expectations(_session(config, json), name, table or [], write)
+
+
+@application.command()
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
