@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.commands import drill as drill_command
 from pgproof.commands import fleet as fleet_command
+from pgproof.validation import expectations as suites
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now, running_source
 
@@ -36,7 +36,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture(autouse=True)
 def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drill_command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config()
 
 
