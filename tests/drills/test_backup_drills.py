@@ -17,7 +17,7 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.errors import LeaseHeld, ServerNotReady
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import read_facts
-from tests.drills.damage import assert_command_refused, assert_refused, flip_bit
+from tests.drills.damage import assert_refused, flip_bit
 from tests.servers.background import end_background
 from tests.servers.postgres import PGPROOF, PROJECT, Source, installed, now, running_source
 
