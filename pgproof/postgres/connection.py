@@ -29,6 +29,16 @@ def said_by(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split())
 
 
+def tells_of_damage(error: psycopg.Error) -> bool:
+    """Whether a server could not read what is stored: data_corrupted, index_corrupted, a fault of a file.
+
+    The codes are those of the manual's appendix A. A length that makes no sense is found only when memory is
+    asked for it (``palloc``), and that is an internal error, whose text is never translated.
+    """
+    state = error.sqlstate or ""
+    return state.startswith(("XX001", "XX002", "58")) or (state == "XX000" and "alloc request" in str(error))
+
+
 def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
     """The connection string of a cluster, password included; never log it.
 

@@ -29,10 +29,7 @@ _CHECKPOINT_LIMIT = 86400.0  # a spread checkpoint takes the better part of chec
 _KEEP = "surrogateescape"  # a history file may hold a name in any encoding, and must stay as it is
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 _MOST_WARNINGS = 20  # that an error repeats
-_DAMAGED = (
-    "no backup was taken; keep the older ones with pgproof hold, and look at the disk of the source: "
-    "docs/runbooks/backup-fails.md, step 4"
-)
+_KEEP_OLDER = "no backup was taken; keep older ones with pgproof hold: docs/runbooks/backup-fails.md, step 4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +377,7 @@ class ReplicationConnection:
             more = len(self._warnings) - _MOST_WARNINGS
             said = [*self._warnings[:_MOST_WARNINGS], *([f"and {more} more"] if more > 0 else [])]
             return BackupFailed(
-                f'cluster "{name}" has damaged pages', f"{'; '.join(said) or text}.", _DAMAGED
+                f'cluster "{name}" has damaged pages', f"{'; '.join(said) or text}.", _KEEP_OLDER
             )
         return BackupFailed(f'{verb} failed on cluster "{name}"', text)
 

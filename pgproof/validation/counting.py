@@ -11,8 +11,8 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import said_by, undone
-from pgproof.validation.fence import LARGE_OBJECTS, NotChecked, TableContent
+from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.validation.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
     current_definition,
@@ -172,7 +172,7 @@ class Counter:
     def _reason(self, error: psycopg.Error) -> str:
         if self._holding.over and isinstance(error, psycopg.errors.QueryCanceled):
             return self._holding.reason
-        return reason_of(error, self._drill)
+        return f"{DAMAGED if tells_of_damage(error) else ''}{reason_of(error, self._drill)}"
 
     def _leave_out(self, what: str, reason: str) -> None:
         self.not_checked.append(NotChecked(self._database, what, reason))

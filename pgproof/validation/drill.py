@@ -38,7 +38,7 @@ from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.checking import Checking, refuse_opened
 from pgproof.validation.claim import claim, remove_leftovers
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
+from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked, damage_in
 from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
 from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.proof import Proof
@@ -314,8 +314,7 @@ def make_proof(
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
     phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
     wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
-    replayed = replayed_bytes(fence, wal[0])
-    at = clock().astimezone(UTC)
+    at, replayed = clock().astimezone(UTC), replayed_bytes(fence, wal[0])
     return Proof(
         identifier=_identifier(at, label, origin),
         at=at,
@@ -376,8 +375,9 @@ def _verdict(
         return NOT_EXACT, str(failure).replace("\n", " ")
     if failure is not None:
         return NOT_RECOVERED, str(failure).replace("\n", " ")
+    unreadable = damage_in(_left_out(fence, None, comparison))
     if comparison is None or not comparison.tables:
-        return NOT_EXACT, "nothing was compared"
+        return NOT_EXACT, unreadable or "nothing was compared"
     if not comparison.equal:
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
@@ -386,7 +386,8 @@ def _verdict(
         return NOT_RECOVERED, missed
     if finding := comparison.finding():
         return NOT_SOUND, finding
-    return PROVEN, comparison.summary()
+    # damage of the source says nothing of the backup, which may be what it is mended from
+    return (NOT_EXACT, unreadable) if unreadable else (PROVEN, comparison.summary())
 
 
 def is_verdict(error: Exception) -> bool:

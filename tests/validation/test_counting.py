@@ -204,7 +204,7 @@ def test_a_broken_page_of_the_source_is_named(shared: Source) -> None:
     assert [table.title for table in fence.databases[0].tables] == ["public.t"]
     (item,) = fence.not_checked
     assert item.what == "public.broken"
-    assert item.reason.startswith("invalid page in block 1 of relation base/")
+    assert item.reason.startswith("damaged: invalid page in block 1 of relation base/")
     shared.sql("DROP TABLE broken")
 
 
