@@ -238,7 +238,11 @@ def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation
             return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
         if not connection.closed and not str(error.sqlstate or "").startswith(_DAMAGE):
             return inspection.leave_out(relation.title, _reason(error))
-        found = [_reason(error)]
+        found = [
+            f"the copy's server ended while this was checked: {_reason(error)}"
+            if connection.closed
+            else _reason(error)
+        ]
     inspection.checked += 1
     inspection.findings += [f"{relation.title}: {finding}" for finding in found]
     return None

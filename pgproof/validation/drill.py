@@ -41,6 +41,7 @@ from pgproof.validation.comparison import Comparison
 from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked, damage_in
 from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
 from pgproof.validation.objects import DatabaseObjects
+from pgproof.validation.order import require_before
 from pgproof.validation.proof import Proof
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
@@ -100,7 +101,7 @@ def restore_scratch(
         progress: told the raw bytes as they are restored.
 
     Raises:
-        NotProven: the fence has no exact cut, or the backup ended after it.
+        NotProven: the fence has no exact cut, or the backup ends beyond it.
         WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
     """
     if fence.cut is None or not fence.exact:
@@ -116,13 +117,7 @@ def restore_scratch(
     scratch.remove()  # of an earlier try of the same drill
     catalog = read_catalog(archive)
     chosen = catalog.entry(label) if label else catalog.newest
-    first_cut = min(database.cut for database in fence.databases if database.cut is not None)
-    if first_cut < chosen.record.stop_lsn:
-        raise NotProven(
-            f'backup "{chosen.label}" ended after fence "{fence.identifier}" was taken',
-            f"It ended at LSN {chosen.record.stop_lsn}; the cut is {first_cut}.",
-            f"pgproof drill {cluster.name} takes a new fence",
-        )
+    require_before(chosen.record, fence)
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)

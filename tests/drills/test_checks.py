@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,25 @@ def test_a_recovery_that_complains(source: Source, monkeypatch: pytest.MonkeyPat
     assert proof.summary.startswith(
         "log of every database: startup: WARNING: removing future two-phase state file for transaction 2147483392"
     )
+
+
+def test_a_relation_whose_check_kills_the_server(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a damaged page can, whose lengths nobody doubts: the verdict names it, and what was left is not checked."""
+    check = amcheck._check_one
+
+    def crash(inspection: Any, connection: Any, relation: Any) -> None:
+        if relation.title == "public.orders_id":
+            os.kill(connection.info.backend_pid, signal.SIGSEGV)
+        check(inspection, connection, relation)
+
+    monkeypatch.setattr(amcheck, "_check_one", crash)
+    source.write_config(cluster='drill.checks = ["amcheck"]\ndrill.workers = 1')
+    proof = drill(source, monkeypatch)
+    assert proof.verdict == "not sound"
+    assert proof.summary.startswith(
+        "amcheck of postgres: public.orders_id: the copy's server ended while this was checked: "
+    )
+    assert "the copy had ended" in not_checked(proof).values()
 
 
 # ---- the user's own
