@@ -12,6 +12,7 @@ from psycopg import sql
 
 from pgproof.config import DrillConfig
 from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.validation.check import EVERY_DATABASE
 from pgproof.validation.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
