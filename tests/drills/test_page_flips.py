@@ -141,6 +141,7 @@ def flip_all(major: int, checksums: bool, each: int) -> None:
         assert unexpected == {}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("major", "checksums"), [(17, False), (18, True)], ids=["without", "with checksums"])
 def test_one_flip_of_each_kind(major: int, checksums: bool) -> None:
     flip_all(major, checksums, 1)
