@@ -15,6 +15,7 @@ from pgproof.errors import (
     ConfigError,
     PgproofError,
     PrivilegeMissing,
+    ServerNotReady,
     ServerUnreachable,
 )
 
@@ -91,7 +92,7 @@ def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psy
 
 @contextlib.contextmanager
 def mapped(cluster: ClusterConfig) -> Iterator[None]:
-    """Turn what psycopg raises about a connection or a privilege into our errors."""
+    """Turn what psycopg raises about a connection, a privilege or damage into our errors."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
@@ -100,6 +101,14 @@ def mapped(cluster: ClusterConfig) -> Iterator[None]:
         ) from error
     except psycopg.OperationalError as error:
         raise connection_error(cluster, str(error)) from error
+    except psycopg.Error as error:
+        if not tells_of_damage(error):
+            raise
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" cannot read what it stores',
+            f"The server says: {said_by(error)}.",
+            "keep the older backups with pgproof hold, and prove one: docs/runbooks/backup-fails.md, step 4",
+        ) from error
 
 
 def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:

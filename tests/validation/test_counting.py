@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from pgproof.errors import ServerNotReady
+from pgproof.postgres.connection import connect
 from pgproof.validation.fence import LARGE_OBJECTS, NotChecked
 from pgproof.validation.fingerprint import SETTINGS
 from tests.servers.postgres import Source, running_source
@@ -210,6 +212,13 @@ def test_a_broken_page_of_the_source_is_named(shared: Source) -> None:
     assert (found.proof.verdict, found.proof.summary) == (
         "not exact",
         f"the source cannot read public.broken of database postgres: {item.reason.removeprefix('damaged: ')}",
+    )
+    with pytest.raises(ServerNotReady) as caught, connect(shared.cluster) as connection:
+        connection.execute("SELECT count(*) FROM broken")
+    assert str(caught.value) == (
+        'cluster "main" cannot read what it stores\n'
+        f"DETAIL: The server says: {item.reason.removeprefix('damaged: ')}.\n"
+        "HINT: keep the older backups with pgproof hold, and prove one: docs/runbooks/backup-fails.md, step 4"
     )
     shared.sql("DROP TABLE broken")
 
