@@ -22,7 +22,7 @@ from tests.servers.postgres import installed
 BACKUP = "the backup"  # fails, with file, block and relation
 DRILL = "the drill"  # of that backup: a check or a comparison names the relation
 OLDER = "a drill of an older backup"  # compares the damaged source with a copy from before
-STARTS = "the server"  # does not start, or lets nobody in, and says why
+STARTS = "the server"  # does not start, or lets nobody in, or cannot read its catalogs, and says so
 CRASH = "a crash"  # of the source, in the session that reads the table
 NOBODY = "nobody"
 
@@ -60,7 +60,8 @@ WITHOUT: dict[str, set[str]] = {
 }
 # with them: all but these, which have none, and pages that seem to be newer than the backup (verify_page_checksum)
 NO_PAGES = ("pg_xact", "pg_multixact offsets", "pg_multixact members", "pg_control", "relation map")
-WITH = {kind: WITHOUT[kind] if kind in NO_PAGES else {BACKUP} for kind in KINDS} | {"page LSN": {DRILL}}
+WITH = {kind: WITHOUT[kind] if kind in NO_PAGES else {BACKUP} for kind in KINDS}
+WITH |= {"page LSN": {DRILL}, "catalog page": {BACKUP, STARTS}}
 
 
 def allowed(flip: Flip, major: int, checksums: bool) -> set[str]:
@@ -88,6 +89,9 @@ def seen_by(rotting: Rotting, flips: Sequence[Flip]) -> dict[Flip, str]:
         named = [flip for flip in flips if f'"./{flip.file}"' in err and f"block {flip.block}:" in err]
         rest = [flip for flip in flips if flip not in named]
         return dict.fromkeys(named, BACKUP) | (seen_by(rotting, rest) if rest and named else {})
+    if "cannot read what it stores" in err:
+        assert len(flips) == 1
+        return dict.fromkeys(flips, STARTS)
     assert code == 0, err
     found: dict[Flip, str] = {}
     for who, option in ((DRILL, ()), (OLDER, ("--oldest",))):
