@@ -25,6 +25,7 @@ from pgproof.validation.fence import NotChecked
 
 NAME = "amcheck"
 VISIBILITY = "pg_visibility"
+ENDED = "the copy's server ended while this was checked"
 _LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
 _MOST_OF_ONE = 5  # findings of one table
 # SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
@@ -238,11 +239,7 @@ def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation
             return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
         if not connection.closed and not str(error.sqlstate or "").startswith(_DAMAGE):
             return inspection.leave_out(relation.title, _reason(error))
-        found = [
-            f"the copy's server ended while this was checked: {_reason(error)}"
-            if connection.closed
-            else _reason(error)
-        ]
+        found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
     inspection.checked += 1
     inspection.findings += [f"{relation.title}: {finding}" for finding in found]
     return None

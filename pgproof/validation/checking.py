@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from pgproof.config import ClusterConfig
-from pgproof.errors import DestinationRefused
+from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
 from pgproof.validation import amcheck, dump, page_checksums
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.server_log import check_log
+from pgproof.wal.lsn import LSN
 
 _PROMOTION = 300  # seconds; it is one record of WAL, and fsync is off
 _FILES = """
@@ -45,6 +46,7 @@ class Checking:
         self._cluster, self._drill, self._scratch = cluster, cluster.drill, scratch
         self._bin, self._owner = bin_directory, owner
         self._visited: set[str] = set()
+        self._doing = ""
         self._relations: dict[str, str] = {}
         self.results: list[CheckResult] = []
         self.seconds = 0.0
@@ -53,6 +55,11 @@ class Checking:
     def needs_shutdown(self) -> bool:
         """Whether the copy must be shut down properly when it has been compared."""
         return page_checksums.NAME in self._drill.checks
+
+    def resume(self, databases: Iterable[str], results: Iterable[CheckResult]) -> None:
+        """Take over what an earlier try found at a cut that the copy has left behind."""
+        self._visited |= set(databases)
+        self.results += results
 
     def at_cut(self, dsns: dict[str, str]) -> None:
         """Run the user's checks of the databases whose cut the copy is held at."""
@@ -93,11 +100,33 @@ class Checking:
         self.results.append(found)
         self.seconds += found.seconds
 
+    def killed(self, error: ScratchKilled) -> NotProven:
+        """What is said where the server of a copy that was opened was killed: it cannot be checked again.
+
+        Args:
+            error: of the server.
+        """
+        ended = [
+            f"{check.name} of {check.database}: {finding.partition(f': {amcheck.ENDED}')[0]}"
+            for check in self.results
+            for finding in check.findings
+            if amcheck.ENDED in finding
+        ]
+        at = ", ".join(ended) or self._doing or "between two checks"
+        return NotProven(
+            f"{error.fact} while the copy was checked",
+            f"That was at {at}. Whether damage there ended it or something else did is open.",
+            "run the drill again; where it ends in the same place, run pg_amcheck on the source, too. "
+            "dmesg shows whether memory was short",
+        )
+
     def _in_databases(self, wanted: Sequence[str], dsns: dict[str, str]) -> None:
         for database, dsn in dsns.items():
             if amcheck.NAME in wanted:
+                self._doing = f"{amcheck.NAME} of {database}"
                 self.results.append(amcheck.check_relations(self._drill, dsn, database))
             if dump.NAME in wanted:
+                self._doing = f"{dump.NAME} of {database}"
                 timeout = self._drill.check_timeout
                 self.results.append(dump.check_dump(self._bin, dsn, database, self._owner, timeout))
 
@@ -113,16 +142,40 @@ class Checking:
             self._relations |= {path: f"{database}: {title}" for path, title in rows}
 
 
+def is_opened(scratch: Scratch) -> bool:
+    """Whether the copy was opened for writing: the server removes its recovery.signal when recovery ends."""
+    return scratch.data.is_dir() and not (scratch.data / "recovery.signal").exists()
+
+
 def refuse_opened(scratch: Scratch) -> None:
     """A copy that was opened has gone beyond its cut: comparing it again would accuse the backup.
 
     Raises:
-        DestinationRefused: it was; the server removes its recovery.signal when recovery ends.
+        DestinationRefused: it was.
     """
-    if scratch.data.is_dir() and not (scratch.data / "recovery.signal").exists():
+    if is_opened(scratch):
         raise DestinationRefused(
             f'the copy in "{scratch.root}" was opened for writing already',
             "It is not at its cut any more.",
+            "run the drill again",
+        )
+
+
+def refuse_beyond(scratch: Scratch, minimum: LSN, cut: LSN) -> None:
+    """A copy never goes back: one that was recovered beyond a cut could not reach it (``CheckRecoveryConsistency``).
+
+    Args:
+        scratch: of the copy.
+        minimum: where its recovery may end at the earliest.
+        cut: the next one to compare at.
+
+    Raises:
+        DestinationRefused: it was, by a drill of another process that ended in the middle.
+    """
+    if minimum > cut:
+        raise DestinationRefused(
+            f'the copy in "{scratch.root}" was recovered beyond its cut already',
+            f"It can end its recovery at {minimum} at the earliest; the cut is {cut}.",
             "run the drill again",
         )
 

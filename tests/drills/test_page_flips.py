@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from pgproof.commands import drill as command
 from pgproof.errors import RecoveryFailed
+from pgproof.validation import expectations as suites
 from tests.drills.damage import answer
 from tests.drills.rotten import KINDS, Flip, Rotting, rotting_source
 from tests.servers.postgres import installed
@@ -72,7 +72,7 @@ def allowed(flip: Flip, major: int, checksums: bool) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
 
 
 def seen_by(rotting: Rotting, flips: Sequence[Flip]) -> dict[Flip, str]:
