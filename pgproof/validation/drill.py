@@ -87,6 +87,7 @@ def restore_scratch(
     fence: Fence,
     label: str | None = None,
     progress: Done = lambda size: None,
+    catalog: Catalog | None = None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -98,6 +99,7 @@ def restore_scratch(
         fence: with an exact cut.
         label: of the backup; None takes the newest.
         progress: told the raw bytes as they are restored.
+        catalog: read just now; None reads it.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ended after it.
@@ -110,11 +112,10 @@ def restore_scratch(
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
-    directory = cluster.drill.scratch_directory.absolute()
-    remove_leftovers(directory)
+    remove_leftovers(directory := cluster.drill.scratch_directory.absolute())
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
-    catalog = read_catalog(archive)
+    catalog = catalog or read_catalog(archive)
     chosen = catalog.entry(label) if label else catalog.newest
     first_cut = min(database.cut for database in fence.databases if database.cut is not None)
     if first_cut < chosen.record.stop_lsn:
