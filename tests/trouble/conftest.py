@@ -1,4 +1,4 @@
-"""One source, one Prefect server and a worker for the scenarios of a module."""
+"""One source and one Prefect server for the scenarios of a module; each brings its own worker."""
 
 from __future__ import annotations
 
@@ -28,17 +28,10 @@ def works(shop: Source) -> Iterator[Plant]:
 
 
 @pytest.fixture
-def plant(works: Plant, shop: Source) -> Plant:
-    """The server, with a worker; the one of the test before, where that left it."""
+def plant(works: Plant, shop: Source) -> Iterator[Plant]:
+    """The server, with a worker."""
     shop.write_config()
-    if not works.works:
-        works.start_worker()
-    return works
-
-
-@pytest.fixture
-def unattended(works: Plant) -> Plant:
-    """The server, without a worker that would see what the server is told."""
+    works.start_worker()
+    yield works
     while works.workers:
         works.end_worker(signal.SIGTERM)
-    return works

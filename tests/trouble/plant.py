@@ -95,11 +95,6 @@ class Plant:
         self.workers.append(made)
         return made
 
-    @property
-    def works(self) -> bool:
-        """Whether a worker is there."""
-        return bool(self.workers) and self.workers[-1].poll() is None
-
     def end_worker(self, number: signal.Signals) -> None:
         """Stop or kill the newest worker; one that waits for its runs is killed after a while, as systemd does."""
         made = self.workers.pop()
