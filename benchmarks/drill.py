@@ -81,7 +81,10 @@ def _options() -> argparse.Namespace:
 
 
 def _size(text: str) -> int:
-    found = size(text)
+    try:
+        found = size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if found < 50 << 20:
         raise argparse.ArgumentTypeError("a cluster has 50 MB or more here")
     return found
