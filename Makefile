@@ -23,6 +23,7 @@ VENV := $(if $(REACHABLE),.venv,/opt/pgproof-venv-$(shell echo -n '$(HERE)' | sh
 BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
 WORKERS ?= 2
+LOCK := --universal --generate-hashes --no-emit-index-url --no-header -q
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -57,7 +58,7 @@ test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
-	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock Dockerfile $$place/; fi; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock Dockerfile .dockerignore $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
 	python=$(abspath $(BIN))/python; \
 	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
@@ -89,7 +90,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 lock:
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra prefect $(LOCK) -c requirements.lock -o requirements-worker.lock
 
 clean:
 	rm -rf $(VENV) .venv

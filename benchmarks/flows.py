@@ -40,10 +40,10 @@ ENGINE = {
         "write_fence",
         "read_fence",
         "restore_scratch",
-        "compare_restored",
         "make_proof",
         "store_evidence",
     ),
+    "pgproof.validation.judgement": ("compare_restored",),
     "tasks.retention": ("gather_facts", "plan_expire", "expire"),
 }
 GOALS = {"overhead of protect": 3.0, "gap check, due by its schedule to completed": 5.0}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from pgproof.errors import NotProven
+from pgproof.errors import NotProven, UsageError
+from pgproof.validation.choice import Policy
+from pgproof.validation.origins.choice import OriginKind
 from tasks.artifacts import show_proof
 from tasks.events import emit
 from tasks.proof_events import proof_events
@@ -14,13 +16,20 @@ from tasks.validation import (
     choose_backup,
     compare_with_source,
     fence_source,
+    prove_elsewhere,
     record_proof,
     restore_backup,
 )
 
 
 @flow(name="restore-validation", flow_run_name="restore validation of {cluster}")
-def restore_validation(cluster: str, config: str | None = None, backup: str = "newest") -> str:
+def restore_validation(
+    cluster: str,
+    config: str | None = None,
+    backup: str | None = None,
+    policy: Policy = "newest",
+    origin: OriginKind | None = None,
+) -> str:
     """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
 
     At three in the morning: NOT EQUAL names the table and both values; keep older backups (`pgproof hold`) and
@@ -29,9 +38,14 @@ def restore_validation(cluster: str, config: str | None = None, backup: str = "n
     Args:
         cluster: as pgproof.toml names it
         config: path of pgproof.toml on the worker; default: PGPROOF_CONFIG
-        backup: a label, or: newest, oldest, least recently proven
+        backup: label of the one to prove; empty chooses by the policy
+        policy: which backup is proven when none is named; least recently proven gives every backup its turn
+        origin: another tool whose backup is proven, restored by it; newest and oldest are the policies of this
     """
-    stored = prove(cluster, config, choose_backup(cluster, config, backup))
+    if origin is not None:
+        stored = prove_origin(cluster, config, origin, backup, policy)
+    else:
+        stored = prove(cluster, config, choose_backup(cluster, config, backup, policy))
     refuse_unproven(cluster, stored)
     return stored.key
 
@@ -56,6 +70,25 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
     return stored
 
 
+def prove_origin(
+    cluster: str, config: str | None, origin: OriginKind, backup: str | None, policy: Policy
+) -> StoredProof:
+    """The drill of another tool's backup; it decides the state of no backup of ours.
+
+    Raises:
+        UsageError: the policy is none of these backups.
+    """
+    if backup is None and policy not in ("newest", "oldest"):
+        raise UsageError(
+            f'cannot choose a backup of {origin} by policy "{policy}"',
+            "Only our own backups remember when they were drilled.",
+            "choose newest or oldest, or name a backup",
+        )
+    stored = prove_elsewhere(cluster, origin, backup, policy == "oldest", config)
+    show_proof(cluster, stored)
+    return stored
+
+
 def refuse_unproven(cluster: str, stored: StoredProof) -> None:
     """Fail the run when there is no proof, so that its alert goes out.
 
@@ -64,8 +97,9 @@ def refuse_unproven(cluster: str, stored: StoredProof) -> None:
     """
     proof = stored.proof
     if not proof.proven:
+        again = f"pgproof drill {cluster} --from {proof.origin['kind']}" if proof.origin else ""
         raise NotProven(
             f'backup "{proof.backup}" of cluster "{cluster}" is {proof.verdict}',
             f"{proof.summary}. The evidence is {stored.key}.",
-            f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
+            again or f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
         )

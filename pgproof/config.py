@@ -239,6 +239,9 @@ class ClusterConfig(Section):
     pgbackrest: PgBackRestConfig | None = None
     barman: BarmanConfig | None = None
     directory: DirectoryConfig | None = None
+    suite: Path | None = Field(
+        None, description="Great Expectations suite; default: expectations-NAME.json beside pgproof.toml"
+    )
     expectations: tuple[ExpectationConfig, ...] = ()
     checks: tuple[SqlCheckConfig, ...] = ()
 
@@ -282,6 +285,10 @@ class Config(Section):
     def copies_of(self, cluster: ClusterConfig) -> dict[str, RepositoryConfig]:
         """The other repositories that get every WAL file of a cluster, by name."""
         return {name: self.repositories[name] for name in cluster.copies}
+
+    def suite_of(self, cluster: ClusterConfig) -> Path:
+        """The path of a cluster's suite; a relative one is beside pgproof.toml."""
+        return self.path.absolute().parent / (cluster.suite or f"expectations-{cluster.name}.json")
 
     @property
     def state(self) -> Path:

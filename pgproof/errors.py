@@ -8,7 +8,8 @@
     │   ├── StoreUnavailable
     │   ├── LeaseHeld
     │   ├── WalNotArchived
-    │   └── SlotInUse
+    │   ├── SlotInUse
+    │   └── ScratchKilled
     └── PermanentError            "cannot ...": it never will, until somebody mends something
         ├── UsageError
         │   ├── ConfigError
@@ -119,6 +120,12 @@ class SlotInUse(TransientError):
     """Another connection streams from the replication slot."""
 
     exit_code = 80
+
+
+class ScratchKilled(TransientError):
+    """A scratch server was ended from outside, such as by the kernel when memory is short."""
+
+    exit_code = 81
 
 
 class UsageError(PermanentError):

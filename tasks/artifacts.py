@@ -24,13 +24,15 @@ from pgproof.wal.repair import RepairReport
 from tasks.base_backup import TakenBackup
 from tasks.keys import key_for
 from tasks.outage import through_outage
+from tasks.phases import draw_phases, sketch_phases
 from tasks.picture import data_url, draw
 from tasks.sketch import sketch
 from tasks.validation import StoredProof
 from tasks.windows import view_of
 from tasks.work import now
 
-_LONGEST = 500  # tables shown; the proof record holds all of them
+_LONGEST = 500  # lines of one kind; the records hold all of them
+_TABLES = 100  # of those that are different, and of the biggest that are equal
 
 
 def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -155,10 +157,21 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
     text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
+    text += _phases(cluster, proof)
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
     text += ["## Not checked", ""]
     text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
-    _store(cluster, "proof", text, f"{proof.verdict}: {proof.summary}")
+    noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
+    _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
+
+
+def _phases(cluster: str, proof: Proof) -> list[str]:
+    """Where the time of the drill went, as a picture and in characters."""
+    if not proof.phases:
+        return []
+    picture = data_url(draw_phases(f"Drill of {proof.backup}", proof.phases))
+    text = ["", "## Phases", "", f"![phases of the drill of {cluster}]({picture})", ""]
+    return [*text, "```", sketch_phases(proof.phases), "```"]
 
 
 def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
@@ -206,24 +219,24 @@ def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """What differs, both values side by side; then what is equal."""
+    """What differs, both values side by side; then what is equal, the biggest first."""
     different = [table for table in tables if not table["equal"]]
-    equal = [table for table in tables if table["equal"]]
+    equal = sorted((t for t in tables if t["equal"]), key=lambda t: -int(t["source_rows"]))
     text = []
     if different:
         columns: tuple[str, ...] = ("database", "table", "source rows", "restored rows", "source hash")
         columns += ("restored hash", "note")
         text += [f"## Different: {count(len(different), 'table')}", ""]
-        text += [markdown_table(columns, [_both(table) for table in different[:_LONGEST]]), ""]
+        text += [markdown_table(columns, [_both(table) for table in different[:_TABLES]]), ""]
     if equal:
         lines = [
             (t["database"], f"`{t['table']}`", _rows(t["source_rows"]), t["source_hash"])
-            for t in equal[:_LONGEST]
+            for t in equal[:_TABLES]
         ]
         text += [f"## Equal: {count(len(equal), 'table')}", ""]
         text.append(markdown_table(("database", "table", "rows", "content hash"), lines))
-    if max(len(different), len(equal)) > _LONGEST:
-        text += ["", f"Not more than {_LONGEST} of each are shown; the proof record holds all."]
+    if max(len(different), len(equal)) > _TABLES:
+        text += ["", f"Not more than {_TABLES} of each are shown; the proof record holds all."]
     return text or ["Nothing was compared."]
 
 

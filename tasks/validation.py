@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, cast, get_args
 
 from prefect import task
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import Finding, RecoveryFailed
+from pgproof.postgres.programs import account
+from pgproof.validation.choice import Policy, choose_label, last_drills
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import Restored, compare_restored, make_proof, restore_scratch
+from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun
+from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import Fence, read_fence, write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.foreign_drill import prove_foreign
+from pgproof.validation.frames import frames_of
+from pgproof.validation.judgement import judge
+from pgproof.validation.origins.choice import OriginKind, open_origin
+from pgproof.validation.origins.origin import choose
 from pgproof.validation.proof import Proof
 from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
@@ -22,11 +30,16 @@ from tasks.work import now, open_work
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison, what Great Expectations says of it, and the restored copy with all its phases."""
+    """A comparison, what Great Expectations says of it, and the restored copy with all its phases.
+
+    Args:
+        frames: the comparison as pandas data frames, as they are stored beside the proof.
+    """
 
     restored: Restored
     comparison: Comparison
-    outcome: ExpectationOutcome
+    outcome: ExpectationOutcome | None
+    frames: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,17 +52,17 @@ class StoredProof:
 
 
 @task(**settings("choose backup", 600), **RETRY)
-def choose_backup(cluster: str, config: str | None = None, backup: str = "newest") -> str:
-    """The label of the backup to prove: a label, ``newest``, ``oldest`` or ``least recently proven``."""
-    catalog = read_catalog(open_work(cluster, config).archive)
-    newest = catalog.newest
-    if backup == "newest":
-        return newest.label
-    if backup == "oldest":
-        return catalog.entries[0].label
-    if backup == "least recently proven":
-        return min(catalog.entries, key=lambda e: (e.proven_at is not None, e.proven_at, e.label)).label
-    return catalog.entry(backup).label
+def choose_backup(
+    cluster: str, config: str | None = None, backup: str | None = None, policy: Policy = "newest"
+) -> str:
+    """The label of the backup to prove: the one that is named, or one by a policy."""
+    archive = open_work(cluster, config).archive
+    catalog = read_catalog(archive)
+    if backup in get_args(Policy):  # as older deployments say it
+        return choose_label(catalog, cast(Policy, backup), last_drills(archive))
+    if backup:
+        return catalog.entry(backup).label
+    return choose_label(catalog, policy, last_drills(archive))
 
 
 @task(**settings("fence source", 24 * HOUR), **RETRY)
@@ -77,11 +90,13 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     """Recover the copy to the exact cut and compare every table, then let Great Expectations judge."""
     work = open_work(cluster, config)
     read = read_fence(work.archive, fence)
-    docs = work.config.state / "data-docs" / cluster / fence
-    run = ExpectationRun(work.cluster, docs)
     with progress(cluster, "compare", f"comparison of {restored.label}", read.rows, "row") as done:
-        comparison = compare_restored(work.cluster, read, restored, run.on_database, progress=done)
-    return Compared(restored, comparison, run.finish(comparison, sum(len(d.tables) for d in read.databases)))
+        found = judge(work.config, work.cluster, read, restored, told=done)
+    comparison, cuts = found.comparison, {d.database: str(d.cut) for d in read.databases}
+    objects = [kind.as_record() for kind in comparison.objects]
+    checks = [check.as_record() for check in comparison.checks]
+    frames = frames_of(comparison.as_records(), objects, checks, cuts)
+    return Compared(restored, comparison, found.outcome, frames)
 
 
 @task(**settings("record proof", 600), **RETRY)
@@ -109,7 +124,23 @@ def record_proof(
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(proof, store_evidence(archive, proof, outcome), read)
+    return StoredProof(*store_evidence(archive, proof, outcome), read)
+
+
+@task(**settings("prove another tool's backup", 24 * HOUR), **RETRY)
+def prove_elsewhere(
+    cluster: str,
+    origin: OriginKind,
+    backup: str | None = None,
+    oldest: bool = False,
+    config: str | None = None,
+) -> StoredProof:
+    """Let another tool restore its backup, and recover, compare and record it as one of ours."""
+    work = open_work(cluster, config)
+    tool = open_origin(work.cluster, origin, account(work.cluster.drill.run_as))
+    chosen = choose(tool, backup, oldest=oldest)
+    proof, key, fence = prove_foreign(work.config, work.cluster, work.repository, tool, chosen, now)
+    return StoredProof(proof, key, fence)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

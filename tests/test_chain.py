@@ -6,7 +6,8 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.commands.restore import make_plan, run_plan
 from pgproof.restore.plan import RestoreRequest
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.drill import compare_restored, make_proof, restore_scratch
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.fence import write_fence
 from pgproof.validation.fencing import take_fence

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pgproof import __version__
 from pgproof.commands.console import Session, show, write_json
-from pgproof.errors import ConfigError, PgproofError, UsageError
+from pgproof.commands.plugins import add_plugins
+from pgproof.errors import PgproofError, UsageError
 
 Name = Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")]
 ConfigPath = Annotated[
@@ -312,6 +311,24 @@ def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int
 
 
 @application.command()
+def expectations(
+    name: Name,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the suite; never over what you changed.")
+    ] = False,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="database.schema.table, as often as needed.")
+    ] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """Make the cluster's Great Expectations suite, or show how yours differs from what would be made now."""
+    from pgproof.commands import expectations as expectations_command
+
+    return expectations_command.expectations(_session(config, json), name, table or [], write)
+
+
+@application.command()
 def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
@@ -341,44 +358,10 @@ def hold(
     return retention.hold(_session(config, json), name, label, reason, until, release)
 
 
-def _add_plugins(words: list[str]) -> None:
-    """Add the one command of a higher layer that was asked for; all of them for ``--help``."""
-    for point in entry_points(group="pgproof.commands"):
-        if point.name not in words and "--help" not in words and words:
-            continue
-        add_plugin(application, point.name, _loaded(point))
-
-
-def add_plugin(to: typer.Typer, name: str, plugin: Callable[..., int] | typer.Typer) -> None:
-    """Add a command of a higher layer, or a group of them."""
-    if isinstance(plugin, typer.Typer):
-        to.add_typer(plugin, name=name)
-    else:
-        to.command(name)(plugin)
-
-
-def _loaded(point: Any) -> Callable[..., int] | typer.Typer:
-    try:
-        function: Callable[..., int] | typer.Typer = point.load()
-    except ImportError as error:
-        text = str(error)
-
-        def missing() -> int:
-            raise ConfigError(
-                f"pgproof {point.name} needs Prefect, which is not installed here",
-                f"{text}.",
-                "pip install 'pgproof[prefect]'",
-            )
-
-        missing.__doc__ = "Needs pgproof[prefect]."
-        return missing
-    return function
-
-
 def run(words: list[str]) -> int:
     """Run a command line; every error of ours becomes its message and exit code."""
     as_json = "--json" in words
-    _add_plugins(words)
+    add_plugins(application, words)
     try:
         code = application(words, standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,14 +11,15 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, counted, duration, load_of, size, table
 from pgproof.config import ClusterConfig
-from pgproof.errors import Finding, PgproofError, RecoveryFailed
+from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
 from pgproof.validation.check import result_of
-from pgproof.validation.drill import compare_restored, make_proof, restore_scratch
+from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
-from pgproof.validation.fence import Fence, write_fence
+from pgproof.validation.expectations import ExpectationOutcome
+from pgproof.validation.fence import write_fence
 from pgproof.validation.fencing import take_fence
+from pgproof.validation.judgement import judge
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 from pgproof.validation.speeds import RESTORING
@@ -80,17 +80,15 @@ def run_drill(
     restored = comparison = failure = None
     outcome: ExpectationOutcome | None = None
     if fence.exact:
-        run = expectation_run(session, cluster, fence)
         try:
             restored = restore_scratch(cluster, archive, fence, label)
             say(
                 f"restored {size(restored.size)} and {restored.wal[2]} WAL segments into {restored.scratch.root}"
             )
-            on_database = run.on_database if run else (lambda database, dsn: None)
-            comparison = compare_restored(cluster, fence, restored, on_database, seed)
+            judgement = judge(session.config, cluster, fence, restored, seed)
+            comparison, outcome = judgement.comparison, judgement.outcome
             say(f"recovered to the cut and compared: {comparison.summary()}")
-            if run is not None:
-                outcome = run.finish(comparison, sum(len(d.tables) for d in fence.databases))
+            if outcome is not None:
                 say(f"Great Expectations: {outcome.summary}")
         except (RecoveryFailed, Finding) as error:
             failure = error
@@ -108,24 +106,7 @@ def run_drill(
         expectations=outcome.as_dict() if outcome else None,
         rto_target=cluster.targets.rto,
     )
-    return proof, store_evidence(archive, proof, outcome)
-
-
-def expectation_run(session: Session, cluster: ClusterConfig, fence: Fence) -> ExpectationRun | None:
-    """The Great Expectations suites of a drill; None where it is not installed and nobody asked for it."""
-    if available():
-        return ExpectationRun(cluster, docs_directory(session.config.state, cluster.name, fence.identifier))
-    if cluster.expectations:
-        raise PgproofError(
-            f'cluster "{cluster.name}" has expectations and Great Expectations is not installed',
-            hint="pip install 'pgproof[prefect]'",
-        )
-    return None
-
-
-def docs_directory(state: Path, cluster: str, fence: str) -> Path:
-    """Where the Data Docs of one drill lie."""
-    return state / "data-docs" / cluster / fence
+    return store_evidence(archive, proof, outcome)
 
 
 def _named(origin: dict[str, str]) -> str:

@@ -30,6 +30,7 @@ class ControlData:
     checkpoint_lsn: LSN
     state: str
     minima: dict[str, int]
+    minimum_recovery_lsn: LSN = LSN(0)
 
 
 def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
@@ -51,6 +52,7 @@ def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
         LSN.parse(values["Latest checkpoint location"]),
         values["Database cluster state"],
         {name: int(values[label]) for name, label in _MINIMA.items()},
+        LSN.parse(values["Minimum recovery ending location"]),
     )
 
 

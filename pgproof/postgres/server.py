@@ -134,6 +134,40 @@ class LocalServer:
             process.wait()
         self._process = None
 
+    def ended_from_outside(self, log: str) -> str:
+        """How the process, or one of its children, was ended by somebody else; empty when none was.
+
+        A server that gives up by itself ends with 1, one that crashes with SIGSEGV, SIGBUS or SIGABRT.
+
+        Args:
+            log: what the server logged since its start; its ``LogChildExit`` names the signal.
+        """
+        code = self._process.poll() if self._process else None
+        if code is not None and code in (
+            0,
+            -signal.SIGKILL,
+            -signal.SIGTERM,
+            -signal.SIGINT,
+            -signal.SIGQUIT,
+        ):
+            return f"by signal {-code}" if code else "by a shutdown"
+        if "was terminated by signal 9" in log:
+            return "in one of its processes, by signal 9"
+        return ""
+
+    def end_children(self) -> None:
+        """Kill what a killed server left: a busy backend notices late, and holds the shared memory until then.
+
+        Only this server's own program that works in this data directory, never a shell that somebody opened there.
+        """
+        program = (self.bin_directory / "postgres").resolve()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                here = Path(os.readlink(entry / "cwd")) == self.data.resolve()
+                if here and Path(os.readlink(entry / "exe")) == program:
+                    os.kill(pid, signal.SIGKILL)
+
     def log_tail(self, lines: int = 8) -> str:
         """The last lines of the log that matter, for an error's detail."""
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.server_log import check_log
+from pgproof.wal.lsn import LSN
 
 _PROMOTION = 300  # seconds; it is one record of WAL, and fsync is off
 _FILES = """
@@ -53,6 +54,11 @@ class Checking:
     def needs_shutdown(self) -> bool:
         """Whether the copy must be shut down properly when it has been compared."""
         return page_checksums.NAME in self._drill.checks
+
+    def resume(self, databases: Iterable[str], results: Iterable[CheckResult]) -> None:
+        """Take over what an earlier try found at a cut that the copy has left behind."""
+        self._visited |= set(databases)
+        self.results += results
 
     def at_cut(self, dsns: dict[str, str]) -> None:
         """Run the user's checks of the databases whose cut the copy is held at."""
@@ -123,6 +129,25 @@ def refuse_opened(scratch: Scratch) -> None:
         raise DestinationRefused(
             f'the copy in "{scratch.root}" was opened for writing already',
             "It is not at its cut any more.",
+            "run the drill again",
+        )
+
+
+def refuse_beyond(scratch: Scratch, minimum: LSN, cut: LSN) -> None:
+    """A copy never goes back: one that was recovered beyond a cut could not reach it (``CheckRecoveryConsistency``).
+
+    Args:
+        scratch: of the copy.
+        minimum: where its recovery may end at the earliest.
+        cut: the next one to compare at.
+
+    Raises:
+        DestinationRefused: it was, by a drill of another process that ended in the middle.
+    """
+    if minimum > cut:
+        raise DestinationRefused(
+            f'the copy in "{scratch.root}" was recovered beyond its cut already',
+            f"It can end its recovery at {minimum} at the earliest; the cut is {cut}.",
             "run the drill again",
         )
 

@@ -7,16 +7,12 @@ again. The steps hand each other plain identifiers and paths.
 from __future__ import annotations
 
 import platform
-import pwd
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from pgproof import __version__
 from pgproof.backups.catalog import (
@@ -28,25 +24,21 @@ from pgproof.backups.catalog import (
     Catalog,
     read_catalog,
 )
-from pgproof.config import ClusterConfig, DrillConfig
+from pgproof.config import ClusterConfig
 from pgproof.errors import NotProven, ObjectDamaged, RecoveryFailed
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
-from pgproof.validation.checking import Checking, refuse_opened
-from pgproof.validation.claim import claim, remove_leftovers
+from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import NEVER_CHECKED, DatabaseFence, Fence, NotChecked
-from pgproof.validation.object_recount import bring_objects, brought_objects, recount_objects
-from pgproof.validation.objects import DatabaseObjects
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
+from pgproof.validation.object_recount import bring_objects
 from pgproof.validation.proof import Proof
-from pgproof.validation.recount import recount
-from pgproof.validation.replay import recovered
 from pgproof.validation.scratch import Scratch, own, prepare
-from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, rounded, row_speeds
-from pgproof.validation.targets.attempt import Targets, WalOfCopy, try_targets
+from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
+from pgproof.validation.targets.attempt import WalOfCopy
 from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_wal
 
@@ -158,132 +150,6 @@ def plan_scratch(
         lambda size: list_wal(archive, size),
         lambda major: WalReader(archive, find_bin_directory(major)),
     )
-
-
-def compare_restored(
-    cluster: ClusterConfig,
-    fence: Fence,
-    restored: Restored,
-    on_database: OnDatabase = lambda database, dsn: None,
-    seed: int | None = None,
-    progress: Done = lambda rows: None,
-) -> Comparison:
-    """Recover the scratch cluster to recovery targets, then to each cut; compare every database at its own; check.
-
-    Args:
-        cluster: its drill settings.
-        fence: what the source held.
-        restored: from restore_scratch; ``phases`` gains ``targets``, ``start``, ``replay``, ``count``, ``compare``
-            and ``check``.
-        on_database: called with a database's name and connection string while the copy is at its cut.
-        seed: of the choice of recovery targets; None takes that of the fence.
-        progress: told the source's rows of each table that is compared.
-
-    Raises:
-        RecoveryFailed: a cut was not reached, or the copy cannot be read.
-        NotProven: a transaction is committed in the copy that the fence did not see.
-        DestinationRefused: the scratch directory is gone, or its copy was checked already.
-    """
-    bin_directory, owner = _of_server(cluster, fence)
-    _claim_unopened(restored.scratch)
-    parts, held = list[Comparison](), brought_objects(restored.scratch)
-    targets = _try_targets(cluster.drill, fence, restored, bin_directory, owner, seed)
-    took = {"start": 0.0, "replay": targets.replay, "count": 0.0, "compare": 0.0}
-    checking = Checking(cluster, restored.scratch, bin_directory, owner)
-    fenced = [d for d in fence.databases if d.cut is not None]
-    for cut in (cuts := sorted({d.cut for d in fenced if d.cut is not None})):
-        with recovered(
-            restored.scratch,
-            bin_directory,
-            cut,
-            restored.timeline,
-            fence.bootstrap_role,
-            owner,
-            cluster.drill.replay_timeout,
-            last=cut == cuts[-1],
-            shutdown=checking.needs_shutdown,
-            preload=cluster.drill.preload_libraries,
-            phases=took,
-        ) as dsn:
-            ready, counted = time.monotonic(), took["count"]
-            names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in fenced}
-            here = {d.database: names[d.database] for d in fenced if d.cut == cut}
-            for database in (d for d in fenced if d.cut == cut):
-                name = here[database.database]
-                parts.append(_compare_one(cluster, fence, database, held, name, took, progress))
-                on_database(database.database, name)
-            took["compare"] += time.monotonic() - ready - (took["count"] - counted)
-            restored.software["restored"] = _version_of(dsn)
-            checking.at_cut(here)
-            if cut == cuts[-1]:
-                checking.after_cut(names)
-    checking.after_shutdown()
-    restored.phases.update(rounded({**took, "check": checking.seconds}))
-    return Comparison.joined(parts, checking.results, targets)
-
-
-def _claim_unopened(scratch: Scratch) -> None:
-    """Take the copy; one that was opened is beyond its cut."""
-    claim(scratch.root)
-    refuse_opened(scratch)
-
-
-def _of_server(cluster: ClusterConfig, fence: Fence) -> tuple[Path, pwd.struct_passwd | None]:
-    """Programs and account of the scratch server."""
-    bin_directory = find_bin_directory(fence.server_version // 10000, cluster.bin_directory)
-    return bin_directory, account(cluster.drill.run_as)
-
-
-def _try_targets(
-    drill: DrillConfig,
-    fence: Fence,
-    restored: Restored,
-    bin_directory: Path,
-    owner: pwd.struct_passwd | None,
-    seed: int | None,
-) -> Targets:
-    """Recover the copy to recovery targets.
-
-    All recoveries count as replay: what these have replayed, the one to the cut need not replay again.
-    """
-    targets = try_targets(drill, fence, restored.scratch, restored.replayable, bin_directory, owner, seed)
-    if targets.seconds:
-        restored.phases["targets"] = round(targets.seconds - targets.replay, 3)
-    return targets
-
-
-def _compare_one(
-    cluster: ClusterConfig,
-    fence: Fence,
-    database: DatabaseFence,
-    held: Mapping[str, DatabaseObjects],
-    dsn: str,
-    took: dict[str, float],
-    progress: Done,
-) -> Comparison:
-    """Compare one database, without what the fence left out; ``took`` gains the seconds of ``count``."""
-    left_out = {item.what for item in fence.not_checked if item.database == database.database}
-    started = time.monotonic()
-    tables = recount(cluster.drill, database, dsn, left_out, progress)
-    took["count"] += time.monotonic() - started
-    others = recount_objects(cluster.drill, database, held.get(database.database), dsn)
-    return Comparison(
-        tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
-    )
-
-
-def _version_of(dsn: str) -> str:
-    """The PostgreSQL that runs the copy; empty when it does not say."""
-    try:
-        with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
-            row: Any = connection.execute("SHOW server_version").fetchone()
-    except psycopg.Error:  # it was compared already; its version is worth no verdict
-        return ""
-    return f"PostgreSQL {row[0]}"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def make_proof(

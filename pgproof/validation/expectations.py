@@ -1,26 +1,27 @@
 """Expectations: the comparison, and the user's own checks on the restored databases, as Great Expectations suites.
 
 The import takes three seconds, so it happens inside the functions. Everything runs offline, in an ephemeral
-context; a check that raised, and a suite that checked nothing, count as failed.
+context; a check that raised, and a suite that checked nothing, count as failed. Of unexpected rows not more than
+twenty are kept, without the values of columns that are named as secrets are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg import sql
-
-from pgproof.config import ClusterConfig, ExpectationConfig
-from pgproof.errors import PermanentError
+from pgproof.config import ClusterConfig, Config
+from pgproof.errors import PermanentError, PgproofError
+from pgproof.validation import data_docs
+from pgproof.validation.batch import Batch, Batches
 from pgproof.validation.comparison import Comparison
-
-_SITE = "pgproof"
+from pgproof.validation.suite import TABLES, Expected, comparison_expectations, configured, read_suite
+from pgproof.validation.unexpected import MOST, bounded, failure_of, holds_secret
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,16 @@ class ExpectationRun:
 
     Args:
         cluster: whose ``expectations`` are the user's own.
-        docs: directory for the Data Docs of this drill; made at once.
+        docs: directory for the Data Docs of this drill; made at once. Its name is the drill's.
+        suite: of the cluster, from its file; None takes the expectations of every comparison.
 
     Raises:
         PermanentError: the directory cannot be made.
     """
 
-    def __init__(self, cluster: ClusterConfig, docs: Path) -> None:
+    def __init__(self, cluster: ClusterConfig, docs: Path, suite: Iterable[Expected] | None = None) -> None:
         self._cluster, self._docs = cluster, docs
+        self._suite = tuple(comparison_expectations() if suite is None else suite)
         try:  # before anything is restored
             docs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -80,14 +83,21 @@ class ExpectationRun:
     def on_database(self, database: str, dsn: str) -> None:
         """Run the user's expectations of one database while the restored copy is at its cut."""
         self._visited.add(database)
-        for number, wanted in enumerate(self._cluster.expectations):
-            if wanted.database != database:
-                continue
-            name = f"{self._cluster.name}-{database}-{number + 1}-{wanted.type}"
-            try:
-                self._validate(name, _read_frame(wanted, dsn), [_build(wanted)], None)
-            except Exception as error:  # whatever a user's query or expectation raises, it was not met
-                self._fail(name, f"{wanted.type} on {wanted.table or 'query'} could not run: {error}")
+        own = configured(self._cluster)
+        for number, wanted in enumerate(own):
+            if wanted.database == database:
+                name = f"{self._cluster.name}-{database}-{number + 1}-{wanted.type}"
+                self._judge(name, [wanted], functools.partial(Batches.rows, wanted=wanted, dsn=dsn))
+        mine = {str(wanted) for wanted in own}  # one that is in both is run once
+        places: dict[str, list[Expected]] = {}
+        for wanted in self._suite:
+            if wanted.database == database and str(wanted) not in mine:
+                places.setdefault(wanted.place, []).append(wanted)
+        for place, expectations in places.items():
+            name = f"{self._cluster.name}-{place}"
+            self._judge(
+                name, expectations, functools.partial(Batches.inside, wanted=expectations[0], dsn=dsn)
+            )
 
     def finish(self, comparison: Comparison, expected_tables: int) -> ExpectationOutcome:
         """Run the comparison's suite, and write the Data Docs.
@@ -98,90 +108,108 @@ class ExpectationRun:
                 compared, so that an empty comparison never passes. Those that the comparison names as not
                 checked are taken off.
         """
-        for database in sorted({wanted.database for wanted in self._cluster.expectations} - self._visited):
+        wanted = {e.database for e in (*configured(self._cluster), *self._suite) if e.database is not None}
+        for database in sorted(wanted - self._visited):
             self._fail(f"{self._cluster.name}-{database}", f"database {database} was not restored")
         name = f"{self._cluster.name}-restore-equals-source"
         expected = expected_tables - len(comparison.not_checked)
+        judged = [wanted for wanted in self._suite if wanted.database is None]
         if expected < 1 or not comparison.tables:
             self._fail(name, "nothing was compared")
-        else:
-            self._validate(name, _comparison_frame(comparison), _suite(expected), ["table"])
-        with _quiet(), contextlib.suppress(Exception):  # pages to look at; the results are stored besides
-            self._context().build_data_docs()
-        index = next(iter(sorted(self._docs.rglob("index.html"))), None)
+        elif judged:
+            frame = _comparison_frame(comparison)
+            self._judge(name, judged, lambda batches: batches.frame("comparison", frame), {TABLES: expected})
+        return self._outcome()
+
+    def _outcome(self) -> ExpectationOutcome:
         met = sum(suite["met"] for suite in self._suites.values())
         total = sum(suite["expectations"] for suite in self._suites.values())
         failures = [text for suite in self._suites.values() for text in suite["failures"]]
         summary = f"{met} of {total} expectations met" + (f"; {failures[0]}" if failures else "")
-        return ExpectationOutcome(
-            not failures and met == total > 0, summary, self._suites, self._results, str(index or "")
-        )
+        success = not failures and met == total > 0
+        index = None
+        with quiet(), contextlib.suppress(Exception):  # pages to look at; the results are stored besides
+            self._context().build_data_docs()
+            index = data_docs.finish_docs(self._docs, success, summary)
+        return ExpectationOutcome(success, summary, self._suites, self._results, str(index or ""))
 
     def _context(self) -> Any:
         if self._open is None:
             import great_expectations as gx
             from great_expectations.data_context.types.base import ProgressBarsConfig
 
-            with _quiet():
+            with quiet():
                 context = gx.get_context(mode="ephemeral")
             context.variables.progress_bars = ProgressBarsConfig(globally=False)
-            store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(self._docs)}
             for name in list(context.get_site_names()):
                 context.delete_data_docs_site(name)
-            site = {
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": store,
-            }
-            with _quiet():
-                context.add_data_docs_site(site_name=_SITE, site_config=site)
+            with quiet():
+                context.add_data_docs_site(site_name=data_docs.SITE, site_config=data_docs.site(self._docs))
             self._open = context
         return self._open
 
-    def _validate(self, name: str, frame: Any, expectations: list[Any], index: list[str] | None) -> None:
+    def _judge(
+        self,
+        name: str,
+        expectations: list[Expected],
+        batch: Callable[[Batches], Batch],
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        """Run one suite; whatever a user's query or expectation raises, it was not met."""
+        first = expectations[0]
+        what = "the comparison" if first.database is None else first.table or "query"
+        kinds = first.type if len({e.type for e in expectations}) == 1 else "the suite"
+        self._suites[name] = {"expectations": 0, "met": 0, "failures": []}
+        self._results[name] = []
+        try:
+            with quiet():
+                rows = batch(Batches(self._context(), name))
+                for hidden in (False, True):
+                    chosen = [e for e in expectations if holds_secret(e.kwargs) is hidden]
+                    if chosen:
+                        self._validate(name, rows, chosen, hidden, parameters)
+        except Exception as error:
+            self._fail(name, f"{kinds} on {what} could not run: {error}")
+
+    def _validate(
+        self, name: str, batch: Batch, chosen: list[Expected], hidden: bool, parameters: dict[str, Any] | None
+    ) -> None:
         import great_expectations as gx
+        from great_expectations.core.run_identifier import RunIdentifier
 
         context = self._context()
-        source = context.data_sources.add_pandas(name)
-        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("restored")
-        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        title = f"{name}-hidden" if hidden else name
+        suite = context.suites.add_or_update(
+            gx.ExpectationSuite(name=title, expectations=[_build(e) for e in chosen])
         )
-        form: Any = {"result_format": "COMPLETE"}
-        if index:
-            form["unexpected_index_column_names"] = index
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(name=name, validation_definitions=[definition], result_format=form)
+        definition = context.validation_definitions.add_or_update(
+            gx.ValidationDefinition(name=title, data=batch.definition, suite=suite)
         )
-        with _quiet():
-            ran = checkpoint.run(batch_parameters={"dataframe": frame})
-        result = next(iter(ran.run_results.values()))
-        outcomes = list(result.results)
-        failures = [text for outcome in outcomes if (text := _failure(outcome))]
-        self._suites[name] = {
-            "expectations": len(outcomes),
-            "met": len(outcomes) - len(failures),
-            "failures": failures,
-        }
-        self._results[name] = json.loads(json.dumps(result.to_json_dict(), default=str))
+        form: Any = {"result_format": "SUMMARY", "partial_unexpected_count": 0 if hidden else MOST}
+        if (key := chosen[0].key or batch.key) and not hidden:
+            form["unexpected_index_column_names"] = list(key)
+        checkpoint = context.checkpoints.add_or_update(
+            gx.Checkpoint(
+                name=f"{title}-{self._docs.name}", validation_definitions=[definition], result_format=form
+            )
+        )
+        ran = checkpoint.run(
+            batch_parameters=batch.parameters,
+            expectation_parameters=parameters,
+            run_id=RunIdentifier(run_name=f"{self._cluster.name} {self._docs.name}"),
+        )
+        for result in ran.run_results.values():
+            failures = [text for outcome in result.results if (text := failure_of(outcome))]
+            counts = self._suites[name]
+            counts["expectations"] += len(result.results)
+            counts["met"] += len(result.results) - len(failures)
+            counts["failures"] += failures
+            tree = json.loads(json.dumps(result.to_json_dict(), default=str))
+            self._results[name].append(bounded(tree))
 
     def _fail(self, name: str, reason: str) -> None:
         self._suites[name] = {"expectations": 1, "met": 0, "failures": [reason]}
-
-
-def _suite(expected_tables: int) -> list[Any]:
-    from great_expectations import expectations as gxe
-
-    return [
-        gxe.ExpectTableRowCountToEqual(value=expected_tables),
-        gxe.ExpectColumnValuesToBeUnique(column="table"),
-        gxe.ExpectColumnValuesToBeBetween(column="source_rows", min_value=0),
-        gxe.ExpectColumnValuesToBeBetween(column="restored_rows", min_value=0),
-        gxe.ExpectColumnPairValuesToBeEqual(column_A="source_rows", column_B="restored_rows"),
-        gxe.ExpectColumnPairValuesToBeEqual(column_A="source_hash", column_B="restored_hash"),
-        gxe.ExpectColumnValuesToBeInSet(column="note", value_set=[""]),
-    ]
+        self._results.pop(name, None)
 
 
 def _comparison_frame(comparison: Comparison) -> Any:
@@ -193,46 +221,37 @@ def _comparison_frame(comparison: Comparison) -> Any:
     return frame.astype({"source_rows": "int64", "restored_rows": "int64"})
 
 
-def _read_frame(wanted: ExpectationConfig, dsn: str) -> Any:
-    """The rows that an expectation looks at, as a data frame."""
-    import pandas
-
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        query: Any = wanted.query
-        if wanted.table is not None:
-            query = sql.SQL("SELECT * FROM {}").format(sql.Identifier(*wanted.table.split(".", 1)))
-        cursor = connection.execute(query)
-        columns = [column.name for column in cursor.description or ()]
-        return pandas.DataFrame(cursor.fetchall(), columns=columns)
-
-
-def _build(wanted: ExpectationConfig) -> Any:
+def _build(wanted: Expected) -> Any:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     return ExpectationConfiguration(type=wanted.type, kwargs=dict(wanted.kwargs)).to_domain_obj()
 
 
-def _failure(outcome: Any) -> str:
-    """Why one expectation was not met; empty when it was. One that raised was not met."""
-    config = outcome.expectation_config
-    raised = outcome.exception_info or {}
-    details = [raised] if "raised_exception" in raised else list(raised.values())
-    for detail in details:
-        if isinstance(detail, dict) and detail.get("raised_exception"):
-            return f"{config.type} raised: {detail.get('exception_message')}"
-    if outcome.success:
-        return ""
-    result = outcome.to_json_dict().get("result") or {}
-    rows = result.get("unexpected_index_list") or []
-    named = bool(rows) and isinstance(rows[0], dict)  # else they are numbers of rows, which say nothing
-    found = (rows if named else result.get("partial_unexpected_list")) or []
-    shown = found[:3] or result.get("observed_value")
-    kwargs = {k: v for k, v in config.kwargs.items() if k not in ("batch_id", "value_set")}
-    return f"{config.type} {kwargs} found {shown}"
+def open_run(config: Config, cluster: ClusterConfig, drill: str) -> ExpectationRun | None:
+    """The suites of a drill; None where Great Expectations is not installed and nobody asked for it.
+
+    Args:
+        config: where the suite's file and the Data Docs lie.
+        cluster: of the drill.
+        drill: identifier of its fence.
+
+    Raises:
+        ConfigError: the suite's file cannot be used.
+        PgproofError: there are expectations, and Great Expectations is not installed.
+    """
+    suite = read_suite(config.suite_of(cluster))
+    if available():
+        return ExpectationRun(cluster, config.state / "data-docs" / cluster.name / drill, suite)
+    if cluster.expectations or suite is not None:
+        raise PgproofError(
+            f'cluster "{cluster.name}" has expectations and Great Expectations is not installed',
+            hint="pip install 'pgproof[prefect]'",
+        )
+    return None
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Great Expectations logs every step at INFO and warns of its own internals."""
     import logging
     import warnings

@@ -8,7 +8,7 @@ from typing import Any
 
 from pgproof.backups.catalog import PROVEN
 from pgproof.errors import ObjectDamaged, ObjectMissing
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation.fence import NotChecked
 
 
@@ -30,6 +30,7 @@ class Proof:
         origin: of another tool's backup: ``kind``, ``title`` and ``version``; empty for our own.
         checks: what was looked at besides the comparison, a dict for each.
         objects: the comparison of what is no table, a dict for each database and kind.
+        evidence: the objects stored beside the record, before it.
         targets: recovery targets that the copy was recovered to, a dict for each.
         wal_bytes: that were replayed.
         bytes_per_second: of the phases that restore; rows_per_second: of counting, on the source and in the copy.
@@ -58,6 +59,7 @@ class Proof:
     checks: tuple[dict[str, Any], ...] = ()
     objects: tuple[dict[str, Any], ...] = ()
     several_cuts: str = ""
+    evidence: tuple[StoredObject, ...] = ()
     targets: tuple[dict[str, Any], ...] = ()
     wal_bytes: int = 0
     bytes_per_second: dict[str, float] = field(default_factory=dict)
@@ -103,6 +105,7 @@ class Proof:
             values["wal"] = tuple(tree["wal"])
             values["checks"] = tuple(tree.get("checks", ()))
             values["objects"] = tuple(tree.get("objects", ()))
+            values["evidence"] = tuple(StoredObject(**item) for item in tree.get("evidence", ()))
             values["targets"] = tuple(tree.get("targets", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)

@@ -7,6 +7,7 @@ the server's command line and with each connection, where nothing in the restore
 from __future__ import annotations
 
 import contextlib
+import os
 import pwd
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.errors import NotProven, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.server import LocalServer
 from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
@@ -109,6 +110,7 @@ def recovered(
     Raises:
         RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
         NotProven: it cannot be held at a cut that is not the last.
+        ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     target = RecoveryTarget("lsn", str(cut), exclusive=True, timeline=timeline)
     # a paused startup process sleeps up to a second before it ends; what is thrown away need not wait
@@ -153,6 +155,7 @@ def held(
 
     Raises:
         RecoveryFailed: the server ended.
+        ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     assert target.timeline is not None
     socket = make_socket(scratch.root)
@@ -165,15 +168,41 @@ def held(
         pace = _Pace(scratch.log)
         server.start()
         what = "to reach the target" if closed else "to reach the cut"
-        try:
-            server.wait(lambda: pace.look() or _arrived(dsn, scratch.log, pace.said), timeout, what)
-            pace.add_to(phases)
-        except RecoveryFailed as error:
-            raise _explained(error, scratch, target.timeline, pace.said) from error
-        yield dsn
+        with _not_killed(server, scratch, pace.said):
+            try:
+                server.wait(lambda: pace.look() or _arrived(dsn, scratch.log, pace.said), timeout, what)
+                pace.add_to(phases)
+            except RecoveryFailed as error:
+                raise _explained(error, scratch, target.timeline, pace.said) from error
+            yield dsn
     finally:
         server.stop(stop)
         shutil.rmtree(socket, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[None]:
+    """What is found in a copy while its server is killed is no finding, whichever error it came as.
+
+    Raises:
+        ScratchKilled: it was. Its log is put aside, so that the next try's has only its own lines.
+    """
+    cause: Exception | None = None
+    try:
+        yield
+    except (PgproofError, psycopg.Error) as error:
+        cause = error
+    time.sleep(0.1 if cause else 0.0)  # the process ends a moment after its connections
+    if how := server.ended_from_outside(tail_of(scratch.log, said)):
+        server.end_children()
+        os.replace(scratch.log, scratch.killed_log)
+        raise ScratchKilled(
+            f"the scratch server was ended {how}",
+            "That says nothing of the backup; what was compared since its start is not used.",
+            "dmesg shows whether memory was short; trying again begins with the restored copy",
+        ) from cause
+    if cause is not None:
+        raise cause
 
 
 class _Pace:

@@ -19,6 +19,7 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
 from pgproof.validation.claim import make_claimed, remove_claimed
+from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
 
 
@@ -49,7 +50,13 @@ class Scratch:
     def log(self) -> Path:
         return self.root / "server.log"
 
+    @property
+    def killed_log(self) -> Path:
+        """The log of a server that was ended from outside."""
+        return self.root / "killed.log"
+
     def remove(self) -> None:
+        forget(self.root)
         remove_claimed(self.root)
 
 

@@ -90,6 +90,15 @@ def test_the_run_form_explains_every_parameter(deployment: dict[str, Any]) -> No
         assert schema["properties"]["cluster"]["enum"] == ["shop", "web"]
 
 
+def test_the_form_of_a_drill_has_drop_downs_for_policy_and_origin() -> None:
+    (drill,) = [d for d in DEPLOYMENTS if d["entrypoint"].endswith(":restore_validation")]
+    known = form(flow_of(drill).parameters.model_dump(), ["shop"])["properties"]
+    assert known["policy"]["enum"] == ["newest", "oldest", "random", "least recently proven"]
+    assert known["policy"]["default"] == "newest"
+    (tools, nothing) = known["origin"]["anyOf"]
+    assert (tools["enum"], nothing) == (["pgbackrest", "barman", "directory"], {"type": "null"})
+
+
 def test_ten_clusters_do_not_start_at_once() -> None:
     starts = [staggered(f"cluster-{number}")["base-backup"].cron for number in range(10)]
     assert len(set(starts)) >= 9  # a hash may bring two together
@@ -146,7 +155,7 @@ def test_what_pgproof_toml_says_counts() -> None:
     assert found["retention-pruning"]["active"] is False  # with its time, to be switched on in the UI
     assert found["retention-pruning"]["cron"] == staggered("shop")["retention-pruning"].cron
     assert (found["protect"]["cron"], found["protect"]["active"]) == ("0 3 * * 0", True)
-    assert found["oldest-proof"]["parameters"] == {"backup": "least recently proven"}
+    assert found["oldest-proof"]["parameters"] == {"policy": "least recently proven"}
 
 
 @pytest.mark.parametrize("possible", [True, False])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-from pgproof.commands.application import add_plugin, application
+from pgproof.commands.application import application
+from pgproof.commands.plugins import add_plugin
 from tests.docs.pages import PAGES, PROJECT, blocks, headings, inline_code, table_under, tables, title
 
 README = PROJECT / "README.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, NOT_SOUND, read_catalog
-from pgproof.commands import drill as drill_command
+from pgproof.validation import expectations as suites
 from tests.docs.pages import PROJECT, table_under
 from tests.docs.test_commands import command_lines
 from tests.drills.damage import answer, flip_bit
@@ -33,7 +33,7 @@ CODES = {
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
-    monkeypatch.setattr(drill_command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     with running_source(17) as made:
         made.sql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
         made.archive_now()

@@ -13,7 +13,9 @@ import pytest
 from pgproof.commands import drill as command
 from pgproof.errors import DestinationRefused
 from pgproof.validation import amcheck
-from pgproof.validation.drill import Restored, compare_restored
+from pgproof.validation import expectations as suites
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import Restored
 from pgproof.validation.proof import Proof, read_proof
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
@@ -43,7 +45,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
 
 @pytest.fixture(autouse=True)
 def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config()
 
 

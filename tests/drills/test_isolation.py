@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgproof.commands import drill as command
 from pgproof.validation import checking
+from pgproof.validation import expectations as suites
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, running_source
 
@@ -128,7 +128,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("arrange", [hostile, elsewhere], ids=["hostile", "elsewhere"])
 def test_a_copy_never_reaches_out(source: Source, monkeypatch: pytest.MonkeyPatch, arrange: Any) -> None:
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config(cluster='drill.checks = ["log", "checksums", "amcheck", "dump"]')
     if not (source.data / "postgresql.conf").exists():
         pytest.skip("the configuration was moved away already")
@@ -154,7 +154,7 @@ def test_a_copy_never_reaches_out(source: Source, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_library_that_is_not_here(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config(cluster='drill.preload_libraries = ["not_here"]')
     code, out, err = answer(source, "drill", "main", "--json")
     proof = json.loads(out)
@@ -167,7 +167,7 @@ def test_a_library_that_is_not_here(source: Source, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_library_that_recovery_needs_is_loaded(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config(cluster='drill.preload_libraries = ["pg_stat_statements", "auto_explain"]')
     seen = watched(monkeypatch)
     code, _, err = answer(source, "drill", "main", "--json")

@@ -12,9 +12,9 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.commands import backups as list_command
-from pgproof.commands import drill as drill_command
 from pgproof.commands import restore as restore_command
 from pgproof.readiness.checks import Check, examine
+from pgproof.validation import expectations as suites
 from pgproof.validation.objectives import measure_objectives
 from tests.drills.damage import answer, flip_bit
 from tests.servers.postgres import Source, now, running_source
@@ -30,7 +30,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture(autouse=True)
 def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drill_command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     source.write_config()
 
 

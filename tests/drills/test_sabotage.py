@@ -13,8 +13,12 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands import drill as command
+from pgproof.repository.repository import StoredObject
+from pgproof.validation import expectations as suites
+from pgproof.validation import judgement
 from pgproof.validation import scratch as scratch_module
-from pgproof.validation.drill import Restored, compare_restored, make_proof
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.fencing import _Fencer
 from pgproof.validation.fingerprint import Fingerprint
@@ -89,7 +93,7 @@ class Bench:
 
 @pytest.fixture
 def bench(source: Source, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(command, "available", lambda: False)  # Great Expectations has tests of its own
+    monkeypatch.setattr(suites, "available", lambda: False)  # Great Expectations has tests of its own
     return Bench(source, monkeypatch)
 
 
@@ -248,14 +252,14 @@ def test_recovery_that_stops_at_another_commit(bench: Bench, by: int) -> None:
     fences: list[Fence] = []
     take, restore = command.take_fence, command.restore_scratch
     bench.monkeypatch.setattr(command, "take_fence", lambda *w: fences.append(take(*w)) or fences[0])
-    compare = command.compare_restored
+    compare = judgement.compare_restored
 
     def elsewhere(cluster: Any, fence: Fence, restored: Restored, *words: Any) -> Any:
         listed = commits(bench, restored, fence)
         here = next(number for number, record in enumerate(listed) if record.lsn == fence.cut)
         return compare(cluster, moved(fence, listed[here + by].lsn), restored, *words)
 
-    bench.monkeypatch.setattr(command, "compare_restored", elsewhere)
+    bench.monkeypatch.setattr(judgement, "compare_restored", elsewhere)
     proof = bench.drill()
     if by < 0:
         assert proof.verdict == "not equal"
@@ -435,8 +439,9 @@ def test_a_failing_expectation_is_not_proven(source: Source) -> None:
         "expect_table_row_count_to_equal {'value': 999} found 1000"
     )
     assert all(t["equal"] for t in proof["tables"])
-    beside = proof["key"].removesuffix(".json") + "/great_expectations.json"
-    assert set(source.archive.read_json(beside)) == {
+    results = StoredObject(**proof["evidence"][-1])
+    assert results.key == proof["key"].removesuffix(".json") + "/great_expectations.json.zst"
+    assert set(json.loads(b"".join(source.archive.open_checked(results)))) == {
         "main-restore-equals-source",
         "main-postgres-1-expect_table_row_count_to_equal",
     }

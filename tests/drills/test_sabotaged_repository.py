@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.commands import drill as command
 from pgproof.repository.codec import Codec
 from pgproof.repository.repository import Archive
+from pgproof.validation import expectations as suites
 from pgproof.validation.proof import read_proof
 from pgproof.wal.archive import find_key
 from tests.drills.damage import answer
@@ -108,7 +108,7 @@ def write_other_future(source: Source, twin: Path, last: str) -> bytes:
 @pytest.fixture
 def shop(shared: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """The shop, whose objects are put back as they were; what was archived meanwhile stays, as drills need it."""
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     repository = shared.source.repository_path
     kept = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
     yield shared

@@ -18,8 +18,10 @@ import pytest
 
 from pgproof.backups.catalog import NOT_RECOVERED, PROVEN
 from pgproof.postgres.control import read_control
-from pgproof.validation.drill import compare_restored, make_proof
+from pgproof.validation.comparing import compare_restored
+from pgproof.validation.drill import make_proof
 from pgproof.validation.fence import NotChecked
+from pgproof.validation.progress import forget
 from pgproof.validation.targets.plan import Stretch, draw_wishes
 from pgproof.validation.targets.trial import title_of
 from pgproof.wal.lsn import LSN
@@ -178,12 +180,29 @@ def test_a_step_that_is_repeated_leaves_out_the_targets(source: Source) -> None:
         with pytest.raises(ConnectionError, match=r"^the worker is gone$"):
             compare_restored(source.cluster, fence, restored, fail)
         assert read_control(source.bin, restored.scratch.data).state == "shut down in recovery"
-        again = compare_restored(source.cluster, fence, restored)
-    proof = make_proof(source.archive, fence, restored.label, now, restored=restored, comparison=again)
+        forget(restored.scratch.root)  # as a try of another process, which knows nothing of this one
+        elsewhere = compare_restored(source.cluster, fence, restored)
+    proof = make_proof(source.archive, fence, restored.label, now, restored=restored, comparison=elsewhere)
     assert proof.verdict == PROVEN, proof.summary
     reason = "an earlier try of this drill has recovered the copy already"
     assert [(t["ok"], t["finding"]) for t in proof.targets] == [(None, reason)] * len(proof.targets)
     assert proof.targets
+
+
+def test_what_was_found_at_the_targets_stays_when_the_comparison_is_repeated(source: Source) -> None:
+    source.write_config("drill.targets = 2")
+    fence = fence_of(source)
+
+    def fail(database: str, dsn: str) -> None:
+        raise ConnectionError("the source does not answer")
+
+    with restored_copy(source, fence) as restored:
+        with pytest.raises(ConnectionError, match=r"^the source does not answer$"):
+            compare_restored(source.cluster, fence, restored, fail)
+        again = compare_restored(source.cluster, fence, restored)
+    assert again.targets.results
+    assert [result.ok for result in again.targets.results] == [True] * len(again.targets.results)
+    assert restored.phases["targets"] > 0
 
 
 def test_invariant_a_copy_that_cannot_be_held_is_not_opened(source: Source) -> None:

@@ -56,9 +56,14 @@ def test_other_columns_are_a_difference() -> None:
     assert "| shop | `t` | 5 | 5 | 11 | 11 | columns a, b became b, a |" in text
 
 
+def test_the_biggest_tables_come_first() -> None:
+    text = "\n".join(artifacts._compared([table("public.a", 1, 1), table("public.b", 9, 9)]))
+    assert text.index("`public.b`") < text.index("`public.a`")
+
+
 def test_thousands_of_tables_do_not_make_a_page_that_nobody_can_open() -> None:
     text = artifacts._compared([table(f"public.t{number}", 1, 1) for number in range(5000)])
     assert text[0] == "## Equal: 5,000 tables"
-    assert text[-1] == "Not more than 500 of each are shown; the proof record holds all."
-    assert "`public.t499`" in "\n".join(text)
-    assert "`public.t500`" not in "\n".join(text)
+    assert text[-1] == "Not more than 100 of each are shown; the proof record holds all."
+    assert "`public.t99`" in "\n".join(text)
+    assert "`public.t100`" not in "\n".join(text)

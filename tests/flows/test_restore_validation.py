@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -15,10 +16,12 @@ from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.seal import sealed, unsealed
+from pgproof.validation import judgement
 from pgproof.validation.drill import restore_scratch
 from pgproof.validation.fence import Fence
 from pgproof.validation.fencing import take_fence
 from pgproof.validation.proof import Proof
+from tests.drills.damage import answer
 from tests.flows.runs import Run, run
 from tests.servers.postgres import Source
 
@@ -75,7 +78,8 @@ def test_proven(shop: Source, config: str) -> None:
     )
     assert done.artifacts[KEY]["description"] == f"proven: {equal}"
     page = Path(proof.expectations["data_docs"])
-    assert "restore-equals-source" in page.read_text()
+    (suite,) = re.findall(r'<a href="(validations/[^"]+)">main-restore-equals-source</a>', page.read_text())
+    assert "restored_hash" in (page.parent / unquote(suite)).read_text()
 
 
 def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,43 +157,37 @@ def test_a_fault_of_the_surroundings_is_no_verdict(
         raise OSError(28, "No space left on device")
 
     before = len(list(shop.repository_path.rglob("proofs/*.json")))
-    monkeypatch.setattr(tasks.validation, "compare_restored", broken)
+    monkeypatch.setattr(judgement, "compare_restored", broken)
     done = run(restore_validation, "main", config, backup=backup.label)
     assert "No space left on device" in done.message
     assert done.attempts["compare with source"] == 4
     assert done.attempts["restore backup to scratch"] == 1
     assert done.tasks == STEPS[:-1]
     assert len(list(shop.repository_path.rglob("proofs/*.json"))) == before
-    assert not done.artifacts
-
-
-@pytest.mark.parametrize(
-    ("proofs", "choice", "chosen"),
-    [
-        ((), "newest", 2),
-        ((), "oldest", 0),
-        ((), "least recently proven", 0),
-        ((0,), "least recently proven", 1),
-        ((2, 0, 1), "least recently proven", 2),
-    ],
-)
-def test_the_choice_of_a_backup(
-    proofs: tuple[int, ...], choice: str, chosen: int, prefect: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from datetime import UTC, datetime
-    from types import SimpleNamespace
-
-    from pgproof.backups.catalog import BackupEntry, Catalog
-
-    times = {number: datetime(2026, 1, 1 + order, tzinfo=UTC) for order, number in enumerate(proofs)}
-    records: list[Any] = [SimpleNamespace(label=f"2026010{number}") for number in range(3)]
-    catalog = Catalog(tuple(BackupEntry(record, times.get(n)) for n, record in enumerate(records)))
-    monkeypatch.setattr(tasks.validation, "read_catalog", lambda archive: catalog)
-    monkeypatch.setattr(tasks.validation, "open_work", lambda *_: SimpleNamespace(archive=None))
-    assert tasks.validation.choose_backup.fn("main", None, choice) == records[chosen].label
+    assert KEY not in done.artifacts  # a slow restore shows its progress
 
 
 def test_a_backup_that_does_not_exist(shop: Source, config: str, backup: BackupRecord) -> None:
     done = run(restore_validation, "main", config, backup="20200101T000000Z-full")
     assert 'NoBackup: backup "20200101T000000Z-full" does not exist' in done.message
     assert done.attempts == {"choose backup": 1}
+
+
+def test_the_command_and_the_flow_give_the_same_proof(
+    shop: Source, config: str, backup: BackupRecord
+) -> None:
+    done = run(restore_validation, "main", config, backup=backup.label)
+    flow = proof_of(shop, done)
+    code, out, err = answer(shop, "drill", "main", "--backup", backup.label, "--json")
+    assert (code, err) == (0, "")
+    command = json.loads(out)
+    command.pop("key")
+    read = Proof.from_dict(command)
+    assert (read.verdict, read.backup, read.tables) == (flow.verdict, flow.backup, flow.tables)
+    assert set(read.phases) == set(flow.phases)
+    assert [item.key.rsplit("/", 1)[1] for item in read.evidence] == [
+        item.key.rsplit("/", 1)[1] for item in flow.evidence
+    ]
+    suites = [{n: s["met"] for n, s in proof.expectations["suites"].items()} for proof in (read, flow)]
+    assert suites[0] == suites[1]
+    assert {c["name"]: c["ok"] for c in read.checks} == {c["name"]: c["ok"] for c in flow.checks}

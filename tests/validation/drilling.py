@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from pgproof.validation.comparing import OnDatabase, compare_restored
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import OnDatabase, Restored, compare_restored, make_proof, restore_scratch
+from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.fence import NEVER_CHECKED, Fence, write_fence
 from pgproof.validation.fencing import _Fencer, take_fence

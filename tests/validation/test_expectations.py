@@ -53,7 +53,7 @@ def test_an_equal_comparison_passes(shared: Source, tmp_path: Path) -> None:
     assert outcome.suites == {"main-restore-equals-source": {"expectations": 7, "met": 7, "failures": []}}
     assert Path(outcome.data_docs).is_file()
     assert Path(outcome.data_docs).name == "index.html"
-    (result,) = outcome.results.values()
+    ((result,),) = outcome.results.values()
     assert json.loads(json.dumps(result))["success"] is True
 
 

@@ -15,8 +15,9 @@ from pgproof.commands.console import make_console
 from pgproof.commands.drill import show_objects
 from pgproof.errors import NotProven
 from pgproof.validation import fencing
+from pgproof.validation.comparing import compare_restored
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.drill import compare_restored, make_proof
+from pgproof.validation.drill import make_proof
 from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, NotChecked
 from pgproof.validation.identities import KINDS
 from pgproof.validation.object_recount import recount_objects

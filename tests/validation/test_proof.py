@@ -258,10 +258,18 @@ def test_the_results_are_stored_before_the_proof_that_names_them() -> None:
     stored = archive("evidence")
     found = proof()
     outcome = ExpectationOutcome(True, "7 of 7 expectations met", {}, {"suite": {"success": True}})
-    key = store_evidence(stored, found, outcome)
-    beside = f"main/{SYSTEM}/proofs/{found.identifier}/great_expectations.json"
-    assert [info.key for info in stored.store.list(stored.layout.proofs)] == sorted([key, beside])
-    assert stored.read_json(beside) == {"suite": {"success": True}}
+    found, key = store_evidence(stored, found, outcome)
+    base = f"main/{SYSTEM}/proofs/{found.identifier}"
+    names = [f"{name}.parquet" for name in ("tables", "objects", "differences", "checks", "targets")]
+    assert [item.key for item in found.evidence] == [
+        *(f"{base}/{name}" for name in names),
+        f"{base}/great_expectations.json.zst",
+    ]
+    keys = [info.key for info in stored.store.list(stored.layout.proofs)]
+    assert sorted(keys) == sorted([key, *(item.key for item in found.evidence)])
+    results = b"".join(stored.open_checked(found.evidence[-1]))
+    assert json.loads(results) == {"suite": {"success": True}}
+    assert Proof.from_dict(stored.read_json(key)) == found
     assert "results" not in outcome.as_dict()
 
 

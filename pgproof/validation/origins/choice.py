@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from typing import Literal, get_args
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import ConfigError, UsageError
@@ -11,7 +12,8 @@ from pgproof.validation.origins.directory import Directory
 from pgproof.validation.origins.origin import Origin
 from pgproof.validation.origins.pgbackrest import PgBackRest
 
-KINDS = ("pgbackrest", "barman", "directory")
+OriginKind = Literal["pgbackrest", "barman", "directory"]
+KINDS: tuple[str, ...] = get_args(OriginKind)
 _EXAMPLES = {
     "pgbackrest": 'name = "..."',
     "barman": 'server = "..."',

@@ -152,7 +152,9 @@ class Trial:
             planned: from plan_targets.
         """
         stopped = ""
-        if self.scratch.log.exists():  # the copy may be past its first targets
+        if (
+            self.scratch.log.exists() or self.scratch.killed_log.exists()
+        ):  # the copy may be past its first targets
             stopped = "an earlier try of this drill has recovered the copy already"
         for target in planned:
             if stopped:

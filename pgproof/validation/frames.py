@@ -1,0 +1,117 @@
+"""A frame is one part of a drill's result as a pandas data frame; it is stored as Parquet beside the proof.
+
+Every frame has its columns and types whether or not it has rows, so that the frames of many drills can be put one
+below the other. pandas and pyarrow are on a worker, not on a database host: both are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TABLES = {
+    "database": "str",
+    "table": "str",
+    "source_rows": "int64",  # -1 is missing: no null, which would make a float of every count
+    "restored_rows": "int64",
+    "source_hash": "str",  # decimal numbers that fit into no integer
+    "restored_hash": "str",
+    "sampled": "bool",
+    "note": "str",
+    "equal": "bool",
+}
+OBJECTS = {
+    "database": "str",
+    "kind": "str",
+    "source": "int64",
+    "restored": "int64",
+    "different": "int64",
+    "equal": "bool",
+}
+DIFFERENCES = {
+    "database": "str",
+    "kind": "str",
+    "identity": "str",
+    "what": "str",
+    "source": "str",
+    "restored": "str",
+    "diff": "str",
+}
+CHECKS = {
+    "name": "str",
+    "database": "str",
+    "result": "str",
+    "checked": "int64",
+    "seconds": "float64",
+    "findings": "str",
+}
+TARGETS = {"database": "str", "target": "str", "value": "str"}
+COLUMNS = {
+    "tables": TABLES,
+    "objects": OBJECTS,
+    "differences": DIFFERENCES,
+    "checks": CHECKS,
+    "targets": TARGETS,
+}
+
+
+def available() -> bool:
+    """Whether pandas and pyarrow are installed here; a database host has the engine alone."""
+    from importlib.util import find_spec
+
+    return find_spec("pandas") is not None and find_spec("pyarrow") is not None
+
+
+def frames_of(
+    tables: Iterable[Mapping[str, Any]],
+    objects: Iterable[Mapping[str, Any]],
+    checks: Iterable[Mapping[str, Any]],
+    cuts: Mapping[str, str],
+) -> dict[str, Any]:
+    """The frames of a result, by name.
+
+    Args:
+        tables, objects, checks: records as the proof has them.
+        cuts: database to the LSN that was recovered to.
+
+    Returns:
+        ``tables``, ``objects``, ``differences`` (one row for each difference that the proof names), ``checks``, and
+        ``targets`` (where recovery was told to stop).
+    """
+    objects = list(objects)
+    return {
+        "tables": _frame(TABLES, tables),
+        "objects": _frame(OBJECTS, objects),
+        "differences": _frame(
+            DIFFERENCES,
+            (
+                {**found, "database": kind["database"], "kind": kind["kind"]}
+                for kind in objects
+                for found in kind["differences"]
+            ),
+        ),
+        "checks": _frame(CHECKS, map(_check, checks)),
+        "targets": _frame(
+            TARGETS, ({"database": d, "target": "exact cut", "value": lsn} for d, lsn in cuts.items())
+        ),
+    }
+
+
+def to_parquet(frame: Any) -> bytes:
+    """A frame as the bytes of a Parquet file: compressed with zstd, and with no index column."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, engine="pyarrow", compression="zstd", index=False)
+    return buffer.getvalue()
+
+
+def _frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> Any:
+    import pandas
+
+    lines = [[record[name] for name in columns] for record in records]
+    return pandas.DataFrame(lines, columns=list(columns)).astype(dict(columns))
+
+
+def _check(record: Mapping[str, Any]) -> dict[str, Any]:
+    results = {None: "not possible", True: "ok", False: "found"}
+    return {**record, "result": results[record["ok"]], "findings": "\n".join(record["findings"])}
