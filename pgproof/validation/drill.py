@@ -104,7 +104,8 @@ def restore_scratch(
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
-    remove_leftovers(directory := cluster.drill.scratch_directory.absolute())
+    directory = cluster.drill.scratch_directory.absolute()
+    remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
     catalog = catalog or read_catalog(archive)
