@@ -1,7 +1,8 @@
 # make demo   set up, then run the main job on an embedded PostgreSQL
 # make test   set up, then run the whole suite against real servers
 # make lint   formatting, lint and types
-# make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md
+# make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md;
+#             make bench-drill: restore drills, and benchmarks/results/drill.md
 #
 # As root everything runs as an unprivileged account, because PostgreSQL refuses to run as root. That account must
 # be able to enter the virtual environment: where it could not enter this directory (a clone below /root, say), the
@@ -26,10 +27,10 @@ LOCK := --universal --generate-hashes --no-emit-index-url --no-header -q
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench format lock clean
+.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench bench-drill format lock clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(VENV)/.locked: requirements.lock
 	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
@@ -74,6 +75,9 @@ lint: setup
 # As root it drops to an unprivileged account by itself, after installing what it measures. See benchmarks/README.md.
 bench: setup
 	@$(BIN)/python -m benchmarks.wal --write $(BENCH_ARGS)
+
+bench-drill: setup
+	@$(BIN)/python -m benchmarks.drill --write $(BENCH_ARGS)
 
 # The browser tests, which put their screenshots into docs/images as well; Chromium must be installed.
 screenshots: setup

@@ -43,7 +43,7 @@ def environment(state: Path, port: int) -> dict[str, str]:
             state / "ui"
         ),  # in the package, it belongs to the first account
         "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a run ordered in the UI waits for half of it
         # who holds a concurrency slot outlives the server, so that the slot of a run that died meanwhile comes free
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",

@@ -80,6 +80,7 @@ def restore_scratch(
     fence: Fence,
     label: str | None = None,
     progress: Done = lambda size: None,
+    catalog: Catalog | None = None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -91,6 +92,7 @@ def restore_scratch(
         fence: with an exact cut.
         label: of the backup; None takes the newest.
         progress: told the raw bytes as they are restored.
+        catalog: read just now; None reads it.
 
     Raises:
         NotProven: the fence has no exact cut, or the backup ends beyond it.
@@ -107,7 +109,7 @@ def restore_scratch(
     remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
-    catalog = read_catalog(archive)
+    catalog = catalog or read_catalog(archive)
     chosen = catalog.entry(label) if label else catalog.newest
     require_before(chosen.record, fence)
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
