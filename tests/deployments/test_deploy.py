@@ -181,7 +181,7 @@ def test_a_deploy_that_is_killed_is_run_again(site: Path) -> None:
             process = subprocess.Popen(
                 [*PGPROOF, "--config", str(site), "deploy"], env=environment, stdout=log, stderr=log
             )
-        until(lambda: len(found(client)), lambda count: count > before + 2, 60)
+        until(lambda: len(found(client)), lambda count: count > before + 2, 120)
         process.send_signal(signal.SIGKILL)
         assert process.wait(30) == -signal.SIGKILL, (site.parent / "log").read_text()
         assert until(lambda: of_deploy(site), lambda left: not left, 30) == []  # nothing of it goes on alone
