@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _TITLES = {"config": "Configuration", "at_once": "At once"}
+_GIVEN, _LEFT_OUT = "Given", "Not given"
 
 
 def parameters_of(entrypoint: str) -> dict[str, Any]:
@@ -46,4 +47,17 @@ def form(schema: dict[str, Any], clusters: Sequence[str]) -> dict[str, Any]:
 
 
 def _titled(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "title": _TITLES.get(name, name.replace("_", " ").capitalize())}
+    titled = {**value, "title": _TITLES.get(name, name.replace("_", " ").capitalize())}
+    if "anyOf" in value:
+        titled["anyOf"] = _named(value["anyOf"])
+    return titled
+
+
+def _named(choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two buttons of what may be left out; the UI calls them str and None."""
+    one = sum(choice.get("type") != "null" for choice in choices) == 1
+    found = []
+    for choice in choices:
+        words = _LEFT_OUT if choice.get("type") == "null" else _GIVEN
+        found.append({"title": words, **choice} if one or words == _LEFT_OUT else choice)
+    return found

@@ -7,6 +7,7 @@ from prefect import flow
 from flows.writer import one_writer
 from tasks.artifacts import show_backup
 from tasks.base_backup import take_base_backup
+from tasks.lineage import backup_lineage, emit_lineage
 
 
 @flow(name="base-backup", flow_run_name="base backup of {cluster}")
@@ -23,5 +24,6 @@ def base_backup(cluster: str, config: str | None = None, incremental: bool = Fal
     """
     with one_writer(cluster):
         taken = take_base_backup(cluster, config, incremental)
+    emit_lineage(backup_lineage(cluster, taken))
     show_backup(cluster, taken)
     return taken.record.label

@@ -16,6 +16,7 @@ from pgproof.wal.check import WalCheck
 from tasks.artifacts import show_backup, show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
 from tasks.events import emit
+from tasks.lineage import backup_lineage, emit_lineage
 from tasks.proof_events import rpo_events
 from tasks.retention import expire_backups, is_above_share, plan_retention
 from tasks.validation import StoredProof
@@ -68,6 +69,7 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
     """
     with one_writer(cluster):
         taken = take_base_backup(cluster, config, incremental)
+    emit_lineage(backup_lineage(cluster, taken))
     show_backup(cluster, taken)
     wal = check_wal_archive(cluster, config)
     show_wal(cluster, wal)

@@ -9,6 +9,7 @@ from pgproof.validation.choice import Policy
 from pgproof.validation.origins.choice import OriginKind
 from tasks.artifacts import show_proof
 from tasks.events import emit
+from tasks.lineage import emit_lineage, proof_lineage
 from tasks.proof_events import proof_events
 from tasks.validation import (
     VERDICTS,
@@ -67,6 +68,7 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
     stored = record_proof(cluster, fence, label, restored, compared, failure, config)
     show_proof(cluster, stored)
     emit(cluster, proof_events(cluster, stored.proof, stored.key))
+    emit_lineage(proof_lineage(cluster, stored))
     return stored
 
 
@@ -86,6 +88,7 @@ def prove_origin(
         )
     stored = prove_elsewhere(cluster, origin, backup, policy == "oldest", config)
     show_proof(cluster, stored)
+    emit_lineage(proof_lineage(cluster, stored))
     return stored
 
 

@@ -12,6 +12,7 @@ from pgproof.wal.repair import RepairReport
 from tasks.artifacts import show_backup, show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
+from tasks.lineage import backup_lineage, emit_lineage
 from tasks.proof_events import rpo_events
 from tasks.standing import Standing, look_at_standing, standing_events
 from tasks.wal import check_wal_archive, repair_wal_archive
@@ -76,6 +77,7 @@ def start_again(cluster: str, config: str | None, content: bool) -> str:
     if isinstance(taken, BaseException):
         fact = taken.fact if isinstance(taken, PgproofError) else str(taken)
         return f"No base backup could be taken, so that no new window begins: {fact}."
+    emit_lineage(backup_lineage(cluster, taken))
     show_backup(cluster, taken)
     return f"A new recovery window begins with base backup {taken.record.label}."
 

@@ -146,7 +146,8 @@ def _lag(cluster: str, found: WalCheck) -> Event:
     payload = {
         **words(
             what,
-            f"if the source died now, {lost} would be lost; the target is {target}",
+            f"if the source died now, {lost} would be lost; the target is {target}"
+            + (": exceeded" if found.rpo_breached else ""),
             f"pgproof doctor {cluster}",
         ),
         "target_seconds": found.rpo_target,

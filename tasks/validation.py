@@ -49,6 +49,7 @@ class StoredProof:
     proof: Proof
     key: str
     fence: Fence
+    repository: str
 
 
 @task(**settings("choose backup", 600), **RETRY)
@@ -124,7 +125,7 @@ def record_proof(
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
     )
-    return StoredProof(*store_evidence(archive, proof, outcome), read)
+    return StoredProof(*store_evidence(archive, proof, outcome), read, archive.store.url)
 
 
 @task(**settings("prove another tool's backup", 24 * HOUR), **RETRY)
@@ -140,7 +141,7 @@ def prove_elsewhere(
     tool = open_origin(work.cluster, origin, account(work.cluster.drill.run_as))
     chosen = choose(tool, backup, oldest=oldest)
     proof, key, fence = prove_foreign(work.config, work.cluster, work.repository, tool, chosen, now)
-    return StoredProof(proof, key, fence)
+    return StoredProof(proof, key, fence, work.repository.store.url)
 
 
 # What says something of the backup rather than of its surroundings: it ends the drill with a verdict

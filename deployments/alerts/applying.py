@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from prefect.events.schemas.automations import AutomationCore
 
-from deployments.alerts.automations import OWNER, SET, Wanted, resource_id
+from deployments.alerts.automations import OFF, OWNER, SET, Wanted, resource_id
 from deployments.server import POOL
 
 _PAGE = 200  # automations that the server answers at once
@@ -66,6 +66,7 @@ class Step:
         wanted: as it shall be; None when it goes.
         existing: what is there of it, and goes unless it is kept.
         paused: somebody paused it in the UI, and it stays so.
+        switched_on: it is off by default, somebody switched it on in the UI, and it stays so.
         starts: its clock is started.
     """
 
@@ -74,6 +75,7 @@ class Step:
     wanted: Wanted | None = None
     existing: tuple[UUID, ...] = ()
     paused: bool = False
+    switched_on: bool = False
     starts: bool = False
 
 
@@ -131,20 +133,28 @@ def plan_apply(
     steps = []
     for one in wanted:
         there = [found for found in existing if found.owner == one.owner]
-        paused = bool(there) and one.core.enabled and not all(found.core.enabled for found in there)
+        enabled = _enabled(one, there)
+        paused, switched_on = one.core.enabled and not enabled, enabled and not one.core.enabled
         same = [found for found in there if _content(found.core) == _content(one.core)]
         if same:
             starts = one.silent or (one.seeded and same[0].id in without_clocks)
-            steps.append(Step("keep", one.core.name, one, (same[0].id,), paused, starts))
+            steps.append(Step("keep", one.core.name, one, (same[0].id,), paused, switched_on, starts))
             steps += [
                 Step("remove", found.name, None, (found.id,)) for found in there if found is not same[0]
             ]
         else:
             old = tuple(found.id for found in there)
-            steps.append(Step("replace" if there else "make", one.core.name, one, old, paused, one.seeded))
+            what: What = "replace" if there else "make"
+            steps.append(Step(what, one.core.name, one, old, paused, switched_on, one.seeded))
     owners = {one.owner for one in wanted}
     gone = [found for found in existing if found.owner not in owners]
     return [*steps, *(Step("remove", found.name, None, (found.id,)) for found in gone)]
+
+
+def _enabled(wanted: Wanted, there: Sequence[Existing]) -> bool:
+    """Whether it tells: as the file says, unless somebody switched in the UI what the file said before."""
+    switched = [found.core.enabled for found in there if found.core.enabled == (OFF in found.core.tags)]
+    return all(switched) if switched else wanted.core.enabled
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
@@ -165,7 +175,8 @@ def execute(client: Any, steps: Sequence[Step], sleep: Callable[[float], None] =
     for step in made:
         assert step.wanted is not None
         core = step.wanted.core
-        client.create_automation(core.model_copy(update={"enabled": False}) if step.paused else core)
+        enabled = (core.enabled or step.switched_on) and not step.paused
+        client.create_automation(core.model_copy(update={"enabled": enabled}))
     if any(step.starts for step in made):
         sleep(_SETTLE)
     for step in steps:

@@ -30,6 +30,7 @@ SET = "pgproof.alerts.set"  # an alert was applied: its clock starts
 TRIGGERED = "prefect.automation.triggered"
 DEPLOYMENT = "related:deployment:prefect.resource.id"
 CLUSTER = "prefect.resource.name"
+OFF = "off by default"  # a tag: that it does not tell is no oversight
 OWNER = "pgproof.alert."  # + cluster.alert, + ".over": a tag, by which we know ours among the user's own
 _EVER = timedelta(days=3650)  # a state that lasts until its end comes
 
@@ -127,7 +128,7 @@ def _automation(
         name=name_of(cluster, alert) + (", over" if kind else ""),
         description=f"Made by pgproof alerts apply, which puts back what is changed here. Alert {alert.name}.",
         enabled=alert.enabled,
-        tags=[POOL, cluster, resource_id(cluster, alert.name) + kind],
+        tags=[POOL, cluster, resource_id(cluster, alert.name) + kind, *([] if alert.enabled else [OFF])],
         trigger=trigger,
         actions=actions,
     )

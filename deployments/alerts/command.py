@@ -139,7 +139,12 @@ def show_steps(console: Console, clusters: list[str], steps: dict[str, list[Any]
     for cluster in clusters:
         changed = [step for step in steps[cluster] if step.what != "keep"]
         for step in changed:
-            console.print(f"{would}{past[step.what]}: {step.name}", markup=False)
+            off = step.wanted is not None and not (step.wanted.core.enabled or step.switched_on)
+            console.print(
+                f"{would}{past[step.what]}: {step.name}" + (", off until it is switched on" if off else ""),
+                markup=False,
+                soft_wrap=True,
+            )
         for step in steps[cluster]:
             if step.paused:
                 console.print(f"paused, and stays so: {step.name}", markup=False)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deployments.alerts.applying import Existing, read_ours
-from deployments.alerts.automations import OWNER
+from deployments.alerts.automations import OFF, OWNER
 from deployments.alerts.notify import name_of_block
 
 COLUMNS = ("cluster", "alert", "state", "tells", "last message", "UTC")
@@ -23,7 +23,7 @@ class Listed:
     Args:
         cluster, alert: what it is of; an end has the alert's name with ``.over``.
         name: of the automation.
-        state: ``on``, or ``paused``.
+        state: ``on``, ``paused``, or ``off`` where the file of alerts says so.
         tells: names of the notification blocks.
         last: ``sent``, ``failed`` or ``not sent``; empty when no message is known.
         at: when, ISO 8601; the server forgets events after a week.
@@ -98,7 +98,8 @@ def _blocks(automation: Existing) -> list[Any]:
 
 def _listed(automation: Existing, tells: tuple[str, ...], message: dict[str, Any] | None) -> Listed:
     cluster, _, alert = automation.owner.removeprefix(OWNER).partition(".")
-    state = "on" if automation.core.enabled else "paused"
+    silent = "off" if OFF in automation.core.tags else "paused"
+    state = "on" if automation.core.enabled else silent
     if message is None:
         return Listed(cluster, alert, automation.name, state, tells)
     last = _WORDS[message["event"]]

@@ -50,5 +50,6 @@ def _check(cluster: str, found: list[Any]) -> Check:
         return Check(
             NAME, False, "", f"paused: {', '.join(paused)}", "switch them on in the UI, under Automations"
         )
-    blocks = sorted({block for one in found for block in one.tells})
-    return Check(NAME, True, "", f"{len(found)} automations tell {', '.join(blocks)}")
+    on = [one for one in found if one.state == "on"]
+    blocks = sorted({block for one in on for block in one.tells})
+    return Check(NAME, True, "", f"{len(on)} automations tell {', '.join(blocks)}")

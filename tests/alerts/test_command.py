@@ -116,7 +116,9 @@ def they_are_listed(config: Path) -> None:
     assert f"shop     test                 on     {WEBHOOK}  sent" in page
     read = load(config)
     (check,) = alerts_of(read.cluster("shop"), read)
-    assert (check.state, check.fact) == ("ok", f"29 automations tell {WEBHOOK}")
+    assert (check.state, check.fact) == ("ok", f"27 automations tell {WEBHOOK}")
+    (rpo,) = [one for one in tree if one["alert"] == "rpo"]
+    assert rpo["state"] == "off"  # no oversight
 
 
 def what_was_changed_or_lost_is_put_back(config: Path, client: SyncPrefectClient) -> None:
@@ -128,13 +130,13 @@ def what_was_changed_or_lost_is_put_back(config: Path, client: SyncPrefectClient
     dry = done(config, "alerts", "apply", "shop", "--notify", WEBHOOK, "--dry-run")
     assert [line for line in dry.splitlines() if line.startswith("would be")] == [
         "would be removed: pgproof shop: WAL gap",
-        "would be made: pgproof shop: RPO breached",
+        "would be made: pgproof shop: RPO breached, off until it is switched on",
         "would be made anew: pgproof shop: RTO breached",
     ]
     said = done(config, "alerts", "apply", "shop", "--notify", WEBHOOK)
     assert said.splitlines()[:3] == [
         "removed: pgproof shop: WAL gap",
-        "made: pgproof shop: RPO breached",
+        "made: pgproof shop: RPO breached, off until it is switched on",
         "made anew: pgproof shop: RTO breached",
     ]
     assert len(identities(client)) == 30

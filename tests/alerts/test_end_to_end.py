@@ -14,7 +14,7 @@ from deployments.alerts.template import PACKAGED
 from flows.wal_gap_check import wal_gap_check
 from tests.alerts.answers import done
 from tests.alerts.receivers import Inbox
-from tests.flows.runs import run
+from tests.flows.runs import events_of, run, until
 from tests.servers.postgres import Source, running_source
 
 QUIET = 4  # seconds in which whatever is sent has arrived
@@ -77,6 +77,40 @@ def test_a_gap_is_told_once_by_web_and_mail_and_so_is_its_end(
     check(shop)
     assert len(web.wait(3)) == 3
     aside.rename(stored)
+
+
+def test_an_archiver_that_fails_until_the_rpo_is_breached_is_told_once(
+    shop: Source, client: SyncPrefectClient, web: Inbox
+) -> None:
+    """The lag comes first, and the breach of the target is no second message; nor is it when the lag ends."""
+    done(shop.config_path, "alerts", "apply", "--webhook", web.url)
+    check(shop)
+    shop.write_config(cluster="targets.rpo = 2")
+    shop.set(archive_command="false")
+    try:
+        shop.sql("CREATE TABLE late AS SELECT 1 AS a")
+        began = time.monotonic()
+        shop.sql("SELECT pg_switch_wal()")
+        until(lambda: shop.sql("SELECT failed_count FROM pg_stat_archiver"), lambda rows: rows[0][0] > 0)
+        check(shop)
+        (alert,) = web.wait(1)
+        time.sleep(max(0.0, began + 4 - time.monotonic()))
+        check(shop)
+        check(shop)
+        assert "pgproof.rpo.breached" in [event["event"] for event in events_of("main")]
+        time.sleep(QUIET)
+        assert web.messages == [alert]
+    finally:
+        shop.set(archive_command=shop.archive_command)
+        shop.archive_now()
+        shop.write_config()
+    assert alert.subject.startswith("WAL of cluster main does not reach the archive: 0000000100000000")
+    assert "\nRun: pgproof doctor main\n" in alert.body
+    check(shop)
+    check(shop)
+    web.wait(2)
+    time.sleep(QUIET)
+    assert web.subjects[1:] == ["Over: WAL of cluster main reaches the archive"]
 
 
 def test_what_never_ran_is_missed_once(

@@ -161,6 +161,24 @@ class TestPlan:
         step = plan_apply(WANTED, there)[0]
         assert (step.what, step.paused) == ("keep", True)
 
+    def test_one_that_is_off_by_default_stays_as_somebody_switched_it(self) -> None:
+        off = find("rpo")
+        assert (off.core.enabled, "off by default" in off.core.tags) == (False, True)
+        (made,) = plan_apply([off], [])
+        assert (made.paused, made.switched_on) == (False, False)
+        on = off.core.model_copy(update={"enabled": True})
+        for core, what in ((on, "keep"), (on.model_copy(update={"name": "of an older file"}), "replace")):
+            (step,) = plan_apply([off], [Existing(uuid4(), off.owner, core, NOW)])
+            assert (step.what, step.paused, step.switched_on) == (what, False, True)
+
+    def test_a_file_that_switches_it_on_or_off_is_obeyed(self) -> None:
+        off = find("rpo")
+        tags = [tag for tag in off.core.tags if tag != "off by default"]
+        on = Wanted("shop", "rpo", off.core.model_copy(update={"enabled": True, "tags": tags}))
+        for wanted, there in ((on, off), (off, on)):
+            (step,) = plan_apply([wanted], existing([there]))
+            assert (step.what, step.paused, step.switched_on) == ("replace", False, False)
+
     def test_of_two_of_which_one_is_paused_none_stays_on_by_mistake(self) -> None:
         changed = [
             Wanted(one.cluster, one.alert, one.core.model_copy(update={"name": "x"})) for one in WANTED[:1]

@@ -32,7 +32,7 @@ from pgproof.wal.checked import CheckedRun, write_memory
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
-from tasks import events, fleet_card, proof_events, standing
+from tasks import events, fleet_card, lineage, proof_events, standing
 from tasks.fleet import Outcome
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
 from tests.validation.test_proof import proof
@@ -86,6 +86,7 @@ EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BRE
 EVENTS |= {fleet_card.PROTECTED, fleet_card.UNPROTECTED}
 EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
 ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
+ASSETS = {lineage.REFERENCED, lineage.SUCCEEDED, lineage.FAILED}
 PREFECT = PROJECT / "docs" / "prefect.md"
 NAMES = sorted(
     {
@@ -120,7 +121,7 @@ def test_a_name_of_the_code_exists(page: str, name: str) -> None:
 
 def test_every_event_is_documented_and_no_other() -> None:
     rows = [row for section, columns, rows in tables(PREFECT) if columns[0] == "event" for row in rows]
-    assert {row[0].strip("`") for row in rows} == EVENTS | ASKED
+    assert {row[0].strip("`") for row in rows} == EVENTS | ASKED | ASSETS
 
 
 def test_every_field_of_an_event_is_documented_and_no_other() -> None:

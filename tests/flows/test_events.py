@@ -146,7 +146,8 @@ class TestPayloads:
         payload = named(wal_events("main", replace(WHOLE, rpo_seconds=600.0)))[LAG]
         assert payload["what"] == "the archive of cluster main is 10 min behind"
         assert (
-            payload["meaning"] == "if the source died now, at most 10 min would be lost; the target is 5 min"
+            payload["meaning"]
+            == "if the source died now, at most 10 min would be lost; the target is 5 min: exceeded"
         )
         assert payload["command"] == "pgproof doctor main"
         assert (payload["target_seconds"], payload["rpo_seconds"]) == (300, 600.0)

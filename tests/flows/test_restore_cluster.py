@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.restore_cluster import restore_cluster
+from flows.restore_cluster import TargetKind, recovery_target, restore_cluster
 from pgproof.backups.record import BackupRecord
+from pgproof.errors import InvalidTarget
 from tests.flows.runs import run
 from tests.servers.postgres import Source
 
@@ -53,9 +54,7 @@ def test_a_restore_starts(shop: Source, config: str, backup: BackupRecord) -> No
 
 def test_a_target(shop: Source, config: str, backup: BackupRecord) -> None:
     destination = shop.root / "consistent"
-    done = run(
-        restore_cluster, "main", str(destination), config, target_immediate=True, target_action="promote"
-    )
+    done = run(restore_cluster, "main", str(destination), config, target="immediate", target_action="promote")
     assert done.state.is_completed(), done.message
     with shop.copy(destination) as connection:
         rows = connection.execute("SELECT count(*) FROM customers").fetchall()
@@ -75,10 +74,52 @@ def test_a_directory_in_use_is_refused(shop: Source, config: str, backup: Backup
 
 
 @pytest.mark.parametrize(
+    ("kind", "value", "printed"),
+    [
+        ("end", None, "the end of the archived WAL"),
+        ("end", "", "the end of the archived WAL"),
+        ("immediate", None, "the end of the backup"),
+        ("time", "2026-11-23 20:15:00+01:00", "time 2026-11-23 19:15:00+00:00"),
+        ("lsn", "1/6f0000A8", "lsn 1/6F0000A8"),
+        ("xid", "742", "xid 742"),
+        ("name", "before_migration", "name before_migration"),
+    ],
+)
+def test_what_the_form_means(kind: TargetKind, value: str | None, printed: str) -> None:
+    assert str(recovery_target(kind, value)) == printed
+
+
+@pytest.mark.parametrize("kind", ["time", "lsn", "xid", "name"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_kind_without_its_value_bad(kind: TargetKind, value: str | None) -> None:
+    """Taken for no target, it would recover to the end: over the mistake that somebody wants to undo."""
+    with pytest.raises(InvalidTarget) as caught:
+        recovery_target(kind, value)
+    assert str(caught.value).startswith(f"recovery target {kind} needs a value\nHINT: target_value such as ")
+
+
+@pytest.mark.parametrize("kind", ["end", "immediate"])
+def test_a_value_without_its_kind_bad(kind: TargetKind) -> None:
+    with pytest.raises(InvalidTarget) as caught:
+        recovery_target(kind, "2026-11-23 20:15:00Z")
+    assert str(caught.value) == (
+        f'recovery target {kind} takes no value\nDETAIL: Given was "2026-11-23 20:15:00Z".\n'
+        "HINT: choose target time, lsn, xid, name, or leave target_value out"
+    )
+
+
+@pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"target_time": "2026-11-23 20:00"}, "InvalidTarget: "),
-        ({"target_lsn": "0/1", "target_name": "x"}, "InvalidTarget: "),
+        (
+            {"target": "time", "target_value": "2026-11-23 20:00"},
+            'InvalidTarget: target time "2026-11-23 20:00" has no time zone',
+        ),
+        (
+            {"target": "latest"},
+            "target: Input should be 'end', 'time', 'lsn', 'xid', 'name' or 'immediate'",
+        ),
+        ({"target_value": "0/1"}, "InvalidTarget: recovery target end takes no value"),
         ({"target_action": "explode"}, "target_action: Input should be 'pause', 'promote' or 'shutdown'"),
         ({"backup": "none"}, 'NoBackup: backup "none" does not exist'),
     ],

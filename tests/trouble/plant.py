@@ -38,9 +38,11 @@ class Plant:
 
     Args:
         source: the cluster ``main`` that is deployed; or a fleet.
+        server_settings: of the server besides ours.
     """
 
     source: Source | Fleet
+    server_settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=lambda: free_ports(1)[0])
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     server: subprocess.Popen[bytes] = field(init=False)
@@ -56,7 +58,13 @@ class Plant:
         home.mkdir(exist_ok=True)
         (self.source.root / "state" / "tmp").mkdir(parents=True, exist_ok=True)
         quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": str(PROJECT), "HOME": str(home)}
-        return os.environ | environment(self.source.root / "state", self.port) | quick | {MARK: self.mark}
+        return (
+            os.environ
+            | environment(self.source.root / "state", self.port)
+            | quick
+            | self.server_settings
+            | {MARK: self.mark}
+        )
 
     def client(self) -> SyncPrefectClient:
         return SyncPrefectClient(self.api)
@@ -187,9 +195,9 @@ def commands() -> Iterator[tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def running_plant(source: Source | Fleet) -> Iterator[Plant]:
+def running_plant(source: Source | Fleet, **server_settings: str) -> Iterator[Plant]:
     """A server with the deployments of ``main``, or of a fleet, and no worker yet."""
-    plant = Plant(source)
+    plant = Plant(source, server_settings)
     plant.start_server()
     try:
         plant.deploy()

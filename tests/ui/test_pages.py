@@ -83,6 +83,24 @@ def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Pag
     expect(page.get_by_role("heading", name="PROVEN: main")).to_be_visible()
     expect(page.get_by_role("cell", name="public.orders", exact=True)).to_be_visible()
     picture(page, "ui-proof", tmp_path)
+    # what it was made of: there is no page for assets, their events are in the feed as any other
+    opened(page, "/events")
+    made = page.get_by_text("prefect.asset.materialization.succeeded").first
+    made.evaluate("element => element.scrollIntoView({block: 'center'})")
+    expect(page.get_by_text("proof ").first).to_be_visible()
+    picture(page, "ui-lineage", tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_the_form_of_a_restore_has_a_choice_of_targets(up: Up, page: Page, tmp_path: Path) -> None:
+    deployment = up.deployments()["restore-cluster/main"]["id"]
+    opened(page, f"/deployments/deployment/{deployment}/run")
+    for words in ("Destination", "as soon as the backup is consistent", "label of the one to restore"):
+        expect(page.get_by_text(words).first).to_be_visible()
+    expect(
+        page.get_by_role("button", name="end", exact=True)
+    ).to_be_visible()  # the drop-down, and its choice
+    picture(page, "ui-form-restore-cluster", tmp_path)
 
 
 @pytest.mark.timeout(300)
