@@ -59,7 +59,7 @@ def found(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
     return {f"{flows[one['flow_id']]}/{one['name']}": one for one in answer}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # as long as a busy machine needs to start a server and deploy six times
 def test_a_year_of_deploys(site: Path) -> None:
     """One test, because a deploy takes seconds: each step goes on where the one before it ended."""
     with get_client(sync_client=True) as client:
@@ -172,6 +172,7 @@ def a_cluster_that_is_gone(site: Path, client: SyncPrefectClient) -> None:
     assert "removed" not in deploy(site, "--prune")
 
 
+@pytest.mark.timeout(600)
 def test_a_deploy_that_is_killed_is_run_again(site: Path) -> None:
     configure(site, "three", "four")
     with get_client(sync_client=True) as client:
@@ -215,6 +216,7 @@ def of_deploy(site: Path) -> list[str]:
     return [line for line in lines if " deploy --all " in line]
 
 
+@pytest.mark.timeout(600)
 def test_what_is_rendered_can_be_deployed_by_prefect_alone(site: Path, tmp_path: Path) -> None:
     configure(site, "five")
     text = deploy(site, "--render")
