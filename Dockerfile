@@ -7,9 +7,11 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 COPY . /usr/src/pgproof
+# --no-deps: the lock is complete, and Debian's pip takes sqlalchemy[asyncio] for another package than sqlalchemy
 RUN python3 -m venv /opt/pgproof \
- && /opt/pgproof/bin/pip install --no-cache-dir --require-hashes -r /usr/src/pgproof/requirements.lock \
+ && /opt/pgproof/bin/pip install --no-cache-dir --no-deps --require-hashes -r /usr/src/pgproof/requirements-worker.lock \
  && /opt/pgproof/bin/pip install --no-cache-dir --no-deps '/usr/src/pgproof[prefect]' \
+ && /opt/pgproof/bin/pip check \
  && install -d -o postgres -g postgres /etc/pgproof /var/tmp/pgproof-scratch \
  && rm -rf /usr/src/pgproof
 

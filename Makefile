@@ -1,7 +1,8 @@
 # make demo   set up, then run the main job on an embedded PostgreSQL
 # make test   set up, then run the whole suite against real servers
 # make lint   formatting, lint and types
-# make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md
+# make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md;
+#             make bench-drill: restore drills, and benchmarks/results/drill.md
 #
 # As root everything runs as an unprivileged account, because PostgreSQL refuses to run as root. That account must
 # be able to enter the virtual environment: where it could not enter this directory (a clone below /root, say), the
@@ -22,13 +23,14 @@ VENV := $(if $(REACHABLE),.venv,/opt/pgproof-venv-$(shell echo -n '$(HERE)' | sh
 BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
 WORKERS ?= 2
+LOCK := --universal --generate-hashes --no-emit-index-url --no-header -q
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench format lock clean
+.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench bench-drill format lock clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(VENV)/.locked: requirements.lock
 	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
@@ -56,7 +58,7 @@ test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
-	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock Dockerfile $$place/; fi; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock Dockerfile .dockerignore $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
 	python=$(abspath $(BIN))/python; \
 	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
@@ -74,6 +76,9 @@ lint: setup
 bench: setup
 	@$(BIN)/python -m benchmarks.wal --write $(BENCH_ARGS)
 
+bench-drill: setup
+	@$(BIN)/python -m benchmarks.drill --write $(BENCH_ARGS)
+
 # The browser tests, which put their screenshots into docs/images as well; Chromium must be installed.
 screenshots: setup
 	@pictures=$$(mktemp -d /tmp/pgproof-pictures-XXXXXX); $(if $(ROOT),chown $(ACCOUNT) "$$pictures";) \
@@ -85,7 +90,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 lock:
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra prefect $(LOCK) -c requirements.lock -o requirements-worker.lock
 
 clean:
 	rm -rf $(VENV) .venv

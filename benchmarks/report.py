@@ -13,6 +13,8 @@ def render(
     versions: Iterable[tuple[str, str]],
     left_out: Sequence[tuple[str, str]],
     further: str,
+    title: str = "WAL, measured",
+    made: str = "make bench",
 ) -> str:
     """The whole page.
 
@@ -22,11 +24,13 @@ def render(
         versions: of everything that was measured.
         left_out: tools that were not measured, each with the reason.
         further: output of other scripts, already Markdown.
+        title: of the page.
+        made: the command that makes it.
     """
     parts = [
-        "# WAL, measured",
+        f"# {title}",
         "",
-        "Made by `make bench`; benchmarks/README.md says what each row means.",
+        f"Made by `{made}`; benchmarks/README.md says what each row means.",
         "",
     ]
     parts += [*_facts("machine and run", facts), *_facts("program", versions)]
@@ -45,20 +49,36 @@ def _facts(title: str, facts: Iterable[tuple[str, str]]) -> list[str]:
 
 def _section(section: Section) -> list[str]:
     better = "more is better" if section.higher_is_better else "less is better"
-    base = next(
-        (series for series in section.series if series.name == section.against and series.values), None
-    )
+    bases = [_named(section, name) for name in (section.against, *section.further)]
+    ratios = [f"ratio to {name}" for name in (section.against, *section.further)]
+    columns = ["", "median", "min to max", "n", *([section.also[0]] if section.also else []), *ratios]
     lines = [f"## {section.title}", "", f"{section.unit}, {better}.", *section.notes, ""]
-    lines += [f"| | median | min to max | n | ratio to {section.against} |", "|---|---:|---:|---:|---:|"]
-    return [*lines, *(_row(series, base) for series in section.series), ""]
+    lines += [f"| {' | '.join(columns)} |".replace("|  |", "| |"), f"|---|{'---:|' * (len(columns) - 1)}"]
+    return [*lines, *(_row(series, section, bases) for series in section.series), ""]
 
 
-def _row(series: Series, base: Series | None) -> str:
+def _named(section: Section, name: str) -> Series | None:
+    return next((series for series in section.series if series.name == name and series.values), None)
+
+
+def _row(series: Series, section: Section, bases: Sequence[Series | None]) -> str:
     if not series.values:
-        return f"| {series.name} | {_cell(series.failure)} | | 0 | |"
-    reach = f"{number(min(series.values))} to {number(max(series.values))}"
-    ratio = f"{series.median / base.median:.2f}" if base is not None and base.median else ""
-    return f"| {series.name} | {number(series.median)} | {reach} | {len(series.values)} | {ratio} |"
+        empty = " |" * (len(bases) + bool(section.also))
+        return f"| {series.name} | {_cell(series.failure)} | | 0 |{empty}"
+    cells = [
+        series.name,
+        number(series.median),
+        f"{number(min(series.values))} to {number(max(series.values))}",
+    ]
+    cells.append(str(len(series.values)))
+    if section.also:
+        cells.append(number(series.median * section.also[1]))
+    cells += [_ratio(series.median / base.median) if base and base.median else "" for base in bases]
+    return f"| {' | '.join(cells)} |"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def number(value: float) -> str:

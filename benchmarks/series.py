@@ -41,6 +41,8 @@ class Section:
         against: name of the series that the others are compared with.
         series: its rows.
         notes: what one must know to read it.
+        further: names of other series that there are ratios to.
+        also: another unit, and how much of it one of the first is.
     """
 
     title: str
@@ -49,6 +51,8 @@ class Section:
     against: str
     series: tuple[Series, ...]
     notes: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
+    also: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 import yaml
-from rich.console import Console
 
 from deployments.block_clusters import block_clusters, reference, register_blocks
-from deployments.forms import form
-from deployments.gone import Gone, find_gone, remove_gone
+from deployments.differences import differences
+from deployments.forms import form, parameters_of
+from deployments.gone import Gone, alerts_left, find_gone, remove_gone
+from deployments.prefect_deploy import prefect_deploy
 from deployments.rendering import Target, render, titles
+from deployments.report import content_of, show_report
 from deployments.schedules import Incremental, ask_incremental
-from deployments.server import POOL, ensure_pool, server, server_url
+from deployments.server import POOL, Pool, ensure_pool, server, server_url
+from deployments.standing import Title, by_title
+from deployments.switches import keep_switches, switches_in
 from flows.command import chosen_config
 from pgproof.commands.console import Session, show
 from pgproof.config import ClusterConfig
-from pgproof.errors import ConfigError, TransientError
-
-_LIMIT = 300  # seconds for `prefect deploy`, and 10 more for each cluster
-
-
-def project() -> Path:
-    """The directory that holds ``flows/``: the clone, or where the package is installed."""
-    return Path(__file__).resolve().parent.parent
+from pgproof.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,14 @@ class Deployed:
     Args:
         clusters: that were deployed.
         deployments: flow and name of each.
-        pool: name of the work pool.
+        changes: flow and name of each deployment that is not as it was before, with what was changed; ``new`` for
+            one that was not there.
         notes: what whoever deployed should know.
     """
 
     clusters: tuple[str, ...]
-    deployments: tuple[tuple[str, str], ...]
-    pool: str
+    deployments: tuple[Title, ...]
+    changes: Mapping[Title, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -70,21 +65,44 @@ def deploy_clusters(
         AuthenticationFailed, TransientError: the server did not take them.
     """
     names = tuple(target.name for target in targets)
-    with server():
+    tree = render(targets, pool, str(config) if config is not None else None)
+    with server() as client:
         from flows.writer import ensure_limit
 
         for name in names:
             ensure_limit(name)
-    tree = render(targets, pool, str(config) if config is not None else None)
-    _prefect_deploy(tree, len(targets))
-    _set_forms(tree["deployments"], everything or names)
-    return Deployed(names, tuple(titles(tree["deployments"])), pool)
+        standing = by_title(client)
+    wanted, notes = keep_switches(tree["deployments"], standing)
+    forms = {
+        title: _form(one, everything or names) for title, one in zip(titles(wanted), wanted, strict=True)
+    }
+    changes = {}
+    for title, one in zip(titles(wanted), wanted, strict=True):
+        if found := differences(one, tree["pull"], forms[title], standing.get(title)):
+            changes[title] = found
+    if changes:
+        due = [one for title, one in zip(titles(wanted), wanted, strict=True) if title in changes]
+        prefect_deploy({**tree, "deployments": due})
+        _set_forms({title: forms[title] for title in changes})
+    return Deployed(names, tuple(titles(wanted)), changes, tuple(notes))
 
 
-def targets_of(clusters: Sequence[ClusterConfig], config: str) -> tuple[list[Target], list[str]]:
+def _form(deployment: Mapping[str, Any], everything: Sequence[str]) -> dict[str, Any]:
+    cluster = deployment["parameters"].get("cluster")
+    return form(parameters_of(deployment["entrypoint"]), [cluster] if cluster else everything)
+
+
+def targets_of(
+    clusters: Sequence[ClusterConfig], config: str, *, ask_server: bool = True
+) -> tuple[list[Target], list[str]]:
     """The clusters with what their sources can do, and what is to be said of it.
 
     A source that cannot be asked keeps the schedule that it has; where there is none, it is off.
+
+    Args:
+        clusters: to ask.
+        config: what their flows get as ``config``.
+        ask_server: whether there is a Prefect server that knows of the schedules until now.
     """
     with ThreadPoolExecutor(8, "ask") as pool:
         answers = list(pool.map(_incremental, clusters))
@@ -92,7 +110,7 @@ def targets_of(clusters: Sequence[ClusterConfig], config: str) -> tuple[list[Tar
     for cluster, answer in zip(clusters, answers, strict=True):
         possible = answer.possible
         if possible is None:
-            possible = _scheduled(cluster.name)
+            possible = ask_server and _scheduled(cluster.name)
             kept = "are scheduled as before" if possible else "are not scheduled"
             notes.append(f"{cluster.name}: incremental backups {kept}: {answer.reason}")
         elif not possible and cluster.schedules.incremental.auto:
@@ -111,7 +129,7 @@ def _incremental(cluster: ClusterConfig) -> Incremental:
 
 
 def _scheduled(cluster: str) -> bool:
-    """Whether incremental backups of a cluster are scheduled on the server now."""
+    """Whether the last deploy scheduled incremental backups of a cluster, whatever was switched in Prefect since."""
     from prefect.exceptions import ObjectNotFound
 
     with server() as client:
@@ -119,51 +137,17 @@ def _scheduled(cluster: str) -> bool:
             found = client.read_deployment_by_name(f"base-backup/{cluster}-incremental")
         except ObjectNotFound:
             return False
-    return any(schedule.active for schedule in found.schedules)
+    then = switches_in(found.version)
+    return then.get("incremental", any(schedule.active for schedule in found.schedules))
 
 
-def _prefect_deploy(tree: dict[str, Any], clusters: int) -> None:
-    """Let Prefect's own command deploy a rendered file: what it derives from a flow is its business."""
-    settings = os.environ | {
-        "PREFECT_API_URL": server_url(),
-        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an error rather than a throw-away server
-        "COLUMNS": "200",
-    }
-    with tempfile.TemporaryDirectory(prefix="pgproof-deploy-") as directory:
-        path = Path(directory) / "prefect.yaml"
-        path.write_text(yaml.safe_dump(tree, sort_keys=False, width=1000))
-        words = ("--no-prompt", "deploy", "--all", "--prefect-file", str(path))
-        _prefect(settings, words, _LIMIT + 10 * clusters)
-
-
-def _prefect(environment: dict[str, str], words: Sequence[str], limit: float) -> None:
-    what = 'could not run "prefect deploy"'
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", *words],
-            env=environment,
-            cwd=project(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TransientError(what, f"It did not end within {limit:.0f} s.") from error
-    if done.returncode != 0:
-        said = " ".join((done.stdout + done.stderr).split())
-        raise TransientError(what, f"It ended with {done.returncode} and said: {said[-800:]}")
-
-
-def _set_forms(deployments: Sequence[dict[str, Any]], everything: Sequence[str]) -> None:
+def _set_forms(forms: Mapping[Title, dict[str, Any]]) -> None:
     """Give each run form its titles and drop-downs; ``prefect deploy`` has no way to."""
     with server() as client:
         from prefect.client.schemas.actions import DeploymentUpdate
 
-        for one, (flow, name) in zip(deployments, titles(deployments), strict=True):
-            found = client.read_deployment_by_name(f"{flow}/{name}")
-            cluster = one["parameters"].get("cluster")
-            schema = form(dict(found.parameter_openapi_schema or {}), [cluster] if cluster else everything)
+        for title, schema in forms.items():
+            found = client.read_deployment_by_name("/".join(title))
             client.update_deployment(found.id, DeploymentUpdate(parameter_openapi_schema=schema))
 
 
@@ -182,9 +166,9 @@ def deploy(
     ] = False,
     pool: Annotated[str, typer.Option("--pool", help="The work pool; made where it is missing.")] = POOL,
     pool_type: Annotated[
-        Literal["process", "docker", "kubernetes", "ecs"],
-        typer.Option("--pool-type", help="Of a work pool that is made."),
-    ] = "process",
+        Literal["process", "docker", "kubernetes", "ecs"] | None,
+        typer.Option("--pool-type", help="Of a work pool that is made; default: process."),
+    ] = None,
     config: Annotated[str | None, typer.Option("--config")] = None,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> int:
@@ -193,25 +177,36 @@ def deploy(
         raise ConfigError(
             "--prune goes with all clusters", f'"{name}" alone was named.', "pgproof deploy --prune"
         )
+    if render_only and (prune or blocks):
+        raise ConfigError(
+            f"--render does not go with {'--prune' if prune else '--blocks'}",
+            "It asks no Prefect server, and changes nothing.",
+            "pgproof deploy --render",
+        )
     if blocks:
         return _deploy_blocks(name, prune, pool, pool_type, json)
     session = Session.start(chosen_config(context, config), json)
     clusters = [session.cluster(one) for one in configured_clusters(session, name)]
     path = session.config.path
     if render_only:
-        targets = [Target(one, str(path), {"wal-receive": one.wal.receive}) for one in clusters]
-        sys.stdout.write(yaml.safe_dump(render(targets, pool, str(path)), sort_keys=False, width=1000))
+        _render(clusters, path, pool)
         return 0
     server_url()
-    ensure_pool(pool, pool_type)
+    found = ensure_pool(pool, pool_type)
     targets, notes = targets_of(clusters, str(path))
     done = deploy_clusters(targets, path, everything=list(session.config.clusters), pool=pool)
-    gone = find_gone(session.config.clusters, str(path))
-    _answer(replace(done, notes=tuple(notes)), gone, prune, pool_type, json)
+    _answer(done, notes, found, find_gone(session.config.clusters, str(path)), prune, json)
     return 0
 
 
-def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str, json: bool) -> int:
+def _render(clusters: Sequence[ClusterConfig], path: Path, pool: str) -> None:
+    """What would be deployed on a server that has nothing yet; what is to be said of it as comments."""
+    targets, notes = targets_of(clusters, str(path), ask_server=False)
+    sys.stdout.writelines(f"# note: {note}\n" for note in notes)
+    sys.stdout.write(yaml.safe_dump(render(targets, pool, str(path)), sort_keys=False, width=1000))
+
+
+def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str | None, json: bool) -> int:
     """Deploy the clusters that are kept in blocks; no pgproof.toml is read."""
     server_url()
     register_blocks()
@@ -224,7 +219,7 @@ def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str, jso
         )
         show(content, lambda console: console.print(text, soft_wrap=True), json)
         return 0
-    ensure_pool(pool, pool_type)
+    found = ensure_pool(pool, pool_type)
     targets, notes = [], []
     for cluster in clusters:
         of_one, said = targets_of([cluster], reference(cluster.name))
@@ -232,50 +227,19 @@ def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str, jso
         notes += said
     done = deploy_clusters(targets, None, pool=pool)
     gone = find_gone(done.clusters, None) if name is None else []
-    _answer(replace(done, notes=tuple(notes)), gone, prune, pool_type, json)
+    _answer(done, notes, found, gone, prune, json)
     return 0
 
 
-def _answer(done: Deployed, gone: Sequence[Gone], prune: bool, pool_type: str, json: bool) -> None:
+def _answer(
+    done: Deployed, notes: Sequence[str], pool: Pool, gone: Sequence[Gone], prune: bool, json: bool
+) -> None:
     if prune:
         remove_gone(gone)
-    content = {
-        "clusters": list(done.clusters),
-        "deployments": [f"{flow}/{deployment}" for flow, deployment in done.deployments],
-        "notes": list(done.notes),
-        "gone": sorted({one.cluster for one in gone}),
-        "removed": prune and bool(gone),
-        "server": server_url(),
-        "work_pool": done.pool,
-        "worker": worker_line(done.pool, pool_type),
-    }
-    show(content, lambda console: _show(console, content, gone, prune), json)
-
-
-def worker_line(pool: str, pool_type: str) -> str:
-    """The command that starts a worker."""
-    return f"prefect worker start --pool {pool} --type {pool_type}"
-
-
-def _show(console: Console, content: dict[str, Any], gone: Sequence[Gone], pruned: bool) -> None:
-    console.print(
-        f"deployed the flows of {', '.join(content['clusters'])} to work pool {content['work_pool']} "
-        f"of {content['server']}; start a worker with:\n  {content['worker']}\n"
-        f"or, for one cluster alone:\n  {content['worker']} --work-queue {content['clusters'][0]}",
-        markup=False,
-        soft_wrap=True,
-    )
-    for note in content["notes"]:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
-    for cluster in content["gone"]:
-        count = sum(one.cluster == cluster for one in gone)
-        console.print(
-            f"removed the {count} deployments of {cluster}, which is not configured any more"
-            if pruned
-            else f"{cluster} has {count} deployments and is not configured; pgproof deploy --prune removes them",
-            markup=False,
-            soft_wrap=True,
-        )
+    content = content_of(done.clusters, done.deployments, done.changes, pool, gone, pruned=prune)
+    content["notes"] = [*notes, *done.notes, *content["notes"]]
+    alerts = alerts_left(gone)
+    show(content, lambda console: show_report(console, content, gone, alerts), json)
 
 
 def configured_clusters(session: Session, name: str | None = None) -> list[str]:

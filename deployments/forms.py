@@ -5,11 +5,24 @@ A flow says of each parameter what it is; which clusters there are is known only
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 _TITLES = {"config": "Configuration", "at_once": "At once"}
 _GIVEN, _LEFT_OUT = "Given", "Not given"
+
+
+def parameters_of(entrypoint: str) -> dict[str, Any]:
+    """The schema of a flow's parameters, as Prefect derives it.
+
+    Args:
+        entrypoint: where the flow is, as in ``flows/base_backup.py:base_backup``.
+    """
+    path, _, name = entrypoint.rpartition(":")
+    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    schema: dict[str, Any] = flow.parameters.model_dump(mode="json", exclude_unset=True)
+    return schema
 
 
 def form(schema: dict[str, Any], clusters: Sequence[str]) -> dict[str, Any]:

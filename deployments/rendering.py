@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from deployments.schedules import schedule_entry
+from deployments.standing import Title, title_of
+from deployments.switches import version_of
 from pgproof.config import ClusterConfig
 from pgproof.errors import ConfigError
 
@@ -69,6 +71,8 @@ def render(targets: Sequence[Target], pool: str, config: str | None = None) -> d
     values = {"PGPROOF_POOL": pool, "PGPROOF_CONFIG": config or ""}
     deployments = [fill(one, values) for one in shared]
     deployments += [rendered for target in targets for rendered in _of_cluster(owned, target, pool)]
+    for one in deployments:
+        one["version"] = version_of(one.get("schedules", []))
     return {"name": tree["name"], "pull": tree["pull"], "deployments": deployments}
 
 
@@ -108,6 +112,6 @@ def fill(tree: Any, values: Mapping[str, str]) -> Any:
     return _VARIABLE.sub(lambda match: values[match[1]], tree)
 
 
-def titles(deployments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def titles(deployments: Sequence[Mapping[str, Any]]) -> list[Title]:
     """Flow and name of each rendered deployment, as the server knows them."""
-    return [(one["entrypoint"].rpartition(":")[2].replace("_", "-"), str(one["name"])) for one in deployments]
+    return [title_of(one["entrypoint"], str(one["name"])) for one in deployments]

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from deployments.work_pools import KINDS, template_of
 from pgproof.errors import AuthenticationFailed, ConfigError, TransientError
 
 POOL = "pgproof"
 ENDED = "its worker ended"
+_NOT_IN_NAMES = re.compile(r"[/%&><]")
 
 
 def server_url() -> str:
@@ -70,36 +74,60 @@ def server() -> Iterator[Any]:
         ) from error
 
 
-def ensure_pool(name: str = POOL, kind: str = "process") -> None:
-    """Make a work pool where it is missing; one that is there keeps its settings.
+@dataclass(frozen=True)
+class Pool:
+    """A work pool.
 
     Args:
         name: of the pool.
         kind: which worker takes its runs: process, docker, kubernetes or ecs.
+        paused: whether none is taken; of the pool, or the names of its queues that are.
+    """
+
+    name: str
+    kind: str
+    paused: bool = False
+    paused_queues: tuple[str, ...] = ()
+
+
+def ensure_pool(name: str = POOL, kind: str | None = None) -> Pool:
+    """Make a work pool where it is missing; one that is there keeps its settings.
+
+    Args:
+        name: of the pool.
+        kind: which worker takes its runs; None takes the pool as it is, and makes one for processes.
 
     Raises:
-        ConfigError: the pool is there, and is for another worker.
+        ConfigError: the pool is there, and is for another worker; or Prefect takes no pool of this name.
         TransientError, AuthenticationFailed: the server did not take it.
     """
+    if not name or _NOT_IN_NAMES.search(name) or name.lower().startswith("prefect"):
+        raise ConfigError(
+            f'work pool "{name}" cannot be made',
+            "Prefect takes no name with one of / % & > < in it, and none that starts with prefect.",
+            f"pgproof deploy --pool {POOL}",
+        )
     with server() as client:
         from prefect.client.schemas.actions import WorkPoolCreate
         from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-        from deployments.work_pools import template_of
-
         try:
             found = client.read_work_pool(name)
         except ObjectNotFound:
-            pool = WorkPoolCreate(name=name, type=kind, base_job_template=template_of(kind))
+            made = kind or KINDS[0]
+            pool = WorkPoolCreate(name=name, type=made, base_job_template=template_of(made))
             with contextlib.suppress(ObjectAlreadyExists):
                 client.create_work_pool(pool)
-            return
-        if found.type != kind:
+            found = client.read_work_pool(name)
+        if kind is not None and found.type != kind:
             raise ConfigError(
                 f'work pool "{name}" is for another worker',
                 f"It is of type {found.type}, and {kind} was asked for.",
                 f"pgproof deploy --pool-type {found.type}, or --pool with another name",
             )
+        queues = client.read_work_queues(work_pool_name=name)
+        paused = tuple(sorted(queue.name for queue in queues if queue.is_paused))
+        return Pool(name, found.type, bool(found.is_paused), paused)
 
 
 def end_orphans() -> list[str]:

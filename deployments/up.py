@@ -20,8 +20,9 @@ from typing import Annotated
 
 import typer
 
-from deployments.deploy import configured_clusters, deploy_clusters, project, targets_of
+from deployments.deploy import configured_clusters, deploy_clusters, targets_of
 from deployments.descent import descendants, kill_all
+from deployments.prefect_deploy import project
 from deployments.server import POOL, end_orphans, ensure_pool
 from flows.command import chosen_config
 from pgproof.commands.console import Session
@@ -42,7 +43,7 @@ def environment(state: Path, port: int) -> dict[str, str]:
             state / "ui"
         ),  # in the package, it belongs to the first account
         "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a run ordered in the UI waits for half of it
         # who holds a concurrency slot outlives the server, so that the slot of a run that died meanwhile comes free
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
@@ -189,7 +190,7 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
         wait_for_server(port, lambda: server.poll() is None, server_log)
         ensure_pool()
         targets, notes = targets_of([session.cluster(name) for name in names], str(session.config.path))
-        deploy_clusters(targets, session.config.path)
+        notes += deploy_clusters(targets, session.config.path).notes
         set_alerts(session, names)
         end_orphans()  # of an earlier server that was killed: its worker died with it
         try:

@@ -32,6 +32,7 @@ from pgproof.config import (
     WalConfig,
     parse,
 )
+from pgproof.errors import ConfigError
 from pgproof.schedule import SchedulesConfig
 
 PREFIX = "block:"
@@ -54,8 +55,15 @@ class PgproofRepository(Block):
     region: str | None = Field(
         None, title="Region", description="Of an S3 store; else that of the credentials"
     )
-    credentials: AwsCredentials | MinIOCredentials | None = Field(
-        None, title="Credentials", description="The access key; without it the standard AWS chain is used"
+    # Two fields: a server of Prefect 3.8 cannot read a schema again in which two blocks share a field, and which two
+    # fields of another block refer to ("list indices must be integers or slices" in models/block_schemas.py).
+    credentials: AwsCredentials | None = Field(
+        None,
+        title="AWS Credentials",
+        description="The access key; without any the standard AWS chain is used",
+    )
+    minio_credentials: MinIOCredentials | None = Field(
+        None, title="MinIO Credentials", description="The access key, instead of AWS credentials"
     )
     compression_level: int = Field(3, ge=1, le=19, title="Compression Level", description="Of zstd")
     used_limit: float = Field(
@@ -76,7 +84,7 @@ class PgproofRepository(Block):
     def _told_apart(cls, value: Any) -> Any:
         """A document of MinIO credentials would pass for AWS credentials, all of whose fields are optional."""
         if isinstance(value, dict) and "minio_root_user" in value:
-            return MinIOCredentials(**value)
+            raise ValueError("MinIO credentials belong into the field MinIO Credentials")
         return value
 
     def section(self, name: str) -> dict[str, Any]:
@@ -84,18 +92,28 @@ class PgproofRepository(Block):
 
         Args:
             name: of the repository; its secrets get names of their own from it.
+
+        Raises:
+            ConfigError: there are two access keys.
         """
+        if self.credentials is not None and self.minio_credentials is not None:
+            raise ConfigError(
+                "a Pgproof Repository block names two access keys",
+                "It has AWS Credentials and MinIO Credentials.",
+                "clear one of the two fields in the UI, under Blocks",
+            )
+        key = self.credentials or self.minio_credentials
         tree: dict[str, Any] = {
             "url": self.url,
             "compression_level": self.compression_level,
             "age_recipients": self.age_recipients,
             "used_limit": self.used_limit,
             "size_limit": self.size_limit,
-            "endpoint": self.endpoint or _endpoint(self.credentials),
-            "region": self.region or getattr(self.credentials, "region_name", None),
+            "endpoint": self.endpoint or _endpoint(key),
+            "region": self.region or getattr(key, "region_name", None),
         }
-        if self.credentials is not None:
-            slug, document = self.credentials.get_block_type_slug(), self.credentials._block_document_name
+        if key is not None:
+            slug, document = key.get_block_type_slug(), key._block_document_name
             tree["credentials"] = f"{PREFIX}{slug}/{document}"
         if self.age_identity is not None:
             tree["age_identity"] = by_environment(f"{name}_age_identity", self.age_identity)

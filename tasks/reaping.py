@@ -66,7 +66,7 @@ def reap(
     with _answering() as client:
         silent = silent_runs(client, pool, clock(), patience, but)
         dead = _watch(client, silent, patience, clock, wait)
-        done = tuple(one.name for one in dead if _crash(client, one, log))
+        done = tuple(one.name for one in dead if crash(client, one, log))
         slots = tuple(free_slots(client, pool))
     for slot in slots:
         log.warning("freed the concurrency limit of %s: no run holds it", slot)
@@ -90,8 +90,17 @@ def _watch(
     return silent
 
 
-def _crash(client: SyncPrefectClient, one: Silent, log: Log) -> bool:
-    """Mark one run; what the server refuses for one is no reason to leave the others."""
+def crash(client: SyncPrefectClient, one: Silent, log: Log) -> bool:
+    """Mark one run; what the server refuses for one is no reason to leave the others.
+
+    Args:
+        client: of the server.
+        one: the run, which is dead.
+        log: told of it.
+
+    Returns:
+        whether the server took it.
+    """
     message = f"reaped: it was {one.kind} and gave no sign of life since {one.since:%F %T%z}"
     try:
         client.set_flow_run_state(one.run, Crashed(message=message), force=True)

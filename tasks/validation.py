@@ -80,9 +80,10 @@ def restore_backup(cluster: str, fence: str, backup: str, config: str | None = N
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
     work = open_work(cluster, config)
     archive = work.archive
-    total = sum(record.raw_size for record in read_catalog(archive).chain(backup))
+    catalog = read_catalog(archive)
+    total = sum(record.raw_size for record in catalog.chain(backup))
     with progress(cluster, "restore", f"restore of {backup} to scratch", total) as done:
-        return restore_scratch(work.cluster, archive, read_fence(archive, fence), backup, done)
+        return restore_scratch(work.cluster, archive, read_fence(archive, fence), backup, done, catalog)
 
 
 @task(**settings("compare with source", 24 * HOUR), **RETRY)

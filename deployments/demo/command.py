@@ -63,7 +63,7 @@ def _step(console: Console, text: str) -> None:
 def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
     """A server with a schema worth protecting, set up by ``pgproof init --apply``."""
     bin_directory = find_bin_directory(MAJOR)
-    initialise(bin_directory, place.data, options=("--locale-provider=libc",))
+    initialise(bin_directory, place.data, options=("--locale-provider=libc", "--data-checksums"))
     settings = {"listen_addresses": "", "max_wal_size": "256MB"}
     server = LocalServer(bin_directory, place.data, place.socket, place.root / "source.log", settings)
     server.start()
@@ -87,6 +87,7 @@ def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
         optional=True,
         admin_dsn=_dsn(server, "postgres"),
     )
+    _keep_scratch_here(place)
     server.stop("fast")  # archive_mode needs a restart
     server.start()
     server.wait_ready()
@@ -97,11 +98,19 @@ def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
     return server
 
 
+def _keep_scratch_here(place: Place) -> None:
+    """The default may belong to another account of this machine, that runs drills of its own."""
+    written = place.config.read_text()
+    place.config.write_text(f'{written}\n[clusters.{NAME}.drill]\nscratch_directory = "{place.scratch}"\n')
+
+
 def _protect(console: Console, place: Place) -> None:
+    from flows.command import plain_errors
     from flows.protect import protect
     from flows.report import report
     from flows.writer import ensure_limit
 
+    plain_errors()
     ensure_limit(NAME)
     _step(
         console, f"pgproof protect {NAME}: base backup, WAL gap check, restore validation, retention pruning"

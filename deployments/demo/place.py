@@ -41,6 +41,10 @@ class Place:
         return self.root / "pgproof.toml"
 
     @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
+
+    @property
     def restored(self) -> Path:
         return self.root / "restored"
 

@@ -17,6 +17,7 @@ import psycopg
 
 from pgproof import __version__
 from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.backups.damaged_pages import with_names
 from pgproof.backups.record import BackupRecord, Tablespace, Volume
 from pgproof.backups.volumes import VolumeWriter
 from pgproof.config import ClusterConfig
@@ -140,8 +141,10 @@ def _take(
         lease.check()
         archive.write_json(archive.layout.backup_record(label), record.as_dict())
         _check_written(archive, record)
-    except BaseException:
+    except BaseException as error:
         _remove_torn(archive, prefix)
+        if isinstance(error, BackupFailed):
+            raise with_names(cluster, error) from error
         raise
     return record
 

@@ -95,6 +95,18 @@ def doctor(name: Name, config: ConfigPath = None, json: Json = False) -> int:
 
 
 @application.command()
+def fleet(
+    names: Annotated[list[str] | None, typer.Argument(help="Default: every cluster.")] = None,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> int:
+    """One row for each cluster: last proven, recovery window, RPO, RTO, gaps, and what it misses."""
+    from pgproof.commands import fleet as fleet_command
+
+    return fleet_command.fleet(_session(config, json), names or [])
+
+
+@application.command()
 def backup(
     name: Name,
     incremental: Annotated[

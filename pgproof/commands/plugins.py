@@ -1,7 +1,11 @@
-"""A plugin is a command of a higher layer, found by its entry point and loaded when it is asked for."""
+"""A plugin is a command of a higher layer, found by its entry point and loaded when it is asked for.
+
+A wheel brings them to every host. Where Prefect is not installed they say so, whatever they were asked for.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
@@ -10,36 +14,61 @@ import typer
 
 from pgproof.errors import ConfigError
 
+Plugin = Callable[..., int] | typer.Typer
+_OURS = ("pgproof", "tasks", "flows", "deployments")
+_ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-def add_plugins(application: typer.Typer, words: list[str]) -> None:
-    """Add the one command of a higher layer that was asked for; all of them for ``--help``."""
+
+def add_plugins(to: typer.Typer, words: list[str]) -> None:
+    """Add the one command of a higher layer that was asked for; all of them for ``--help``.
+
+    Args:
+        to: our application.
+        words: of the command line.
+    """
     for point in entry_points(group="pgproof.commands"):
         if point.name not in words and "--help" not in words and words:
             continue
-        add_plugin(application, point.name, _loaded(point))
+        try:
+            add_plugin(to, point.name, point.load())
+        except ImportError as error:
+            to.command(point.name, context_settings=_ANY_WORDS)(_missing(point.name, error))
 
 
-def add_plugin(to: typer.Typer, name: str, plugin: Callable[..., int] | typer.Typer) -> None:
+def add_plugin(to: typer.Typer, name: str, plugin: Plugin) -> None:
     """Add a command of a higher layer, or a group of them."""
     if isinstance(plugin, typer.Typer):
         to.add_typer(plugin, name=name)
     else:
-        to.command(name)(plugin)
+        to.command(name)(_saying_what_is_missing(name, plugin))
 
 
-def _loaded(point: Any) -> Callable[..., int] | typer.Typer:
-    try:
-        function: Callable[..., int] | typer.Typer = point.load()
-    except ImportError as error:
-        text = str(error)
+def _saying_what_is_missing(name: str, plugin: Callable[..., int]) -> Callable[..., int]:
+    """A command that imports Prefect only once it runs."""
 
-        def missing() -> int:
-            raise ConfigError(
-                f"pgproof {point.name} needs Prefect, which is not installed here",
-                f"{text}.",
-                "pip install 'pgproof[prefect]'",
-            )
+    @functools.wraps(plugin)
+    def command(*words: Any, **options: Any) -> int:
+        try:
+            return plugin(*words, **options)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in _OURS:
+                raise
+            raise _lacking(name, error) from error
 
-        missing.__doc__ = "Needs pgproof[prefect]."
-        return missing
-    return function
+    return command
+
+
+def _missing(name: str, error: ImportError) -> Callable[..., int]:
+    def command(context: typer.Context) -> int:
+        raise _lacking(name, error)
+
+    command.__doc__ = "Needs pgproof[prefect]."
+    return command
+
+
+def _lacking(name: str, error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"pgproof {name} needs Prefect, which is not installed here",
+        f"{error}.",
+        "pip install 'pgproof[prefect]'",
+    )

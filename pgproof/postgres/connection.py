@@ -15,6 +15,7 @@ from pgproof.errors import (
     ConfigError,
     PgproofError,
     PrivilegeMissing,
+    ServerNotReady,
     ServerUnreachable,
 )
 
@@ -27,6 +28,16 @@ _FULL = ("too many clients", "number of requested standby connections", "remaini
 def said_by(error: psycopg.Error) -> str:
     """What the server said, or psycopg where it said nothing, on one line."""
     return error.diag.message_primary or " ".join(str(error).split())
+
+
+def tells_of_damage(error: psycopg.Error) -> bool:
+    """Whether a server could not read what is stored: data_corrupted, index_corrupted, a fault of a file.
+
+    The codes are those of the manual's appendix A. A length that makes no sense is found only when memory is
+    asked for it (``palloc``), and that is an internal error, whose text is never translated.
+    """
+    state = error.sqlstate or ""
+    return state.startswith(("XX001", "XX002", "58")) or (state == "XX000" and "alloc request" in str(error))
 
 
 def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:
@@ -81,7 +92,7 @@ def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psy
 
 @contextlib.contextmanager
 def mapped(cluster: ClusterConfig) -> Iterator[None]:
-    """Turn what psycopg raises about a connection or a privilege into our errors."""
+    """Turn what psycopg raises about a connection, a privilege or damage into our errors."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
@@ -90,6 +101,14 @@ def mapped(cluster: ClusterConfig) -> Iterator[None]:
         ) from error
     except psycopg.OperationalError as error:
         raise connection_error(cluster, str(error)) from error
+    except psycopg.Error as error:
+        if not tells_of_damage(error):
+            raise
+        raise ServerNotReady(
+            f'cluster "{cluster.name}" cannot read what it stores',
+            f"The server says: {said_by(error)}.",
+            "keep the older backups with pgproof hold, and prove one: docs/runbooks/backup-fails.md, step 4",
+        ) from error
 
 
 def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:

@@ -28,6 +28,8 @@ _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connect
 _CHECKPOINT_LIMIT = 86400.0  # a spread checkpoint takes the better part of checkpoint_timeout, at most a day
 _KEEP = "surrogateescape"  # a history file may hold a name in any encoding, and must stay as it is
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
+_MOST_WARNINGS = 20  # that an error repeats
+_KEEP_OLDER = "no backup was taken; keep older ones with pgproof hold: docs/runbooks/backup-fails.md, step 4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class ReplicationConnection:
         text = conninfo(self._cluster, replication="true", fallback_application_name="pgproof", **names)
         self._pg = pq.PGconn.connect(text.encode())
         self._first: PGresult | None = None
+        self._warnings: list[str] = []
+        self._pg.notice_handler = self._hear
         if self._pg.status != pq.ConnStatus.OK:
             raise connection_error(self._cluster, self._message())
 
@@ -369,10 +373,19 @@ class ReplicationConnection:
             return self._broken(text)
         if verb != "BASE_BACKUP" and verb != "UPLOAD_MANIFEST":
             return command_error(verb, state, text, name)
-        hint = ""
         if state == "XX001":
-            hint = "a page of the source is corrupt: look in its log for the file, and keep the older backups"
-        return BackupFailed(f'{verb} failed on cluster "{name}"', text, hint)
+            more = len(self._warnings) - _MOST_WARNINGS
+            said = [*self._warnings[:_MOST_WARNINGS], *([f"and {more} more"] if more > 0 else [])]
+            return BackupFailed(
+                f'cluster "{name}" has damaged pages', f"{'; '.join(said) or text}.", _KEEP_OLDER
+            )
+        return BackupFailed(f'{verb} failed on cluster "{name}"', text)
+
+    def _hear(self, notice: PGresult) -> None:
+        """Keep what the server warns of: the file and block of a bad page are told nowhere else (sendFile)."""
+        if notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) == b"WARNING":
+            said = notice.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
+            self._warnings.append(" ".join(said.decode(errors="replace").split()))
 
     def _broken(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(

@@ -8,6 +8,7 @@ OLDEST_SUPPORTED = 15  # BASE_BACKUP's message framing and its keyword options: 
 INCREMENTAL_BACKUP = 17  # UPLOAD_MANIFEST, INCREMENTAL, pg_combinebackup, summarize_wal
 TRANSACTION_TIMEOUT = 17  # the setting of that name
 LOGIN_EVENT_TRIGGERS = 17  # ON login, and the setting event_triggers that switches them off
+GIN_CHECK = 18  # gin_index_check of amcheck 1.5
 NEWEST_TESTED = 18
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from pgproof.config import ClusterConfig
-from pgproof.errors import DestinationRefused
+from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
 from pgproof.validation import amcheck, dump, page_checksums
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
@@ -46,6 +46,7 @@ class Checking:
         self._cluster, self._drill, self._scratch = cluster, cluster.drill, scratch
         self._bin, self._owner = bin_directory, owner
         self._visited: set[str] = set()
+        self._doing = ""
         self._relations: dict[str, str] = {}
         self.results: list[CheckResult] = []
         self.seconds = 0.0
@@ -99,11 +100,33 @@ class Checking:
         self.results.append(found)
         self.seconds += found.seconds
 
+    def killed(self, error: ScratchKilled) -> NotProven:
+        """What is said where the server of a copy that was opened was killed: it cannot be checked again.
+
+        Args:
+            error: of the server.
+        """
+        ended = [
+            f"{check.name} of {check.database}: {finding.partition(f': {amcheck.ENDED}')[0]}"
+            for check in self.results
+            for finding in check.findings
+            if amcheck.ENDED in finding
+        ]
+        at = ", ".join(ended) or self._doing or "between two checks"
+        return NotProven(
+            f"{error.fact} while the copy was checked",
+            f"That was at {at}. Whether damage there ended it or something else did is open.",
+            "run the drill again; where it ends in the same place, run pg_amcheck on the source, too. "
+            "dmesg shows whether memory was short",
+        )
+
     def _in_databases(self, wanted: Sequence[str], dsns: dict[str, str]) -> None:
         for database, dsn in dsns.items():
             if amcheck.NAME in wanted:
+                self._doing = f"{amcheck.NAME} of {database}"
                 self.results.append(amcheck.check_relations(self._drill, dsn, database))
             if dump.NAME in wanted:
+                self._doing = f"{dump.NAME} of {database}"
                 timeout = self._drill.check_timeout
                 self.results.append(dump.check_dump(self._bin, dsn, database, self._owner, timeout))
 
@@ -119,13 +142,18 @@ class Checking:
             self._relations |= {path: f"{database}: {title}" for path, title in rows}
 
 
+def is_opened(scratch: Scratch) -> bool:
+    """Whether the copy was opened for writing: the server removes its recovery.signal when recovery ends."""
+    return scratch.data.is_dir() and not (scratch.data / "recovery.signal").exists()
+
+
 def refuse_opened(scratch: Scratch) -> None:
     """A copy that was opened has gone beyond its cut: comparing it again would accuse the backup.
 
     Raises:
-        DestinationRefused: it was; the server removes its recovery.signal when recovery ends.
+        DestinationRefused: it was.
     """
-    if scratch.data.is_dir() and not (scratch.data / "recovery.signal").exists():
+    if is_opened(scratch):
         raise DestinationRefused(
             f'the copy in "{scratch.root}" was opened for writing already',
             "It is not at its cut any more.",

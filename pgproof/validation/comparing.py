@@ -14,9 +14,10 @@ from typing import Any
 import psycopg
 
 from pgproof.config import ClusterConfig
+from pgproof.errors import ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.programs import account, find_bin_directory
-from pgproof.validation.checking import Checking, refuse_beyond, refuse_opened
+from pgproof.validation.checking import Checking, is_opened, refuse_beyond, refuse_opened
 from pgproof.validation.claim import claim
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Done, Restored
@@ -54,7 +55,8 @@ def compare_restored(
 
     Raises:
         RecoveryFailed: a cut was not reached, or the copy cannot be read.
-        NotProven: a transaction is committed in the copy that the fence did not see.
+        NotProven: a transaction is committed in the copy that the fence did not see; or its server was ended from
+            outside while the opened copy was checked, with the check.
         ScratchKilled: the copy's server was ended from outside; calling this again goes on with the copy.
         DestinationRefused: the scratch directory is gone, or its copy was opened, or left its cut, already.
     """
@@ -94,7 +96,12 @@ class _Comparing:
             refuse_beyond(self._restored.scratch, control.minimum_recovery_lsn, waiting[0])
         targets = self._targets(seed)
         for cut in waiting:
-            found = self._at(cut)
+            try:
+                found = self._at(cut)
+            except ScratchKilled as error:
+                if is_opened(self._restored.scratch):  # no try can go on with it
+                    raise self._checking.killed(error) from error
+                raise
             if cut == self._cuts[-1]:  # before anything is final: a try after a fault does the last cut again
                 self._checking.after_shutdown()
             cuts[cut] = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,8 +11,9 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import said_by, undone
-from pgproof.validation.fence import LARGE_OBJECTS, NotChecked, TableContent
+from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.validation.check import EVERY_DATABASE
+from pgproof.validation.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
     current_definition,
@@ -51,6 +52,7 @@ class Counter:
         self._drill, self._database, self._holder, self._connect = drill, database, holder, connect
         self._holding, self._turn = holding, turn
         self.not_checked: list[NotChecked] = []
+        self.names: set[str] = set()  # of all its tables, as settings name them
 
     def count(self) -> list[TableContent]:
         """What every table held at the fence; ``not_checked`` gains what could not be counted, and why.
@@ -63,7 +65,9 @@ class Counter:
             psycopg.Error: a connection broke.
         """
         row: Any = self._holder.execute("SELECT pg_export_snapshot()").fetchone()
-        tables = self._in_turn([table for table in list_tables(self._holder) if self._checkable(table)])
+        listed = list_tables(self._holder)
+        self.names = {f"{self._database}.{table.title}" for table in listed}
+        tables = self._in_turn([table for table in listed if self._checkable(table)])
         workers = min(self._drill.workers, max(1, len(tables)))
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers, "fingerprint") as pool:
             idle = [self._share(row[0], stack) for _ in range(workers)]
@@ -172,10 +176,28 @@ class Counter:
     def _reason(self, error: psycopg.Error) -> str:
         if self._holding.over and isinstance(error, psycopg.errors.QueryCanceled):
             return self._holding.reason
-        return reason_of(error, self._drill)
+        return f"{DAMAGED if tells_of_damage(error) else ''}{reason_of(error, self._drill)}"
 
     def _leave_out(self, what: str, reason: str) -> None:
         self.not_checked.append(NotChecked(self._database, what, reason))
+
+
+def unknown_names(drill: DrillConfig, names: Collection[str], closed: Collection[str]) -> list[NotChecked]:
+    """Tables that settings name and no database has: a typo must not go unseen, and a dropped table fails no proof.
+
+    Args:
+        drill: settings.
+        names: of all tables of the databases that could be looked at.
+        closed: the other databases.
+    """
+    found = []
+    for setting, tables in (("exclude", drill.exclude_tables), ("sample", drill.sample_tables)):
+        for name in tables:
+            if name not in names and not any(name.startswith(f"{database}.") for database in closed):
+                what = f'"{name}" of drill.{setting}_tables'
+                reason = "no such table: mend the name, or take it out where the table was dropped"
+                found.append(NotChecked(EVERY_DATABASE, what, reason))
+    return found
 
 
 def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:

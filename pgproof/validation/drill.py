@@ -33,8 +33,9 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked
+from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
 from pgproof.validation.object_recount import bring_objects
+from pgproof.validation.order import require_before
 from pgproof.validation.proof import Proof
 from pgproof.validation.scratch import Scratch, own, prepare
 from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
@@ -79,6 +80,7 @@ def restore_scratch(
     fence: Fence,
     label: str | None = None,
     progress: Done = lambda size: None,
+    catalog: Catalog | None = None,
 ) -> Restored:
     """Restore a backup for a drill, with all WAL up to the fence's last cut.
 
@@ -90,9 +92,10 @@ def restore_scratch(
         fence: with an exact cut.
         label: of the backup; None takes the newest.
         progress: told the raw bytes as they are restored.
+        catalog: read just now; None reads it.
 
     Raises:
-        NotProven: the fence has no exact cut, or the backup ended after it.
+        NotProven: the fence has no exact cut, or the backup ends beyond it.
         WalGap, NoBackup, ObjectDamaged, NoRoom: it cannot be restored.
     """
     if fence.cut is None or not fence.exact:
@@ -106,15 +109,9 @@ def restore_scratch(
     remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill
-    catalog = read_catalog(archive)
+    catalog = catalog or read_catalog(archive)
     chosen = catalog.entry(label) if label else catalog.newest
-    first_cut = min(database.cut for database in fence.databases if database.cut is not None)
-    if first_cut < chosen.record.stop_lsn:
-        raise NotProven(
-            f'backup "{chosen.label}" ended after fence "{fence.identifier}" was taken',
-            f"It ended at LSN {chosen.record.stop_lsn}; the cut is {first_cut}.",
-            f"pgproof drill {cluster.name} takes a new fence",
-        )
+    require_before(chosen.record, fence)
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
@@ -180,8 +177,7 @@ def make_proof(
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
     phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
     wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
-    replayed = replayed_bytes(fence, wal[0])
-    at = clock().astimezone(UTC)
+    at, replayed = clock().astimezone(UTC), replayed_bytes(fence, wal[0])
     return Proof(
         identifier=_identifier(at, label, origin),
         at=at,
@@ -242,8 +238,9 @@ def _verdict(
         return NOT_EXACT, str(failure).replace("\n", " ")
     if failure is not None:
         return NOT_RECOVERED, str(failure).replace("\n", " ")
+    unreadable = damage_in(_left_out(fence, None, comparison))
     if comparison is None or not comparison.tables:
-        return NOT_EXACT, "nothing was compared"
+        return NOT_EXACT, unreadable or "nothing was compared"
     if not comparison.equal:
         return NOT_EQUAL, comparison.summary()
     if expectations and not expectations.get("success"):
@@ -252,7 +249,8 @@ def _verdict(
         return NOT_RECOVERED, missed
     if finding := comparison.finding():
         return NOT_SOUND, finding
-    return PROVEN, comparison.summary()
+    # damage of the source says nothing of the backup, which may be what it is mended from
+    return (NOT_EXACT, unreadable) if unreadable else (PROVEN, comparison.summary())
 
 
 def is_verdict(error: Exception) -> bool:

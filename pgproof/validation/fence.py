@@ -7,6 +7,7 @@ the archived WAL before anything is counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -51,7 +52,18 @@ NEVER_CHECKED = NotChecked(
     "passwords, server configuration files, replication slots, planner statistics, what tablespaces link to",
     "no drill compares them",
 )
+DAMAGED = "damaged: "  # how the reason begins why the source cannot read something that it stores
 OBJECTS = "sequences, indexes, functions, roles, privileges and other objects"
+
+
+def damage_in(not_checked: Iterable[NotChecked]) -> str:
+    """What the source itself cannot read, as it is damaged; the first, and how many more. Empty when all could be."""
+    found = [item for item in not_checked if item.reason.startswith(DAMAGED)]
+    if not found:
+        return ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    reason = found[0].reason.removeprefix(DAMAGED)
+    return f"the source cannot read {found[0].what} of database {found[0].database}: {reason}{more}"
 
 
 @dataclass(frozen=True, slots=True)

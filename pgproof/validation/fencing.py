@@ -21,7 +21,7 @@ from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive, check_system
 from pgproof.validation.burst import Candidate, choose, cuts_of, find_cuts, take_snapshots, waiting_commits
-from pgproof.validation.counting import Counter
+from pgproof.validation.counting import Counter, unknown_names
 from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotChecked
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
 from pgproof.validation.holding import Holding
@@ -148,6 +148,7 @@ class _Fencer:
         self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
         self._waiting: frozenset[int] = frozenset()
         self._groups = 0
+        self._names: set[str] = set()
 
     def fence_all(self, closed: Collection[str]) -> tuple[DatabaseFence, ...]:
         """Fence every database but the closed ones, as many at once as there may be connections."""
@@ -155,7 +156,10 @@ class _Fencer:
         starts = range(0, len(names), self._drill.connections)
         self._groups = len(starts)
         groups = [names[start : start + self._drill.connections] for start in starts]
-        return tuple(fence for group in groups for fence in self.fence(group))
+        fences = tuple(fence for group in groups for fence in self.fence(group))
+        if all(fence.cut is not None for fence in fences):  # each was looked at
+            self.not_checked += unknown_names(self._drill, self._names, closed)
+        return fences
 
     def fence(self, databases: Sequence[str]) -> list[DatabaseFence]:
         """Fence some databases: bursts until they have an exact cut, best one for all, then counting under it."""
@@ -295,6 +299,7 @@ class _Fencer:
         contents = counter.count()
         self.count_seconds += time.monotonic() - started
         chosen.connection.execute("ROLLBACK")  # holds back vacuum no longer
+        self._names |= counter.names
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
         return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents))
 

@@ -38,13 +38,17 @@ _TABLES = """
 SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.oid::bigint,
        hashtextextended(ROW(n.nspname, c.relname, c.relkind, c.relfilenode, columns.definition,
                             types.labels, types.attributes)::text COLLATE "C", 0)::text,
-       c.relnatts, columns.names, columns.casts
+       c.relnatts, columns.names, columns.forms
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL (
        SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
-              coalesce(array_agg(CASE WHEN t.oid < 16384 AND t.typname ~ '^reg' THEN '::oid'
-                                      WHEN t.oid < 16384 AND t.typname ~ '^_reg' THEN '::oid[]'
-                                      ELSE '' END ORDER BY a.attnum), '{}') AS casts,
+              coalesce(array_agg(CASE WHEN t.oid >= 16384 THEN 'value'
+                                      WHEN t.typname ~ '^reg' THEN 'oid'
+                                      WHEN t.typname ~ '^_reg' THEN 'oid[]'
+                                      WHEN t.typname IN ('text', 'varchar') THEN 'text'
+                                      WHEN t.typname = 'bytea' THEN 'bytea'
+                                      WHEN t.typname IN ('json', 'jsonb', 'xml') THEN 'document'
+                                      ELSE 'value' END ORDER BY a.attnum), '{}') AS forms,
               array_agg(ROW(a.attnum, a.attname, a.atttypid, d.adbin::text) ORDER BY a.attnum)::text AS definition
          FROM pg_catalog.pg_attribute a
          JOIN pg_catalog.pg_type s ON s.oid = a.atttypid
@@ -72,6 +76,19 @@ SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0) AS attributes) types
 """
 _WIDEST = 32767  # an attribute number has 16 bits
+# How the text of a row has a column. record_out looks at every byte and doubles some, and a text ends at 1 GB: so a
+# long value is there as its hash, which is several times as fast, and whatever a column can hold can be read. Some
+# types are there as the numbers that they mean, as their text depends on the names of other objects.
+_LONG = 100  # bytes; the length is known without reading a TOASTed value (octet_length, toast_raw_datum_size)
+_FORMS = {
+    "value": "{column}",
+    "oid": "{column}::oid",
+    "oid[]": "{column}::oid[]",
+    "text": f"CASE WHEN octet_length({{column}}) > {_LONG} "
+    'THEN hashtextextended({column} COLLATE "C", 0)::text ELSE {column}::text END',
+    "bytea": f"CASE WHEN octet_length({{column}}) > {_LONG} THEN sha256({{column}}) ELSE {{column}}::bytea END",
+    "document": 'hashtextextended({column}::text COLLATE "C", 0)',
+}
 _USERS_TABLES = """
  WHERE c.relkind IN ('r', 'm', 'f') AND c.relpersistence <> 't'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)'
@@ -92,7 +109,7 @@ class Table:
         definition: hash of everything in the catalog that decides how its rows are read and printed.
         width: the number of its last column.
         columns: in their order, without dropped ones.
-        casts: of each column, for a type whose text depends on other objects' names.
+        forms: of each column, how the text of a row has it.
     """
 
     schema: str
@@ -103,7 +120,7 @@ class Table:
     definition: str
     width: int
     columns: tuple[str, ...]
-    casts: tuple[str, ...]
+    forms: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -152,9 +169,8 @@ def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
             None reads all.
     """
     columns = sql.SQL(", ").join(
-        sql.Identifier("t", column)
-        + (sql.SQL("::oid[]" if "[" in cast else "::oid") if cast else sql.SQL(""))
-        for column, cast in zip(table.columns, table.casts, strict=True)
+        sql.SQL(_FORMS[form]).format(column=sql.Identifier("t", column))
+        for column, form in zip(table.columns, table.forms, strict=True)
     )
     source = sql.SQL("ONLY {} t").format(sql.Identifier(table.schema, table.name))
     if table.kind == "m":

@@ -8,8 +8,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import said_by, undone
-from pgproof.validation.fence import NotChecked
+from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.validation.fence import DAMAGED, NotChecked
 from pgproof.validation.identities import DEFINITIONS
 from pgproof.validation.objects import CatalogContent, CatalogRow
 from pgproof.validation.system_catalogs import SystemCatalog, list_catalogs, read_rows
@@ -116,4 +116,4 @@ def collation_versions(connection: psycopg.Connection) -> dict[str, str]:
 def _why(error: psycopg.Error | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "it holds text that is not UTF-8, in a database with encoding SQL_ASCII"
-    return said_by(error)
+    return f"{DAMAGED if tells_of_damage(error) else ''}{said_by(error)}"

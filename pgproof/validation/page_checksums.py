@@ -16,6 +16,10 @@ NAME = "checksums"
 _BAD = re.compile(
     r'checksum verification failed in file "(?P<file>[^"]+)", block (?P<block>\d+): (?P<what>.*)'
 )
+OFF = (
+    "data checksums are not enabled in cluster: a bit that rots in a table is the same in source and copy, and only an "
+    "older backup shows it; pg_checksums --enable -D DATA_DIRECTORY turns them on while the server is down"
+)
 _BLOCKS = re.compile(r"Blocks scanned:\s+(\d+)")
 _FORK = re.compile(r"(?:_(?P<fork>fsm|vm|init))?(?:\.\d+)?$")
 
@@ -52,6 +56,7 @@ def check_pages(
         scanned = int(blocks[1]) if blocks else len(findings)
         return CheckResult(NAME, EVERY_DATABASE, scanned, seconds, shortened(findings))
     said = " ".join((done.stderr or done.stdout).split()).removeprefix("pg_checksums: error: ")
+    said = OFF if said and OFF.startswith(said) else said
     return not_possible(NAME, EVERY_DATABASE, said[:300] or f"exit code {done.returncode}", seconds)
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from pgproof.postgres.connection import said_by, tells_of_damage
+from pgproof.validation.fence import DAMAGED
+
 LOGGED_AHEAD = 32  # SEQ_LOG_VALS
 LOCKED = "locked by a transaction that had not ended"
 _AT_ONCE = 100  # read by one statement: each is locked for as long as that takes
@@ -120,7 +123,8 @@ def _one_by_one(
             if connection.closed:
                 raise
             locked = isinstance(error, psycopg.errors.LockNotAvailable)
-            faults[row[0]] = LOCKED if locked else error.diag.message_primary or "it cannot be read"
+            reason = f"{DAMAGED if tells_of_damage(error) else ''}{said_by(error)}"
+            faults[row[0]] = LOCKED if locked else reason
     with contextlib.suppress(psycopg.Error):
         connection.execute("SELECT set_config('lock_timeout', '10s', false)")
     return states, faults

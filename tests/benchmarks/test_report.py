@@ -62,6 +62,26 @@ def test_no_ratio_to_what_failed() -> None:
     assert "| ours | 2.00 | 2.00 to 2.00 | 1 |  |" in render([section], [], [], [], "").splitlines()
 
 
+def test_another_unit_and_two_ratios() -> None:
+    series = (Series("ours", (2.0,)), Series("theirs", (4.0,)), Series("floor", (40.0,)))
+    broken = Series("broken", failure="failed")
+    section = Section("S", "rows", True, "theirs", (*series, broken), further=("floor",), also=("MB/s", 0.5))
+    lines = render([section], [], [], [], "", "Other, measured", "make other").splitlines()
+    assert lines[:3] == [
+        "# Other, measured",
+        "",
+        "Made by `make other`; benchmarks/README.md says what each row means.",
+    ]
+    assert [line for line in lines if line.startswith("|")][4:] == [
+        "| | median | min to max | n | MB/s | ratio to theirs | ratio to floor |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        "| ours | 2.00 | 2.00 to 2.00 | 1 | 1.00 | 0.50 | 0.050 |",
+        "| theirs | 4.00 | 4.00 to 4.00 | 1 | 2.00 | 1.00 | 0.10 |",
+        "| floor | 40.0 | 40.0 to 40.0 | 1 | 20.0 | 10.00 | 1.00 |",
+        "| broken | failed | | 0 | | | |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.123, "0.12"), (9.99, "9.99"), (10, "10.0"), (99.94, "99.9"), (1234.5, "1,234")]
 )

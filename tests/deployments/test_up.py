@@ -78,6 +78,7 @@ def it_says_where(shop: Source, up: Up) -> None:
 def every_flow_is_deployed(shop: Source, up: Up) -> None:
     deployments = up.deployments()
     assert deployments.pop("reap/pgproof")["tags"] == ["pgproof"]  # once for all clusters
+    the_fleet_is_deployed(shop, deployments.pop("protect-fleet/pgproof"))
     assert set(deployments) == set(FLOWS)
     times = staggered("main")
     for title, (wanted, strategy) in FLOWS.items():
@@ -103,6 +104,17 @@ def every_flow_is_deployed(shop: Source, up: Up) -> None:
             assert found["global_concurrency_limit"]["limit"] == 1
             assert found["concurrency_options"]["collision_strategy"] == strategy
     assert [limit["limit"] for limit in up.limits() if limit["name"] == "pgproof-main"] == [1]
+
+
+def the_fleet_is_deployed(shop: Source, found: dict[str, Any]) -> None:
+    """Once for all clusters, by hand, one run at a time, with the clusters in its form."""
+    assert (found["tags"], found["schedules"]) == (["pgproof"], [])
+    assert found["parameters"] == {"config": str(shop.config_path)}
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    clusters = found["parameter_openapi_schema"]["properties"]["clusters"]
+    assert (clusters["type"], clusters["items"]) == ("array", {"type": "string", "enum": ["main"]})
+    assert clusters["default"] == []
 
 
 def the_ui_is_served(up: Up) -> None:

@@ -19,6 +19,7 @@ from pgproof.backups.age import BackupAge
 from pgproof.backups.record import BackupRecord, Volume
 from pgproof.backups.state import ProofAge
 from pgproof.backups.verification import Verification
+from pgproof.fleet.score import unread
 from pgproof.repository.lease import Lease
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.repository import StoredObject
@@ -31,7 +32,8 @@ from pgproof.wal.checked import CheckedRun, write_memory
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
-from tasks import events, lineage, proof_events, standing
+from tasks import events, fleet_card, lineage, proof_events, standing
+from tasks.fleet import Outcome
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title
 from tests.validation.test_proof import proof
 from tests.wal.files import make_archive
@@ -81,6 +83,7 @@ def test_every_page_is_linked_from_another() -> None:
 EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED, events.WHOLE, events.CURRENT}
 EVENTS |= {proof_events.MADE, proof_events.FAILED, proof_events.STALE, proof_events.FRESH}
 EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BREACHED, proof_events.RPO_MET}
+EVENTS |= {fleet_card.PROTECTED, fleet_card.UNPROTECTED}
 EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
 ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
 ASSETS = {lineage.REFERENCED, lineage.SUCCEEDED, lineage.FAILED}
@@ -140,6 +143,7 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
         emitted += standing.standing_events(
             "shop", standing.Standing(BackupAge(2, "l", None, age), usage, newest)
         )
+    emitted += [fleet_event_of("completed"), fleet_event_of("failed")]
     assert {event.name for event in emitted} == EVENTS
     rows = [row for _, columns, rows in tables(PREFECT) if columns[0] == "field" for row in rows]
     for event in emitted:
@@ -152,6 +156,12 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
             for field in re.findall(r"`(\w+)`", row[0])
         }
         assert shown_for == set(event.payload), event.name
+
+
+def fleet_event_of(result: str) -> events.Event:
+    moment = datetime.now(UTC)
+    score = unread("shop", moment, errors.RepositoryMissing("there is none"))
+    return fleet_card.fleet_event(fleet_card.FleetCard(moment, (Outcome("shop", result),), (score,)))
 
 
 def test_paths_that_are_named_exist() -> None:

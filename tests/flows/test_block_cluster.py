@@ -61,7 +61,8 @@ def fill_in(source: Source, store: S3Server, bucket: str) -> None:
     """The documents by the API, as the UI's forms send them: names, plain values, references to other documents."""
     from tasks.blocks import register
 
-    assert register() == ["pgproof-repository", "pgproof-cluster"]
+    for _ in range(2):  # the server reads what it has when they are registered again
+        assert register() == ["pgproof-repository", "pgproof-cluster"]
     with get_client(sync_client=True) as client:
 
         def save(slug: str, name: str, data: dict[str, Any]) -> str:
@@ -82,7 +83,7 @@ def fill_in(source: Source, store: S3Server, bucket: str) -> None:
             {
                 "url": f"s3://{bucket}/here",
                 "endpoint": store.endpoint,
-                "credentials": reference(credentials),
+                "minio_credentials": reference(credentials),
             },
         )
         save(

@@ -19,6 +19,7 @@ def test_there_are_flows() -> None:
     assert FLOWS == [
         "base_backup",
         "protect",
+        "protect_fleet",
         "reap",
         "restore_cluster",
         "restore_validation",

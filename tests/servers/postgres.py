@@ -303,15 +303,17 @@ def _answers(server: LocalServer, query: str) -> bool:
 
 
 @contextmanager
-def running_source(major: int, *, segment_size: int = 1, **settings: str) -> Iterator[Source]:
-    """A source for the time of a block; everything of it is removed afterwards."""
+def running_source(
+    major: int, *, segment_size: int = 1, options: tuple[str, ...] = (), **settings: str
+) -> Iterator[Source]:
+    """A source for the time of a block, made with these options of initdb; everything of it is removed afterwards."""
     root = Path(tempfile.mkdtemp(prefix="pgp-", dir="/tmp"))
     owner = account(None)
     if owner is not None:
         os.chown(root, owner.pw_uid, owner.pw_gid)
     source = Source(major, root, settings)
     try:
-        source.create(segment_size)
+        source.create(segment_size, options)
         yield source
     finally:
         if hasattr(source, "server"):

@@ -24,6 +24,7 @@ from deployments.descent import descendants, kill_all
 from deployments.up import environment, wait_for_server
 from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import MARK, until
+from tests.servers.fleet import Fleet
 from tests.servers.postgres import PROJECT, Source, run_pgproof
 from tests.servers.s3 import free_ports
 
@@ -36,11 +37,11 @@ class Plant:
     """One server and its workers.
 
     Args:
-        source: the cluster ``main`` that is deployed.
+        source: the cluster ``main`` that is deployed; or a fleet.
         server_settings: of the server besides ours.
     """
 
-    source: Source
+    source: Source | Fleet
     server_settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=lambda: free_ports(1)[0])
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -98,8 +99,8 @@ class Plant:
         done = run_pgproof("--config", str(self.source.config_path), "deploy", environment=self.settings)
         assert done.returncode == 0, done.stderr
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        made = self._start("worker", "worker", "start", "--pool", "pgproof", "--type", "process")
+    def start_worker(self, *words: str) -> subprocess.Popen[bytes]:
+        made = self._start("worker", "worker", "start", "--pool", "pgproof", "--type", "process", *words)
         self.workers.append(made)
         return made
 
@@ -116,7 +117,7 @@ class Plant:
     def order(self, flow: str, **parameters: Any) -> UUID:
         """Start a run of a deployment, as the UI does."""
         with self.client() as client:
-            name = "pgproof" if flow == "reap" else "main"
+            name = "pgproof" if flow in ("reap", "protect-fleet") else "main"
             deployment = client.read_deployment_by_name(f"{flow}/{name}")
             return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
@@ -194,8 +195,8 @@ def commands() -> Iterator[tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def running_plant(source: Source, **server_settings: str) -> Iterator[Plant]:
-    """A server with the deployments of ``main``, and no worker yet."""
+def running_plant(source: Source | Fleet, **server_settings: str) -> Iterator[Plant]:
+    """A server with the deployments of ``main``, or of a fleet, and no worker yet."""
     plant = Plant(source, server_settings)
     plant.start_server()
     try:

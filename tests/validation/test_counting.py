@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from pgproof.errors import ServerNotReady
+from pgproof.postgres.connection import connect
 from pgproof.validation.fence import LARGE_OBJECTS, NotChecked
 from pgproof.validation.fingerprint import SETTINGS
 from tests.servers.postgres import Source, running_source
@@ -192,7 +194,7 @@ def test_a_table_that_takes_too_long_is_named(shared: Source) -> None:
 
 
 def test_a_broken_page_of_the_source_is_named(shared: Source) -> None:
-    """It is no fault of the backup, and the other tables are proven all the same."""
+    """It is no fault of the backup: the other tables are compared all the same, and the verdict tells of the source."""
     shared.sql("CREATE TABLE broken AS SELECT g FROM generate_series(1, 1000) g")
     path = shared.data / shared.sql("SELECT pg_relation_filepath('broken')")[0][0]
     shared.sql("CHECKPOINT")
@@ -204,7 +206,20 @@ def test_a_broken_page_of_the_source_is_named(shared: Source) -> None:
     assert [table.title for table in fence.databases[0].tables] == ["public.t"]
     (item,) = fence.not_checked
     assert item.what == "public.broken"
-    assert item.reason.startswith("invalid page in block 1 of relation base/")
+    assert item.reason.startswith("damaged: invalid page in block 1 of relation base/")
+    found = drill(shared, fence)
+    assert found.equal == {"t"}
+    assert (found.proof.verdict, found.proof.summary) == (
+        "not exact",
+        f"the source cannot read public.broken of database postgres: {item.reason.removeprefix('damaged: ')}",
+    )
+    with pytest.raises(ServerNotReady) as caught, connect(shared.cluster) as connection:
+        connection.execute("SELECT count(*) FROM broken")
+    assert str(caught.value) == (
+        'cluster "main" cannot read what it stores\n'
+        f"DETAIL: The server says: {item.reason.removeprefix('damaged: ')}.\n"
+        "HINT: keep the older backups with pgproof hold, and prove one: docs/runbooks/backup-fails.md, step 4"
+    )
     shared.sql("DROP TABLE broken")
 
 
@@ -243,6 +258,27 @@ def test_a_table_without_the_privilege_is_named(shared: Source) -> None:
         "public.denied": "permission denied for table denied",
         "closed.c": "permission denied for schema closed",
     }
+
+
+def test_names_of_tables_that_are_not_there_are_told(shared: Source) -> None:
+    """A typo must not go unseen, and a table that was dropped must not fail the proof."""
+    shared.sql("CREATE DATABASE closed ALLOW_CONNECTIONS false STRATEGY file_copy")
+    shared.write_config(
+        'drill.exclude_tables = ["postgres.public.T", "nowhere.public.t", "closed.public.t"]\n'
+        'drill.sample_tables = { "postgres.public.t" = 50, "postgres.t" = 5 }\n'
+    )
+    try:
+        proof = drill(shared).proof
+    finally:
+        shared.write_config()
+        shared.sql("DROP DATABASE closed")
+    told = {item.what for item in proof.not_checked if item.reason.startswith("no such table: ")}
+    assert told == {
+        '"postgres.public.T" of drill.exclude_tables',
+        '"nowhere.public.t" of drill.exclude_tables',
+        '"postgres.t" of drill.sample_tables',
+    }
+    assert proof.proven, proof.summary
 
 
 @pytest.mark.parametrize("above", ["8kB", "1GB"])

@@ -22,12 +22,13 @@ from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, NotChecked
 from pgproof.validation.identities import KINDS
 from pgproof.validation.object_recount import recount_objects
 from pgproof.validation.objects import read_objects
+from pgproof.validation.page_checksums import OFF
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, restored_copy
 
 MAJORS = [15, 17, 18]
-NO_CHECKSUMS = NotChecked("every database", "check checksums", "data checksums are not enabled in cluster")
+NO_CHECKSUMS = NotChecked("every database", "check checksums", OFF)
 # Something of every kind that a build without contrib's libraries knows
 SCHEMA = """
 CREATE SCHEMA app;

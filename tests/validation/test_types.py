@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgproof.validation.fence import LARGE_OBJECTS, NEVER_CHECKED, WHOLE_DATABASE, NotChecked
+from pgproof.validation.page_checksums import OFF
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill, sessions
 
@@ -150,7 +151,7 @@ def test_every_database_is_compared(typed: Typed) -> None:
 
 
 def test_what_is_not_checked_is_named_with_the_reason(typed: Typed) -> None:
-    off = NotChecked("every database", "check checksums", "data checksums are not enabled in cluster")
+    off = NotChecked("every database", "check checksums", OFF)
     assert set(typed.drill.proof.not_checked) == {
         *([off] if typed.source.major < 18 else []),
         NEVER_CHECKED,

@@ -1,0 +1,1 @@
+"""The fleet: all clusters of one configuration, judged by what their repositories say."""

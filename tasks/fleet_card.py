@@ -1,0 +1,153 @@
+"""The card of the fleet: the scorecard, with what this run did for each cluster; as artifact, event and result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from pgproof.commands.console import counted, duration
+from pgproof.commands.fleet import COLUMNS, row
+from pgproof.fleet.score import Score, measure_score, unread
+from tasks.artifacts import markdown_table
+from tasks.events import Event, words
+from tasks.fleet import Outcome
+from tasks.members import Member
+from tasks.outage import through_outage
+from tasks.retries import HOUR, RETRY, settings
+from tasks.work import now, open_work
+
+KEY = "pgproof-fleet"  # of the artifact
+PROTECTED = "pgproof.fleet.protected"  # protect completed for every cluster
+UNPROTECTED = "pgproof.fleet.unprotected"  # it did not, for one at least
+RESOURCE = {"prefect.resource.id": "pgproof.fleet", "prefect.resource.name": "fleet"}
+
+
+@dataclass(frozen=True, slots=True)
+class FleetCard:
+    """What one run of the fleet came to.
+
+    Args:
+        at: when the scores were read.
+        outcomes: what the run did for each cluster.
+        scores: what each cluster's repository says afterwards, in the same order.
+    """
+
+    at: datetime
+    outcomes: tuple[Outcome, ...]
+    scores: tuple[Score, ...]
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if not outcome.ok)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of the flow."""
+        return {
+            "at": self.at.isoformat(),
+            "ok": bool(self.outcomes) and not self.failed,
+            "clusters": [
+                {**score.as_dict(), "run": _run_dict(outcome)}
+                for outcome, score in zip(self.outcomes, self.scores, strict=True)
+            ],
+        }
+
+
+def _run_dict(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "result": outcome.result,
+        "message": outcome.message,
+        "runs": list(outcome.runs),
+        "seconds": outcome.seconds,
+    }
+
+
+@task(**settings("read score", HOUR), **RETRY)
+def read_score(cluster: str, config: str | None = None) -> Score:
+    """What a cluster's repository says of its recovery, seen from this worker."""
+    work = open_work(cluster, config)
+    return measure_score(work.cluster, work.archive, now(), work.copies)
+
+
+def read_scores(members: Sequence[Member]) -> list[Score]:
+    """The scores of all members; one that cannot be read has a row that says so.
+
+    Args:
+        members: the clusters.
+    """
+    futures = [
+        read_score.with_options(task_run_name=f"read score of {one.cluster}").submit(one.cluster, one.config)
+        for one in members
+    ]
+    found = []
+    for member, future in zip(members, futures, strict=True):
+        future.wait()
+        read: Any = future.state.result(raise_on_failure=False)
+        found.append(read if isinstance(read, Score) else unread(member.cluster, now(), read))
+    return found
+
+
+def show_fleet(card: FleetCard) -> None:
+    """The artifact: the verdict, a row for each cluster, then what is to be done."""
+    lines = [
+        (score.cluster, _in_words(outcome), *row(score)[2:])
+        for outcome, score in zip(card.outcomes, card.scores, strict=True)
+    ]
+    title = _verdict(card)
+    text = [f"# {title}", "", markdown_table((COLUMNS[0], "this run", *COLUMNS[2:]), lines), ""]
+    if card.failed:
+        text += ["## What went wrong in this run", ""]
+        text += [f"- **{one.cluster}** {one.result}: {one.message}" for one in card.failed] + [""]
+    misses = [(score.cluster, miss) for score in card.scores for miss in score.misses]
+    if misses:
+        text += ["## What is not in order", ""]
+        text += [f"- **{cluster}**: {miss.what}: `{miss.command}`" for cluster, miss in misses] + [""]
+    text.append(f"Read at {card.at:%F %T} UTC; `pgproof fleet` shows it now.")
+    through_outage(
+        f"artifact {KEY}", lambda: create_markdown_artifact("\n".join(text), key=KEY, description=title)
+    )
+
+
+def _verdict(card: FleetCard) -> str:
+    good = len(card.outcomes) - len(card.failed)
+    return f"The fleet: {good} of {counted(len(card.outcomes), 'cluster')} protected"
+
+
+def _in_words(outcome: Outcome) -> str:
+    took = f", {duration(outcome.seconds)}" if outcome.seconds is not None else ""
+    again = f", after {len(outcome.runs) - 1} more" if outcome.ok and len(outcome.runs) > 1 else ""
+    return f"{outcome.result}{took}{again}" if outcome.ok else f"**{outcome.result}**{took}"
+
+
+def fleet_event(card: FleetCard) -> Event:
+    """The event of one run of the fleet."""
+    total = counted(len(card.outcomes), "cluster")
+    values = {
+        "clusters": [
+            {
+                "cluster": outcome.cluster,
+                "result": outcome.result,
+                "message": outcome.message[:500],
+                "misses": [miss.what[:200] for miss in score.misses[:5]],
+            }
+            for outcome, score in zip(card.outcomes, card.scores, strict=True)
+        ],
+        "failed": [outcome.cluster for outcome in card.failed],
+    }
+    if card.failed:
+        names = ", ".join(outcome.cluster for outcome in card.failed)
+        meaning = f"without a new backup, or without its proof: {names}"
+        what = f"{len(card.failed)} of {total} were not protected"
+        return Event(UNPROTECTED, {**words(what, meaning, "pgproof fleet"), **values})
+    meaning = "each has a new backup that was restored and compared"
+    return Event(PROTECTED, {**words(f"{total} protected", meaning, "pgproof fleet"), **values})
+
+
+def emit_fleet(event: Event) -> None:
+    """Send the event to the server of this run; one that is lost hides nothing, because the run fails as well."""
+    emit_event(event.name, RESOURCE, payload=event.payload)
