@@ -136,6 +136,7 @@ def test_the_form_of_a_drill_has_drop_downs_for_policy_and_origin() -> None:
     known = form(flow_of(drill).parameters.model_dump(), ["shop"])["properties"]
     assert known["policy"]["enum"] == ["newest", "oldest", "random", "least recently proven"]
     assert known["policy"]["default"] == "newest"
+    assert "backup" not in drill["parameters"]  # it would overrule the policy of the schedule oldest-proof
     (tools, nothing) = known["origin"]["anyOf"]
     assert tools["enum"] == ["pgbackrest", "barman", "directory"]
     assert nothing == {"title": "Not given", "type": "null"}

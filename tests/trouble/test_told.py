@@ -17,6 +17,7 @@ from tests.servers.postgres import Source, run_pgproof
 from tests.trouble.plant import Plant, asleep, running_plant
 from tests.trouble.test_death import QUICK, kill, reap_now
 
+pytestmark = pytest.mark.timeout(600)  # a server, a worker and two drills
 QUIET = 4  # seconds in which whatever is sent has arrived
 LATE = "Flows of cluster main are due and do not start"
 CRASHED = "Flow restore-validation of cluster main crashed"
