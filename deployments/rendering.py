@@ -67,6 +67,8 @@ def render(targets: Sequence[Target], pool: str, config: str | None = None) -> d
     tree: dict[str, Any] = yaml.safe_load(prefect_yaml().read_text())
     found = tree["deployments"]
     shared = [one for one in found if _OWNED not in one["name"]]
+    if config is None:  # what needs a pgproof.toml is not made, and not taken away from one, by blocks
+        shared = [one for one in shared if "config" not in one["parameters"]]
     owned = [one for one in found if _OWNED in one["name"]]
     values = {"PGPROOF_POOL": pool, "PGPROOF_CONFIG": config or ""}
     deployments = [fill(one, values) for one in shared]
