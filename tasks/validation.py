@@ -96,7 +96,7 @@ def compare_with_source(cluster: str, fence: str, restored: Restored, config: st
     comparison, cuts = found.comparison, {d.database: str(d.cut) for d in read.databases}
     objects = [kind.as_record() for kind in comparison.objects]
     checks = [check.as_record() for check in comparison.checks]
-    frames = frames_of(comparison.as_records(), objects, checks, cuts)
+    frames = frames_of(comparison.as_records(), objects, checks, cuts, comparison.targets.as_records())
     return Compared(restored, comparison, found.outcome, frames)
 
 

@@ -42,7 +42,8 @@ def _store_frames(archive: Archive, proof: Proof, base: str) -> list[StoredObjec
     if not frames.available():
         return []
     stored = []
-    for name, frame in frames.frames_of(proof.tables, proof.objects, proof.checks, proof.cuts).items():
+    parts = (proof.tables, proof.objects, proof.checks, proof.cuts, proof.targets)
+    for name, frame in frames.frames_of(*parts).items():
         key, content = f"{base}{name}.parquet", frames.to_parquet(frame)
         archive.store.put(key, content)
         stored.append(StoredObject(key, len(content), hashlib.sha256(content).hexdigest()))

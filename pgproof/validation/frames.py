@@ -46,12 +46,28 @@ CHECKS = {
     "seconds": "float64",
     "findings": "str",
 }
-TARGETS = {"database": "str", "target": "str", "value": "str"}
+CUTS = {"database": "str", "lsn": "str"}
+TARGETS = {
+    "kind": "str",
+    "value": "str",
+    "inclusive": "bool",
+    "timeline": "int64",
+    "place": "str",
+    "last_expected": "str",  # LSNs, as PostgreSQL prints them; empty where none was found
+    "last_found": "str",
+    "next_expected": "str",
+    "next_found": "str",
+    "canaries": "int64",
+    "result": "str",
+    "finding": "str",
+    "seconds": "float64",
+}
 COLUMNS = {
     "tables": TABLES,
     "objects": OBJECTS,
     "differences": DIFFERENCES,
     "checks": CHECKS,
+    "cuts": CUTS,
     "targets": TARGETS,
 }
 
@@ -68,16 +84,17 @@ def frames_of(
     objects: Iterable[Mapping[str, Any]],
     checks: Iterable[Mapping[str, Any]],
     cuts: Mapping[str, str],
+    targets: Iterable[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The frames of a result, by name.
 
     Args:
-        tables, objects, checks: records as the proof has them.
-        cuts: database to the LSN that was recovered to.
+        tables, objects, checks, targets: records as the proof has them.
+        cuts: database to the LSN that it was compared at.
 
     Returns:
-        ``tables``, ``objects``, ``differences`` (one row for each difference that the proof names), ``checks``, and
-        ``targets`` (where recovery was told to stop).
+        ``tables``, ``objects``, ``differences`` (one row for each difference that the proof names), ``checks``,
+        ``cuts``, and ``targets`` (the recovery targets that were tried).
     """
     objects = list(objects)
     return {
@@ -92,9 +109,8 @@ def frames_of(
             ),
         ),
         "checks": _frame(CHECKS, map(_check, checks)),
-        "targets": _frame(
-            TARGETS, ({"database": d, "target": "exact cut", "value": lsn} for d, lsn in cuts.items())
-        ),
+        "cuts": _frame(CUTS, ({"database": database, "lsn": lsn} for database, lsn in cuts.items())),
+        "targets": _frame(TARGETS, map(_target, targets)),
     }
 
 
@@ -115,3 +131,10 @@ def _frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> 
 def _check(record: Mapping[str, Any]) -> dict[str, Any]:
     results = {None: "not possible", True: "ok", False: "found"}
     return {**record, "result": results[record["ok"]], "findings": "\n".join(record["findings"])}
+
+
+def _target(record: Mapping[str, Any]) -> dict[str, Any]:
+    results = {None: "not tried", True: "ok", False: "missed"}
+    commits = ("last_expected", "last_found", "next_expected", "next_found")
+    places = {name: record[name]["lsn"] if record[name] else "" for name in commits}
+    return {**record, **places, "result": results[record["ok"]]}

@@ -25,12 +25,40 @@ BIG = (1 << 53) + 1
 
 def test_a_frame_is_read_back_as_it_was() -> None:
     records = comparison(compared("public.t", BIG, BIG), compared("public.u", 3, -1)).as_records()
-    frame = pandas.read_parquet(io.BytesIO(to_parquet(frames_of(records, [], [], {})["tables"])))
+    frame = pandas.read_parquet(io.BytesIO(to_parquet(frames_of(records, [], [], {}, [])["tables"])))
     assert frame.to_dict("records") == records
 
 
+def test_targets_and_cuts_are_told_apart() -> None:
+    """A target that was tried, one that was missed, and one that was not tried."""
+    commit = {"lsn": "0/3000028", "xid": 740, "time": None}
+    target = {
+        **{
+            "kind": "lsn",
+            "value": "0/3000028",
+            "inclusive": True,
+            "timeline": 1,
+            "place": "random",
+            "seed": 7,
+        },
+        **{"last_expected": commit, "last_found": commit, "next_expected": commit, "next_found": None},
+        **{"replayed": None, "canaries": 3, "ok": True, "finding": "", "seconds": 0.5},
+    }
+    tried = [
+        target,
+        {**target, "ok": False, "finding": "one late"},
+        {**target, "ok": None, "last_found": None},
+    ]
+    frames = frames_of([], [], [], {"shop": "0/4000000"}, tried)
+    back = {name: pandas.read_parquet(io.BytesIO(to_parquet(frames[name]))) for name in ("cuts", "targets")}
+    assert back["cuts"].to_dict("records") == [{"database": "shop", "lsn": "0/4000000"}]
+    assert list(back["targets"].result) == ["ok", "missed", "not tried"]
+    assert list(back["targets"].last_found) == ["0/3000028", "0/3000028", ""]
+    assert (back["targets"].next_found[0], back["targets"].finding[1]) == ("", "one late")
+
+
 def test_an_empty_frame_has_its_columns_and_types() -> None:
-    empty = frames_of([], [], [], {})
+    empty = frames_of([], [], [], {}, [])
     assert {name: list(frame.columns) for name, frame in empty.items()} == {
         name: list(columns) for name, columns in COLUMNS.items()
     }

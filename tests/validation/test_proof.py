@@ -260,7 +260,7 @@ def test_the_results_are_stored_before_the_proof_that_names_them() -> None:
     outcome = ExpectationOutcome(True, "7 of 7 expectations met", {}, {"suite": {"success": True}})
     found, key = store_evidence(stored, found, outcome)
     base = f"main/{SYSTEM}/proofs/{found.identifier}"
-    names = [f"{name}.parquet" for name in ("tables", "objects", "differences", "checks", "targets")]
+    names = [f"{name}.parquet" for name in ("tables", "objects", "differences", "checks", "cuts", "targets")]
     assert [item.key for item in found.evidence] == [
         *(f"{base}/{name}" for name in names),
         f"{base}/great_expectations.json.zst",
