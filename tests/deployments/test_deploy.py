@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 
 from deployments.rendering import prefect_yaml
 from deployments.schedules import staggered
-from deployments.server import server_url
+from deployments.server import ensure_pool, server_url
 from pgproof.cli import main
 from tests.deployments.upped import until
 from tests.servers.postgres import PGPROOF, PROJECT
@@ -220,6 +220,7 @@ def of_deploy(site: Path) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_what_is_rendered_can_be_deployed_by_prefect_alone(site: Path, tmp_path: Path) -> None:
+    ensure_pool()  # `prefect deploy` makes none
     configure(site, "five")
     text = deploy(site, "--render")
     assert text.startswith("# note: five: incremental backups are not scheduled: ")
