@@ -173,7 +173,7 @@ class PrivilegeMissing(PermanentError):
 
 
 class ServerNotReady(PermanentError):
-    """A setting of the server stands in the way, such as ``wal_level = minimal``."""
+    """A setting of the server stands in the way, such as ``wal_level = minimal``; or what it stores is damaged."""
 
     exit_code = 22
 

@@ -13,6 +13,7 @@ from psycopg import sql
 from pgproof.config import DrillConfig
 from pgproof.postgres.connection import said_by, tells_of_damage, undone
 from pgproof.validation.check import EVERY_DATABASE
+from pgproof.validation.crash import CrashWatch
 from pgproof.validation.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
 from pgproof.validation.fingerprint import (
     Table,
@@ -51,6 +52,7 @@ class Counter:
     ) -> None:
         self._drill, self._database, self._holder, self._connect = drill, database, holder, connect
         self._holding, self._turn = holding, turn
+        self._watch = CrashWatch(database, holder)
         self.not_checked: list[NotChecked] = []
         self.names: set[str] = set()  # of all its tables, as settings name them
 
@@ -63,6 +65,7 @@ class Counter:
 
         Raises:
             psycopg.Error: a connection broke.
+            ServerNotReady: reading a table ended the whole server.
         """
         row: Any = self._holder.execute("SELECT pg_export_snapshot()").fetchone()
         listed = list_tables(self._holder)
@@ -80,7 +83,11 @@ class Counter:
                 finally:
                     idle.append(connection)
 
-            contents = [content for content in pool.map(one, tables) if content is not None]
+            try:
+                contents = [content for content in pool.map(one, tables) if content is not None]
+            except psycopg.OperationalError as error:
+                self._watch.refuse_crash(error)
+                raise
         if (objects := self._count_large_objects()) is not None:
             contents.append(objects)
         return sorted(contents, key=lambda content: (not content.schema, content.schema, content.name))
@@ -91,6 +98,7 @@ class Counter:
 
     def _share(self, exported: str, stack: contextlib.ExitStack) -> psycopg.Connection:
         connection = stack.enter_context(self._connect())
+        self._watch.listen(connection)
         connection.execute(_BEGIN)
         connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(exported))
         return connection
@@ -132,6 +140,7 @@ class Counter:
                 same = current_definition(catalog, table) == table.definition
         except psycopg.Error as error:
             if connection.closed or catalog.closed:
+                self._watch.lost(table.title, connection)
                 raise
             self._leave_out(table.title, self._reason(error))
             return None
