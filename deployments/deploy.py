@@ -74,7 +74,8 @@ def deploy_clusters(
         standing = by_title(client)
     wanted, notes = keep_switches(tree["deployments"], standing)
     forms = {
-        title: _form(one, everything or names) for title, one in zip(titles(wanted), wanted, strict=True)
+        title: _form(one, everything or names, standing.get(title))
+        for title, one in zip(titles(wanted), wanted, strict=True)
     }
     changes = {}
     for title, one in zip(titles(wanted), wanted, strict=True):
@@ -87,9 +88,13 @@ def deploy_clusters(
     return Deployed(names, tuple(titles(wanted)), changes, tuple(notes))
 
 
-def _form(deployment: Mapping[str, Any], everything: Sequence[str]) -> dict[str, Any]:
+def _form(deployment: Mapping[str, Any], everything: Sequence[str], there: Any) -> dict[str, Any]:
+    """The run form, with the backups that it has to choose from until now."""
+    from tasks.offers import labels_in, with_labels
+
     cluster = deployment["parameters"].get("cluster")
-    return form(parameters_of(deployment["entrypoint"]), [cluster] if cluster else everything)
+    made = form(parameters_of(deployment["entrypoint"]), [cluster] if cluster else everything)
+    return with_labels(made, labels_in(there.parameter_openapi_schema)) if there else made
 
 
 def targets_of(

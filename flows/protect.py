@@ -17,6 +17,7 @@ from tasks.artifacts import show_backup, show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
 from tasks.events import emit
 from tasks.lineage import backup_lineage, emit_lineage
+from tasks.offers import offer_backups
 from tasks.proof_events import rpo_events
 from tasks.retention import expire_backups, is_above_share, plan_retention
 from tasks.validation import StoredProof
@@ -71,6 +72,7 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
         taken = take_base_backup(cluster, config, incremental)
     emit_lineage(backup_lineage(cluster, taken))
     show_backup(cluster, taken)
+    offer_backups(cluster, config)
     wal = check_wal_archive(cluster, config)
     show_wal(cluster, wal)
     emit(cluster, rpo_events(cluster, wal))
@@ -82,4 +84,6 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
         waits = WAITS if is_above_share(cluster, plan, config) else ""
         show_retention(cluster, plan, waits)
         expired = ExpireResult() if waits else expire_backups(cluster, config)
+    if expired.backups:
+        offer_backups(cluster, config)
     return Protection(taken, wal, stored, plan, expired, waits)

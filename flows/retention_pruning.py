@@ -7,6 +7,7 @@ from prefect import flow
 from flows.approval import ask, can_ask
 from flows.writer import one_writer
 from tasks.artifacts import show_retention
+from tasks.offers import offer_backups
 from tasks.retention import expire_backups, is_above_share, plan_retention
 
 
@@ -37,4 +38,5 @@ def retention_pruning(cluster: str, config: str | None = None, dry_run: bool = F
             return {"planned": planned, "removed": [], "approval": str(decision)}
     with one_writer(cluster):
         expired = expire_backups(cluster, config, plan.remove_backups if decision is not None else ())
+    offer_backups(cluster, config)
     return {"planned": planned, "removed": list(expired.backups), "approval": str(decision or "")}

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
 
 from deployments.rendering import prefect_yaml
 from deployments.schedules import staggered
 from deployments.server import ensure_pool, server_url
 from pgproof.cli import main
+from tasks.offers import with_labels
 from tests.deployments.upped import until
 from tests.servers.postgres import PGPROOF, PROJECT
 
@@ -87,6 +88,11 @@ def the_first(site: Path, client: SyncPrefectClient) -> None:
 
 
 def the_second_touches_nothing(site: Path, client: SyncPrefectClient) -> None:
+    restore = client.read_deployment_by_name("restore-cluster/one")
+    offer = with_labels(
+        restore.parameter_openapi_schema or {}, ["20261124T120000Z-full"]
+    )  # as a backup does it
+    client.update_deployment(restore.id, DeploymentUpdate(parameter_openapi_schema=offer))
     before = found(client)
     assert f": {ALL} deployments, nothing changed\n" in deploy(site)
     assert found(client) == before  # with the time of the last change of each
