@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from tasks.offers import labels_in
 from tests.deployments.upped import Up, until
 from tests.servers.postgres import PGPROOF, PROJECT
 from tests.ui.conftest import picture
@@ -91,15 +92,32 @@ def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Pag
     picture(page, "ui-lineage", tmp_path)
 
 
-@pytest.mark.timeout(300)
-def test_the_form_of_a_restore_has_a_choice_of_targets(up: Up, page: Page, tmp_path: Path) -> None:
+def offered_after_a_backup(up: Up) -> list[str]:
+    """The backups that the form of a restore has to choose from, after one was taken by the worker."""
+    with up.client() as client:
+        ordered = client.create_flow_run_from_deployment(up.deployments()["base-backup/main"]["id"])
+        state = until(lambda: client.read_flow_run(ordered.id).state, lambda s: bool(s and s.is_final()), 180)
+        assert state is not None and state.is_completed(), up.log("worker")
+        found = client.read_deployment_by_name("restore-cluster/main")
+        return labels_in(found.parameter_openapi_schema)
+
+
+@pytest.mark.timeout(600)
+def test_the_form_of_a_restore_has_choices_of_targets_and_backups(up: Up, page: Page, tmp_path: Path) -> None:
+    labels = offered_after_a_backup(up)
     deployment = up.deployments()["restore-cluster/main"]["id"]
     opened(page, f"/deployments/deployment/{deployment}/run")
+    choice = page.get_by_text("One of these", exact=True)
+    choice.click()
+    choice.locator("xpath=following::button[contains(@class, 'p-select')][1]").press("ArrowDown")
+    page.get_by_text(labels[0], exact=True).click()
+    expect(page.get_by_role("button", name=labels[0], exact=True)).to_be_visible()
     for words in ("Destination", "as soon as the backup is consistent", "label of the one to restore"):
         expect(page.get_by_text(words).first).to_be_visible()
     expect(
         page.get_by_role("button", name="end", exact=True)
     ).to_be_visible()  # the drop-down, and its choice
+    page.get_by_text("label of the one to restore").first.evaluate("e => e.scrollIntoView({block: 'center'})")
     picture(page, "ui-form-restore-cluster", tmp_path)
 
 
