@@ -148,6 +148,9 @@ class PgproofCluster(Block):
     state_directory: str | None = Field(
         None, title="State Directory", description="Data Docs of drills; default: ~/.local/state/pgproof"
     )
+    suite: str | None = Field(
+        None, title="Suite", description="Great Expectations suite: an absolute path on the worker"
+    )
     backup: BackupConfig = Field(BackupConfig(), title="Backup")
     wal: WalConfig = Field(WalConfig(), title="WAL")
     retention: RetentionConfig = Field(RetentionConfig(), title="Retention")

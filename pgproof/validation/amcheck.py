@@ -27,6 +27,7 @@ NAME = "amcheck"
 VISIBILITY = "pg_visibility"
 ENDED = "the copy's server ended while this was checked"
 _LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
+_UNTIL_LOGGED = 1.0  # seconds after which the server has logged how a process ended, and not only dropped it
 _MOST_OF_ONE = 5  # findings of one table
 # SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
 _DAMAGE = ("XX", "58")
@@ -240,6 +241,8 @@ def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation
         if not connection.closed and not str(error.sqlstate or "").startswith(_DAMAGE):
             return inspection.leave_out(relation.title, _reason(error))
         found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
+        if connection.closed:
+            time.sleep(_UNTIL_LOGGED)
     inspection.checked += 1
     inspection.findings += [f"{relation.title}: {finding}" for finding in found]
     return None

@@ -201,7 +201,8 @@ def test_a_deploy_that_is_killed_is_run_again(site: Path) -> None:
 
         said = deploy(site)
 
-        assert f" {16 - len(left)} new, " in said
+        # one more than was seen may have been on its way when Prefect's command was killed
+        assert any(f" {16 - len(left) - late} new, " in said for late in (0, 1)), said
         now = {
             name: one
             for name, one in found(client).items()

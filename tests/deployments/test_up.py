@@ -36,7 +36,6 @@ FLOWS: dict[str, tuple[dict[str, bool], str | None]] = {
 }
 MORE = {
     "base-backup/main-incremental": {"incremental": True},
-    "restore-validation/main": {"backup": "newest"},
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
-from pgproof.commands import drill as command
 from pgproof.repository.seal import sealed
+from pgproof.validation import expectations as suites
 from pgproof.validation.proof import read_proof
 from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
@@ -42,7 +42,7 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
 @pytest.fixture
 def record(source: Source, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackupRecord]:
     """The record of the backup, put back afterwards."""
-    monkeypatch.setattr(command, "available", lambda: False)
+    monkeypatch.setattr(suites, "available", lambda: False)
     (entry,) = read_catalog(source.archive).entries
     path = source.repository_path / source.archive.layout.backup_record(entry.label)
     kept = path.read_bytes()
