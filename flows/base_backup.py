@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.taken import tell_backup
 from flows.writer import one_writer
-from tasks.artifacts import show_backup
 from tasks.base_backup import take_base_backup
-from tasks.lineage import backup_lineage, emit_lineage
-from tasks.offers import offer_backups
 
 
 @flow(name="base-backup", flow_run_name="base backup of {cluster}")
@@ -25,7 +23,5 @@ def base_backup(cluster: str, config: str | None = None, incremental: bool = Fal
     """
     with one_writer(cluster):
         taken = take_base_backup(cluster, config, incremental)
-    emit_lineage(backup_lineage(cluster, taken))
-    show_backup(cluster, taken)
-    offer_backups(cluster, config)
+    tell_backup(cluster, taken, config)
     return taken.record.label

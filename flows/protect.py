@@ -8,15 +8,15 @@ from typing import Any
 from prefect import flow
 
 from flows.restore_validation import prove, refuse_unproven
+from flows.taken import tell_backup
 from flows.wal_gap_check import refuse_gaps
 from flows.writer import one_writer
 from pgproof.retention.expire import ExpireResult
 from pgproof.retention.plan import ExpirePlan
 from pgproof.wal.check import WalCheck
-from tasks.artifacts import show_backup, show_retention, show_wal
+from tasks.artifacts import show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
 from tasks.events import emit
-from tasks.lineage import backup_lineage, emit_lineage
 from tasks.offers import offer_backups
 from tasks.proof_events import rpo_events
 from tasks.retention import expire_backups, is_above_share, plan_retention
@@ -70,9 +70,7 @@ def protect(cluster: str, config: str | None = None, incremental: bool = False) 
     """
     with one_writer(cluster):
         taken = take_base_backup(cluster, config, incremental)
-    emit_lineage(backup_lineage(cluster, taken))
-    show_backup(cluster, taken)
-    offer_backups(cluster, config)
+    tell_backup(cluster, taken, config)
     wal = check_wal_archive(cluster, config)
     show_wal(cluster, wal)
     emit(cluster, rpo_events(cluster, wal))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.taken import tell_backup
 from flows.writer import one_writer
 from pgproof.errors import PgproofError, WalGap
 from pgproof.wal.check import WalCheck
 from pgproof.wal.loss import losses, newest_is_lost, sentences
 from pgproof.wal.repair import RepairReport
-from tasks.artifacts import show_backup, show_wal
+from tasks.artifacts import show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events
-from tasks.lineage import backup_lineage, emit_lineage
 from tasks.proof_events import rpo_events
 from tasks.standing import Standing, look_at_standing, standing_events
 from tasks.wal import check_wal_archive, repair_wal_archive
@@ -77,8 +77,7 @@ def start_again(cluster: str, config: str | None, content: bool) -> str:
     if isinstance(taken, BaseException):
         fact = taken.fact if isinstance(taken, PgproofError) else str(taken)
         return f"No base backup could be taken, so that no new window begins: {fact}."
-    emit_lineage(backup_lineage(cluster, taken))
-    show_backup(cluster, taken)
+    tell_backup(cluster, taken, config)
     return f"A new recovery window begins with base backup {taken.record.label}."
 
 
