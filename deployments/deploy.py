@@ -72,20 +72,17 @@ def deploy_clusters(
         for name in names:
             ensure_limit(name)
         standing = by_title(client)
-    wanted, notes = keep_switches(tree["deployments"], standing)
-    forms = {
-        title: _form(one, everything or names, standing.get(title))
-        for title, one in zip(titles(wanted), wanted, strict=True)
-    }
+    kept, notes = keep_switches(tree["deployments"], standing)
+    wanted = dict(zip(titles(kept), kept, strict=True))
+    forms = {title: _form(one, everything or names, standing.get(title)) for title, one in wanted.items()}
     changes = {}
-    for title, one in zip(titles(wanted), wanted, strict=True):
+    for title, one in wanted.items():
         if found := differences(one, tree["pull"], forms[title], standing.get(title)):
             changes[title] = found
     if changes:
-        due = [one for title, one in zip(titles(wanted), wanted, strict=True) if title in changes]
-        prefect_deploy({**tree, "deployments": due})
+        prefect_deploy({**tree, "deployments": [wanted[title] for title in changes]})
         _set_forms({title: forms[title] for title in changes})
-    return Deployed(names, tuple(titles(wanted)), changes, tuple(notes))
+    return Deployed(names, tuple(wanted), changes, tuple(notes))
 
 
 def _form(deployment: Mapping[str, Any], everything: Sequence[str], there: Any) -> dict[str, Any]:

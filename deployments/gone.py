@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from deployments.server import server
-from deployments.standing import read_standing
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,9 @@ def find_gone(clusters: Collection[str], config: str | None) -> list[Gone]:
         AuthenticationFailed, TransientError: the server did not answer.
     """
     with server() as client:
-        standing = list(read_standing(client))
+        from tasks.deployed import read_deployed
+
+        standing = list(read_deployed(client))
     gone = [
         Gone(one.id, one.name, one.parameters["cluster"], one.work_pool_name or "")
         for one in standing

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefect import task
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas import filters
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import DeploymentResponse
 
+from tasks.deployed import read_deployed
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import is_block, read_config
 
 FLOW = "protect"
-_TAG = "pgproof"
 _HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 _OTHERWISE = 180.0  # seconds: Prefect's own default
-_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def find_members(clusters: Sequence[str], config: str | None = None) -> list[Mem
         ConfigError: a value of the configuration is wrong, or it has no cluster of a name.
     """
     with get_client(sync_client=True) as client:
-        deployed = {one.name: one for one in _deployments(client)}
+        deployed = {one.name: one for one in read_deployed(client, FLOW)}
     if config == "":
         known = [name for name, one in deployed.items() if is_block(one.parameters.get("config"))]
         names = list(clusters) or sorted(known)
@@ -66,16 +64,6 @@ def find_members(clusters: Sequence[str], config: str | None = None) -> list[Mem
         read = read_config(config)
         names = [read.cluster(name).name for name in clusters] or list(read.clusters)
     return [_member(name, deployed.get(name), config) for name in dict.fromkeys(names)]
-
-
-def _deployments(client: SyncPrefectClient) -> Iterator[DeploymentResponse]:
-    wanted = filters.FlowFilter(name=filters.FlowFilterName(any_=[FLOW]))
-    ours = filters.DeploymentFilter(tags=filters.DeploymentFilterTags(all_=[_TAG]))
-    for offset in range(0, 1_000_000, _PAGE):
-        page = client.read_deployments(flow_filter=wanted, deployment_filter=ours, limit=_PAGE, offset=offset)
-        yield from page
-        if len(page) < _PAGE:
-            return
 
 
 def _member(name: str, deployment: DeploymentResponse | None, config: str | None) -> Member:

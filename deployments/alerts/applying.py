@@ -65,8 +65,7 @@ class Step:
         name: of the automation.
         wanted: as it shall be; None when it goes.
         existing: what is there of it, and goes unless it is kept.
-        paused: somebody paused it in the UI, and it stays so.
-        switched_on: it is off by default, somebody switched it on in the UI, and it stays so.
+        enabled: whether it tells: as the file says, or as somebody switched it in the UI.
         starts: its clock is started.
     """
 
@@ -74,9 +73,18 @@ class Step:
     name: str
     wanted: Wanted | None = None
     existing: tuple[UUID, ...] = ()
-    paused: bool = False
-    switched_on: bool = False
+    enabled: bool = False
     starts: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody paused it in the UI, and it stays so."""
+        return self.wanted is not None and self.wanted.core.enabled and not self.enabled
+
+    @property
+    def switched_on(self) -> bool:
+        """Whether it is off by default, somebody switched it on in the UI, and it stays so."""
+        return self.wanted is not None and self.enabled and not self.wanted.core.enabled
 
 
 def read_ours(client: Any, cluster: str | None = None) -> list[Existing]:
@@ -134,18 +142,17 @@ def plan_apply(
     for one in wanted:
         there = [found for found in existing if found.owner == one.owner]
         enabled = _enabled(one, there)
-        paused, switched_on = one.core.enabled and not enabled, enabled and not one.core.enabled
         same = [found for found in there if _content(found.core) == _content(one.core)]
         if same:
             starts = one.silent or (one.seeded and same[0].id in without_clocks)
-            steps.append(Step("keep", one.core.name, one, (same[0].id,), paused, switched_on, starts))
+            steps.append(Step("keep", one.core.name, one, (same[0].id,), enabled, starts))
             steps += [
                 Step("remove", found.name, None, (found.id,)) for found in there if found is not same[0]
             ]
         else:
             old = tuple(found.id for found in there)
             what: What = "replace" if there else "make"
-            steps.append(Step(what, one.core.name, one, old, paused, switched_on, one.seeded))
+            steps.append(Step(what, one.core.name, one, old, enabled, one.seeded))
     owners = {one.owner for one in wanted}
     gone = [found for found in existing if found.owner not in owners]
     return [*steps, *(Step("remove", found.name, None, (found.id,)) for found in gone)]
@@ -174,9 +181,7 @@ def execute(client: Any, steps: Sequence[Step], sleep: Callable[[float], None] =
     made = [step for step in steps if step.what in ("make", "replace")]
     for step in made:
         assert step.wanted is not None
-        core = step.wanted.core
-        enabled = (core.enabled or step.switched_on) and not step.paused
-        client.create_automation(core.model_copy(update={"enabled": enabled}))
+        client.create_automation(step.wanted.core.model_copy(update={"enabled": step.enabled}))
     if any(step.starts for step in made):
         sleep(_SETTLE)
     for step in steps:

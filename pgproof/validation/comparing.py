@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import ScratchKilled
@@ -140,7 +141,7 @@ class _Comparing:
             preload=self._cluster.drill.preload_libraries,
             phases=took,
         ) as dsn:
-            names = {d.database: f"{dsn} dbname={_quoted(d.database)}" for d in self._fenced}
+            names = {d.database: make_conninfo(dsn, dbname=d.database) for d in self._fenced}
             here = {d.database: names[d.database] for d in self._fenced if d.cut == cut}
             parts = self._compare(here, took)
             self._restored.software["restored"] = _version_of(dsn)
@@ -209,7 +210,3 @@ def _version_of(dsn: str) -> str:
     except psycopg.Error:  # it was compared already; its version is worth no verdict
         return ""
     return f"PostgreSQL {row[0]}"
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -177,7 +177,8 @@ def make_proof(
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
     phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
     wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
-    at, replayed = clock().astimezone(UTC), replayed_bytes(fence, wal[0])
+    replayed = replayed_bytes(fence, wal[0])
+    at = clock().astimezone(UTC)
     return Proof(
         identifier=_identifier(at, label, origin),
         at=at,
