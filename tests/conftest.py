@@ -40,6 +40,20 @@ def source() -> Iterator[Source]:
         yield made
 
 
+@pytest.fixture
+def without_expectations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drills as a host without Great Expectations makes them, in seconds less; it has tests of its own."""
+    from pgproof.validation import expectations
+
+    monkeypatch.setattr(expectations, "available", lambda: False)
+
+
+@pytest.fixture
+def plain(source: Source, without_expectations: None) -> None:
+    """A fresh pgproof.toml for the module's own source, and no Great Expectations."""
+    source.write_config()
+
+
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One S3 server for a whole run, with the bucket ``contracts``."""

@@ -14,7 +14,6 @@ import pytest
 from pgproof.commands import drill as command
 from pgproof.errors import DestinationRefused
 from pgproof.validation import amcheck
-from pgproof.validation import expectations as suites
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import Restored
 from pgproof.validation.page_checksums import OFF
@@ -22,6 +21,8 @@ from pgproof.validation.proof import Proof, read_proof
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import fence_of, restored_copy
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 Damage = Callable[[Path], None]
 PAGE = 8192
@@ -43,12 +44,6 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
         made.sql("CHECKPOINT")
         made.backup()
         yield made
-
-
-@pytest.fixture(autouse=True)
-def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suites, "available", lambda: False)
-    source.write_config()
 
 
 def configure(source: Source, *checks: str, extra: str = "") -> None:

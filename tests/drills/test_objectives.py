@@ -14,10 +14,11 @@ from pgproof.backups.record import BackupRecord
 from pgproof.commands import backups as list_command
 from pgproof.commands import restore as restore_command
 from pgproof.readiness.checks import Check, examine
-from pgproof.validation import expectations as suites
 from pgproof.validation.objectives import measure_objectives
 from tests.drills.damage import answer, flip_bit
 from tests.servers.postgres import Source, now, running_source
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +27,6 @@ def source() -> Iterator[Source]:
         made.sql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
         made.archive_now()
         yield made
-
-
-@pytest.fixture(autouse=True)
-def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suites, "available", lambda: False)
-    source.write_config()
 
 
 def days_later(monkeypatch: pytest.MonkeyPatch, days: float) -> datetime:

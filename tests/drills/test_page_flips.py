@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 
 from pgproof.errors import RecoveryFailed
-from pgproof.validation import expectations as suites
 from tests.drills.damage import answer
 from tests.drills.rotten import KINDS, Flip, Rotting, rotting_source
 from tests.servers.postgres import installed
+
+pytestmark = pytest.mark.usefixtures("without_expectations")
 
 BACKUP = "the backup"  # fails, with file, block and relation
 DRILL = "the drill"  # of that backup: a check or a comparison names the relation
@@ -68,11 +69,6 @@ def allowed(flip: Flip, major: int, checksums: bool) -> set[str]:
     if checksums:
         return WITH[flip.kind]
     return {DRILL, NOBODY} if flip.kind == "GIN index" and major >= 18 else WITHOUT[flip.kind]
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suites, "available", lambda: False)
 
 
 def seen_by(rotting: Rotting, flips: Sequence[Flip]) -> dict[Flip, str]:

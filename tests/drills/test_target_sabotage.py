@@ -19,8 +19,8 @@ import pytest
 from pgproof.backups.catalog import NOT_RECOVERED, PROVEN
 from pgproof.postgres.control import read_control
 from pgproof.validation.comparing import compare_restored
-from pgproof.validation.drill import make_proof
-from pgproof.validation.fence import NotChecked
+from pgproof.validation.drill import Restored, make_proof
+from pgproof.validation.fence import Fence, NotChecked
 from pgproof.validation.progress import forget
 from pgproof.validation.targets.plan import Stretch, draw_wishes
 from pgproof.validation.targets.trial import title_of
@@ -168,17 +168,22 @@ def test_invariant_a_copy_is_closed_until_it_has_been_compared(source: Source) -
     assert len(comparison.targets.results) > 2
 
 
-def test_a_step_that_is_repeated_leaves_out_the_targets(source: Source) -> None:
-    """The copy may be past them; to try again would accuse the backup."""
-    source.write_config("drill.targets = 2")
-    fence = fence_of(source)
+def fail_in_the_comparison(source: Source, fence: Fence, restored: Restored) -> None:
+    """A first try that goes no further than the first database."""
 
     def fail(database: str, dsn: str) -> None:
         raise ConnectionError("the worker is gone")
 
+    with pytest.raises(ConnectionError, match=r"^the worker is gone$"):
+        compare_restored(source.cluster, fence, restored, fail)
+
+
+def test_a_step_that_is_repeated_leaves_out_the_targets(source: Source) -> None:
+    """The copy may be past them; to try again would accuse the backup."""
+    source.write_config("drill.targets = 2")
+    fence = fence_of(source)
     with restored_copy(source, fence) as restored:
-        with pytest.raises(ConnectionError, match=r"^the worker is gone$"):
-            compare_restored(source.cluster, fence, restored, fail)
+        fail_in_the_comparison(source, fence, restored)
         assert read_control(source.bin, restored.scratch.data).state == "shut down in recovery"
         forget(restored.scratch.root)  # as a try of another process, which knows nothing of this one
         elsewhere = compare_restored(source.cluster, fence, restored)
@@ -192,13 +197,8 @@ def test_a_step_that_is_repeated_leaves_out_the_targets(source: Source) -> None:
 def test_what_was_found_at_the_targets_stays_when_the_comparison_is_repeated(source: Source) -> None:
     source.write_config("drill.targets = 2")
     fence = fence_of(source)
-
-    def fail(database: str, dsn: str) -> None:
-        raise ConnectionError("the source does not answer")
-
     with restored_copy(source, fence) as restored:
-        with pytest.raises(ConnectionError, match=r"^the source does not answer$"):
-            compare_restored(source.cluster, fence, restored, fail)
+        fail_in_the_comparison(source, fence, restored)
         again = compare_restored(source.cluster, fence, restored)
     assert again.targets.results
     assert [result.ok for result in again.targets.results] == [True] * len(again.targets.results)

@@ -12,9 +12,10 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.commands import fleet as fleet_command
-from pgproof.validation import expectations as suites
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now, running_source
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 ELSEWHERE = """
 [repositories.elsewhere]
@@ -32,12 +33,6 @@ def source() -> Iterator[Source]:
         made.sql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
         made.archive_now()
         yield made
-
-
-@pytest.fixture(autouse=True)
-def plain(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suites, "available", lambda: False)
-    source.write_config()
 
 
 def score(source: Source, *words: str) -> tuple[int, dict[str, Any]]:

@@ -55,18 +55,7 @@ def test_a_cluster_that_is_not_configured(config: str) -> None:
 
 
 def test_a_server_that_comes_back(shop: Source, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(take_base_backup, "retry_delay_seconds", 1)
-    monkeypatch.setattr(take_base_backup, "retry_jitter_factor", None)
-    shop.server.stop("fast")
-    try:
-        begun = time.time()
-        future = start(base_backup, "main", config)
-        until(lambda: waiting(begun), bool)
-    finally:
-        shop.server.start()
-        shop.server.wait_ready()
-    done = future.result(60)
-    assert done.state.is_completed(), done.message
+    done = while_the_server_is_away(shop, config, monkeypatch)
     assert 2 <= done.attempts["take base backup"] <= 4
     assert 'could not connect to cluster "main"' in done.logs()
 
@@ -117,3 +106,20 @@ def waiting(begun: float) -> bool:
     """Whether the first try has failed."""
     states = [task_run.state for task_run in running("take base backup", begun)]
     return any(state is not None and state.name == "AwaitingRetry" for state in states)
+
+
+def while_the_server_is_away(shop: Source, config: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A backup whose first try met no server; it completes."""
+    monkeypatch.setattr(take_base_backup, "retry_delay_seconds", 1)
+    monkeypatch.setattr(take_base_backup, "retry_jitter_factor", None)
+    shop.server.stop("fast")
+    try:
+        begun = time.time()
+        future = start(base_backup, "main", config)
+        until(lambda: waiting(begun), bool)
+    finally:
+        shop.server.start()
+        shop.server.wait_ready()
+    done = future.result(60)
+    assert done.state.is_completed(), done.message
+    return done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.repository.layout import Layout
 from pgproof.validation.proof import read_proof
-from tasks.base_backup import take_base_backup
 from tasks.lineage import (
     FAILED,
     REFERENCED,
@@ -26,8 +24,8 @@ from tasks.lineage import (
     stored_asset,
 )
 from tasks.validation import StoredProof
-from tests.flows.runs import Run, run, start, until
-from tests.flows.test_base_backup import waiting
+from tests.flows.runs import Run, run, until
+from tests.flows.test_base_backup import while_the_server_is_away
 from tests.servers.postgres import Source
 from tests.validation.test_proof import UNEQUAL, fence, proof
 
@@ -155,17 +153,6 @@ def test_from_the_cluster_to_the_proof(shop: Source, config: str) -> None:
 def test_a_task_that_was_tried_again_tells_it_once(
     shop: Source, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(take_base_backup, "retry_delay_seconds", 1)
-    monkeypatch.setattr(take_base_backup, "retry_jitter_factor", None)
-    shop.server.stop("fast")
-    try:
-        begun = time.time()
-        future = start(base_backup, "main", config)
-        until(lambda: waiting(begun), bool)
-    finally:
-        shop.server.start()
-        shop.server.wait_ready()
-    done = future.result(60)
-    assert done.state.is_completed(), done.message
+    done = while_the_server_is_away(shop, config, monkeypatch)
     assert done.attempts["take base backup"] >= 2
     assert [one["event"] for one in asset_events(done, 2)] == [REFERENCED, SUCCEEDED]

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pgproof.config import ClusterConfig
 from pgproof.postgres.programs import account
@@ -58,16 +59,9 @@ class Member(Source):
         options = ["--config", str(self.config_path), f"--cluster={self.name}"]
         return "exec " + shlex.join(["env", *variables, *PGPROOF, *options, "wal", "push"]) + ' "%p"'
 
-    def write_config(
-        self,
-        cluster: str = "",
-        repository: str | None = None,
-        extra: str = "",
-        dsn: str | None = None,
-        store: str = "",
-    ) -> None:
+    def write_config(self, *values: Any, **named: Any) -> None:
         """The fleet writes it."""
-        assert not (cluster or repository or extra or dsn or store), "fleet.write_config has them"
+        assert not (any(values) or any(named.values())), "fleet.write_config has them"
         self.fleet.write_config()
 
 
