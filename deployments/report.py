@@ -12,7 +12,7 @@ from deployments.differences import NEW
 from deployments.gone import Gone
 from deployments.server import Pool, server_url
 from deployments.standing import Title
-from pgproof.commands.console import counted
+from pgproof.wording import counted
 
 
 def content_of(

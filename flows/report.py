@@ -5,12 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 
 from flows.protect import Protection
-from pgproof.commands.console import counted, duration, size, table
+from pgproof.commands.console import table
 from pgproof.commands.drill import show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.proof import Proof
 from pgproof.validation.speeds import RESTORING
+from pgproof.wording import counted, duration, size
 
 
 def report(console: Console, cluster: ClusterConfig, repository: str, done: Protection) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from pgproof.commands.console import duration, load_of, size
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
@@ -21,6 +20,7 @@ from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wal.loss import newest_is_lost
 from pgproof.wal.repair import RepairReport
+from pgproof.wording import duration, load_of, size
 from tasks.base_backup import TakenBackup
 from tasks.keys import key_for
 from tasks.outage import through_outage

@@ -12,10 +12,10 @@ from typing import Any
 
 from prefect.events import emit_event
 
-from pgproof.commands.console import counted, duration, size
 from pgproof.wal.check import WalCheck
 from pgproof.wal.gaps import GapReport
 from pgproof.wal.loss import losses
+from pgproof.wording import counted, duration, size
 
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired
 REPAIRED = "pgproof.wal.repaired"  # some were, and are back

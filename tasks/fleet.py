@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 
-from pgproof.commands.console import duration
+from pgproof.wording import duration
 from tasks.children import key_of, read_runs, start_child
 from tasks.life import Patience
 from tasks.members import Member

@@ -11,9 +11,9 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from pgproof.commands.console import counted, duration
 from pgproof.commands.fleet import COLUMNS, row
 from pgproof.fleet.score import Score, measure_score, unread
+from pgproof.wording import counted, duration
 from tasks.artifacts import markdown_table
 from tasks.events import Event, words
 from tasks.fleet import Outcome

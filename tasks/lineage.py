@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from prefect.events import emit_event
 
-from pgproof.commands.console import size
 from pgproof.repository.layout import Layout
 from pgproof.validation.proof import Proof
+from pgproof.wording import size
 from tasks.base_backup import TakenBackup
 from tasks.validation import StoredProof
 

@@ -9,8 +9,8 @@ import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pgproof.commands.console import duration
 from pgproof.validation.speeds import RESTORING
+from pgproof.wording import duration
 
 _WIDTH, _LEFT, _RIGHT = 760, 96, 660  # beside the last bar there is room for its seconds
 _TOP, _HEIGHT, _THICK = 52, 20, 12

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pgproof.commands.console import duration
 from pgproof.timelines.history import Fork
+from pgproof.wording import duration
 from tasks.windows import Kind, Row, Stretch, View, rows_of
 
 WIDTH, LEFT, RIGHT = 760, 178, 744

@@ -14,7 +14,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
-from pgproof.commands.console import counted, size
+from pgproof.wording import counted, size
 from tasks.keys import key_for
 
 _LAST = 3.0  # seconds that the end of a step waits for its last update

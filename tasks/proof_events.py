@@ -9,9 +9,9 @@ from typing import Any
 
 from pgproof.backups.catalog import NOT_EXACT
 from pgproof.backups.state import ProofAge
-from pgproof.commands.console import duration, load_of
 from pgproof.validation.proof import Proof
 from pgproof.wal.check import WalCheck
+from pgproof.wording import duration, load_of
 from tasks.events import Event, words
 
 MADE = "pgproof.proof.made"  # a backup was proven

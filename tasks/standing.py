@@ -9,8 +9,8 @@ from prefect import task
 from pgproof.backups.age import BackupAge, backup_age
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.state import ProofAge, proof_age
-from pgproof.commands.console import duration, size
 from pgproof.repository.usage import Usage, measure_usage
+from pgproof.wording import duration, size
 from tasks.events import Event, words
 from tasks.proof_events import age_events
 from tasks.retries import RETRY, settings

@@ -12,9 +12,10 @@ from rich.console import Console
 from deployments.deploy import configured_clusters
 from deployments.server import server
 from flows.command import chosen_config, quiet_prefect
-from pgproof.commands.console import Session, counted, table
+from pgproof.commands.console import Session, table
 from pgproof.config import AlertsConfig
 from pgproof.errors import ConfigError
+from pgproof.wording import counted
 
 alerts = typer.Typer(
     help="Who is told by Prefect when recovery is in danger.", no_args_is_help=True, rich_markup_mode=None

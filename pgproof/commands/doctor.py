@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -52,8 +53,14 @@ def rows(checks: list[Check]) -> list[tuple[str, ...]]:
 
 
 def render(console: Console, checks: list[Check]) -> None:
-    """The page for a person: the table, then each mend on lines that can be pasted."""
-    console.print(table("", COLUMNS, [tuple(map(escape, row)) for row in rows(checks)]))
+    """The page for a person: the table, what one cause kept us from looking at, and mends that can be pasted."""
+    causes = Counter(check.fact for check in checks if check.ok is None)
+    shared = [cause for cause, count in causes.items() if count > 1]
+    single = [check for check in checks if check.ok is not None or check.fact not in shared]
+    console.print(table("", COLUMNS, [tuple(map(escape, row)) for row in rows(single)]))
+    for cause in shared:
+        names = ", ".join(check.name for check in checks if check.ok is None and check.fact == cause)
+        console.print(f"\n{cause}: {names}", markup=False, highlight=False)
     for check in checks:
         if not check.ok and check.mend:
             console.print(f"\n{check.name} ({check.state}):", markup=False, highlight=False)

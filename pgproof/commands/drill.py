@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, load_of, size, table
+from pgproof.commands.console import Session, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
@@ -24,6 +24,7 @@ from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 from pgproof.validation.speeds import RESTORING
 from pgproof.validation.targets.trial import result_in_words, title_of
+from pgproof.wording import counted, duration, load_of, size
 
 Say = Callable[[str], None]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pgproof.commands.console import Session, counted
+from pgproof.commands.console import Session
 from pgproof.validation.suite import (
     Changes,
     Expected,
@@ -20,6 +20,7 @@ from pgproof.validation.suite import (
     write_suite,
 )
 from pgproof.validation.suite_tables import table_expectations
+from pgproof.wording import counted
 
 
 def expectations(session: Session, name: str, wanted: Sequence[str], write: bool) -> int:

@@ -8,10 +8,11 @@ from datetime import datetime
 from rich.console import Console
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, table
+from pgproof.commands.console import Session, table
 from pgproof.errors import ConfigError
 from pgproof.fleet.score import Score, measure_score
 from pgproof.fleet.scorecard import Scorecard, make_scorecard
+from pgproof.wording import counted, duration
 
 COLUMNS = ("cluster", "verdict", "last proven (UTC)", "recovery window (UTC)", "RPO", "RTO", "gaps")
 

@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, load_of, size, table
+from pgproof.commands.console import Session, table
 from pgproof.validation.forecast import Forecast
 from pgproof.validation.objectives import Objectives, measure_objectives
 from pgproof.validation.proof import Proof
+from pgproof.wording import counted, duration, load_of, size
 
 COLUMNS = ("date (UTC)", "backup", "verdict", "size", "WAL", "extract", "replay", "total", "target")
 _WORDS = {True: "[green]met[/green]", False: "[red]MISSED[/red]", None: "[red]not measured[/red]"}

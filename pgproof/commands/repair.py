@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, size
+from pgproof.commands.console import Session
 from pgproof.wal.catch_up import CopyReport
 from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.content import ContentReport
 from pgproof.wal.places import open_copies
 from pgproof.wal.repair import RepairReport, lost_windows, repair_wal
+from pgproof.wording import counted, size
 
 
 def repair(

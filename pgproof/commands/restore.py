@@ -16,7 +16,7 @@ from rich.console import Console
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.verify import check_present
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, size
+from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
@@ -27,6 +27,7 @@ from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.wal.archive import WalListing, end_of_path, list_wal, present_between
+from pgproof.wording import counted, size
 
 
 def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, size, table
+from pgproof.commands.console import Session, table
 from pgproof.config import ClusterConfig
 from pgproof.repository.lease import hold_lease
 from pgproof.restore.target import parse_time
@@ -20,6 +20,7 @@ from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.hold import add_hold, remove_hold
 from pgproof.retention.plan import ExpirePlan, plan_expire
 from pgproof.retention.table import COLUMNS, rows
+from pgproof.wording import counted, size
 
 
 def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) -> int:

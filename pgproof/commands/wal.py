@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, counted, duration, size, table
+from pgproof.commands.console import Session, table
 from pgproof.commands.repair import show_content
 from pgproof.postgres.slots import Slot
 from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.copies import CopyCheck
 from pgproof.wal.gaps import DESCRIBED, describe
+from pgproof.wording import counted, duration, size
 
 _SHOWN = 20  # gaps on a page
 

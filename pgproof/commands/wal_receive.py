@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pgproof.commands.console import Session, counted, size
+from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig, Config, RepositoryConfig
 from pgproof.errors import UsageError
 from pgproof.postgres.replication import ReplicationConnection
@@ -20,6 +20,7 @@ from pgproof.quantity import parse_duration
 from pgproof.repository.repository import Archive, open_repository
 from pgproof.wal.events import ReceiveEvent
 from pgproof.wal.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult
+from pgproof.wording import counted, size
 
 _SLOT = re.compile(r"[a-z0-9_]{1,63}")
 

@@ -12,6 +12,7 @@ from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory, run
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
 from pgproof.readiness.check import Answer, Question, Subject
+from pgproof.wording import size
 
 _PROGRAMS = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
 _ROOM = 1.2  # of the databases' size: WAL and the server's own files come on top
@@ -87,7 +88,7 @@ def _scratch(subject: Subject) -> Answer:
         return Answer(False, failure, mend)
     state = os.statvfs(directory)
     free, needed = state.f_bavail * state.f_frsize, int(subject.facts.database_size * _ROOM)
-    fact = f"{wanted} has {_megabytes(free)} free; a restore of the databases takes {_megabytes(needed)}"
+    fact = f"{wanted} has {size(free)} free; a restore of the databases takes {size(needed)}"
     return Answer(True, fact) if free >= needed else Answer(False, fact, mend)
 
 
@@ -97,10 +98,6 @@ def _cannot_use(directory: Path, owner: pwd.struct_passwd | None) -> str:
     if owner is not None and run(["test", "-x", directory], timeout=10, owner=owner).returncode != 0:
         return f'{directory} is not accessible for account "{owner.pw_name}"'
     return ""
-
-
-def _megabytes(size: int) -> str:
-    return f"{-(-size // 1_000_000):,} MB"
 
 
 QUESTIONS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pgproof.readiness.check import Answer, Question, Subject
+from pgproof.wording import size
 
 
 def _slot(subject: Subject) -> Answer:
@@ -15,7 +16,7 @@ def _slot(subject: Subject) -> Answer:
     if slot.status == "lost" or slot.held is None:
         fact = f'slot "{name}" has lost its WAL: it fell behind by more than max_slot_wal_keep_size'
         return Answer(False, fact, f"{command}  # makes it anew; then pgproof wal check {cluster.name}")
-    held = f"{max(0, slot.held) / 1e6:.1f} MB"
+    held = size(max(0, slot.held))
     if not slot.active:
         fact = f'nobody receives from slot "{name}", and it keeps {held} of WAL on the server'
         return Answer(False, fact, f"{command}  # or, if that is not wanted any more: {command} --drop-slot")

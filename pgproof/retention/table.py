@@ -8,8 +8,9 @@ from itertools import groupby
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import DAMAGED_KEPT, ExpirePlan
+from pgproof.wording import counted, size
 
-COLUMNS = ("what", "state", "verdict", "bytes", "why")
+COLUMNS = ("what", "state", "verdict", "stored", "why")
 
 
 def rows(plan: ExpirePlan) -> list[tuple[str, ...]]:
@@ -20,7 +21,7 @@ def rows(plan: ExpirePlan) -> list[tuple[str, ...]]:
             f"backup {verdict.label}",
             f"{verdict.kind}, {verdict.state}",
             "keep" if verdict.keep else "expire",
-            str(verdict.stored_size),
+            size(verdict.stored_size),
             "; ".join(verdict.reasons),
         )
         for verdict in plan.verdicts
@@ -35,7 +36,7 @@ def rows(plan: ExpirePlan) -> list[tuple[str, ...]]:
         table.append(_files_row("damaged objects", plan.remove_damaged, why))
     for torn in plan.torn_backups:
         table.append(
-            (f"backup {torn.label}", "torn", "remove", str(torn.stored_size), "data without a backup record")
+            (f"backup {torn.label}", "torn", "remove", size(torn.stored_size), "data without a backup record")
         )
     table += [("warning", "", "", "", warning) for warning in plan.warnings]
     return table
@@ -47,9 +48,8 @@ def _wal_row(timeline: int, removed: Sequence[ObjectInfo]) -> tuple[str, ...]:
 
 def _files_row(what: str, removed: Sequence[ObjectInfo], why: str) -> tuple[str, ...]:
     reach = f"{_name(removed[0])} to {_name(removed[-1])}" if len(removed) > 1 else _name(removed[0])
-    size = sum(info.size for info in removed)
-    count = f"{len(removed)} file{'s' if len(removed) > 1 else ''}"
-    return (what, count, "remove", str(size), f"{reach}: {why}")
+    stored = size(sum(info.size for info in removed))
+    return (what, counted(len(removed), "file"), "remove", stored, f"{reach}: {why}")
 
 
 def _name(info: ObjectInfo) -> str:

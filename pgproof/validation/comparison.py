@@ -11,6 +11,7 @@ from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
 from pgproof.validation.fingerprint import Fingerprint
 from pgproof.validation.object_comparison import ObjectComparison
 from pgproof.validation.targets.attempt import Targets
+from pgproof.wording import counted
 
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
 
@@ -113,10 +114,9 @@ class Comparison:
         if not self.tables:
             return "nothing was compared"
         if self.equal:
-            noun = "table" if len(self.tables) == 1 else "tables"
             others = sum(kind.source for kind in self.objects)
             also = f", and {others:,} rows of system catalogs" if others else ""
-            return f"{len(self.tables)} {noun} with {self.rows} rows are equal{also}"
+            return f"{counted(len(self.tables), 'table')} with {self.rows:,} rows are equal{also}"
         if not self.different:
             return self._first_object()
         first = self.different[0]

@@ -126,7 +126,7 @@ def test_all_checks_of_a_sound_copy(source: Source, monkeypatch: pytest.MonkeyPa
     configure(source, "log", "checksums", "amcheck", "dump", extra=own)
     proof = drill(source, monkeypatch)
     rows = sum(item["source"] for item in proof.objects)
-    equal = f"1 table with 1000 rows are equal, and {rows:,} rows of system catalogs"
+    equal = f"1 table with 1,000 rows are equal, and {rows:,} rows of system catalogs"
     assert (proof.verdict, proof.summary) == ("proven", equal)
     checksums = True if source.major >= 18 else None
     assert results(proof) == {

@@ -32,7 +32,7 @@ def test_a_report_for_a_person(shop: Source, done: CompletedProcess[str]) -> Non
     for line in (
         "backup     ",
         "WAL        ",
-        "compared   2 tables with 1200 rows are equal",
+        "compared   2 tables with 1,200 rows are equal",
         "not checked: postgres: public.cache: unlogged: it comes back empty after recovery",
         "RPO        at most ",
         "RTO        ",

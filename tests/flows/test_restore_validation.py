@@ -59,7 +59,7 @@ def test_proven(shop: Source, config: str) -> None:
     assert read_catalog(shop.archive).entry(backup.label).state == "proven"
     text = done.artifact(KEY)
     rows = sum(kind["source"] for kind in proof.objects)
-    equal = f"2 tables with 1200 rows are equal, and {rows:,} rows of system catalogs"
+    equal = f"2 tables with 1,200 rows are equal, and {rows:,} rows of system catalogs"
     assert rows > 3000
     assert text.startswith(f"# PROVEN: main\n\n{equal}\n\n")
     assert "| objects of all databases | source | restored | content |\n" in text

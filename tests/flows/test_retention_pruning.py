@@ -38,7 +38,7 @@ def test_dry_run_and_run(shop: Source, labels: list[str]) -> None:
     assert removed and set(removed) < set(labels)
     assert [entry.label for entry in read_catalog(shop.archive).entries] == labels  # nothing is gone
     text = plan.artifact(KEY)
-    assert text.startswith("# Retention of main\n\n| what | state | verdict | bytes | why |\n")
+    assert text.startswith("# Retention of main\n\n| what | state | verdict | stored | why |\n")
     for label in labels:
         verdict = "expire" if label in removed else "keep"
         assert f"| backup {label} | full, complete | {verdict} | " in text

@@ -207,7 +207,7 @@ def test_what_no_server_here_shows(ready_sites: Callable[[int], Site]) -> None:
     big = replace(source, facts=replace(source.facts, database_size=10**18))
     check = ask(replace(subject, found_source=big), "scratch directory")
     assert (check.ok, check.blocks) == (False, "proof")
-    assert check.fact.endswith(" MB free; a restore of the databases takes 1,200,000,000,000 MB")
+    assert check.fact.endswith(" free; a restore of the databases takes 1,200,000.0 TB")
 
     assert isinstance(source.replication, SystemIdentity)
     elsewhere = replace(source, replication=replace(source.replication, system_identifier=7))

@@ -54,6 +54,19 @@ def test_the_page() -> None:
     )
 
 
+def test_what_one_cause_hides_is_said_once() -> None:
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    away = "could not look: there is no connection to the server"
+    render(
+        console,
+        [BAD, UNKNOWN, *(Check(name, None, "backup", away) for name in ("primary", "role", "[slots]"))],
+    )
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("could not look") == 2
+    assert f"\n{away}: primary, role, [slots]\n" in text
+    assert "\nlease      unknown  " in text
+
+
 def test_as_dict() -> None:
     assert as_dict([BAD]) == {
         "stopped": ["backup"],

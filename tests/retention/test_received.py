@@ -78,7 +78,7 @@ def test_rows() -> None:
             "received parts",
             "2 files",
             "remove",
-            "10",
+            "10 B",
             "000000010000000000000015.00001000 to 000000010000000000000016.00001000: "
             "archived whole, or nothing kept needs them",
         ),
@@ -86,7 +86,7 @@ def test_rows() -> None:
             "damaged objects",
             "1 file",
             "remove",
-            "11",
+            "11 B",
             "20261001T000000Z-000000010000000000000014: kept aside by a repair more than 30 days ago",
         ),
     ]

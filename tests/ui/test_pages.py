@@ -76,7 +76,7 @@ def test_a_drill_is_started_from_its_form_and_its_verdict_read(up: Up, page: Pag
     page.get_by_text("Artifacts", exact=True).first.click()
     expect(page.get_by_text("pgproof-main-proof").first).to_be_visible()
     opened(page, "/artifacts/key/pgproof-main-proof")
-    expect(page.get_by_text("proven: 2 tables with 25000 rows are equal").first).to_be_visible()
+    expect(page.get_by_text("proven: 2 tables with 25,000 rows are equal").first).to_be_visible()
     wanted = {"artifacts": {"key": {"any_": ["pgproof-main-proof"]}}}
     with up.client() as client:
         (artifact,) = client.request("POST", "/artifacts/filter", json=wanted).json()
