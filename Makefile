@@ -51,7 +51,8 @@ setup: $(VENV)/.installed
 demo: setup
 	@$(BIN)/pgproof demo
 
-# The suite runs from a copy of the tests where the unprivileged account cannot enter this directory.
+# The suite runs from a copy of the tests where the unprivileged account cannot enter this directory. uv compiles
+# nothing, and the account may not write here: without a place for bytecode each of thousands of processes would compile.
 test: setup $(if $(ROOT),test-root,) test-unprivileged
 
 test-unprivileged: setup
@@ -61,7 +62,8 @@ test-unprivileged: setup
 	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock Dockerfile .dockerignore $$place/; fi; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
 	python=$(abspath $(BIN))/python; \
-	cd $$place && $(AS) env HOME=$$home PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
+	cd $$place && $(AS) env -u PYTHONDONTWRITEBYTECODE HOME=$$home PYTHONPYCACHEPREFIX=$$home/pycache \
+	  HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
 	  $$python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not as_root' $(PYTEST_ARGS)
 
 test-root: setup
