@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.servers.place import place
 from tests.servers.postgres import Source, installed, running_source
 from tests.servers.s3 import S3Server, running_seaweedfs, seaweedfs_program
 
@@ -15,6 +17,12 @@ MAJORS = (15, 17, 18)
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place()))  # where tmp_path is
+
+
+# how long an example takes is the machine's business
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

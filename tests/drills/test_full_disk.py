@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pgproof.postgres.programs import account
 from tests.drills.damage import assert_command_refused, tree
+from tests.servers.place import make_directory
 from tests.servers.postgres import Source
 
 pytestmark = pytest.mark.as_root
@@ -23,10 +22,9 @@ MB = 1 << 20
 @pytest.fixture
 def small() -> Iterator[Source]:
     """A source whose repository is a file system of 8 MB."""
-    root = Path(tempfile.mkdtemp(prefix="pgp-", dir="/tmp"))
+    root = make_directory()
     owner = account(None)
     assert owner is not None
-    os.chown(root, owner.pw_uid, owner.pw_gid)
     source = Source(17, root)
     source.repository_path.mkdir()
     options = f"size=8m,mode=0750,uid={owner.pw_uid},gid={owner.pw_gid}"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.readiness.sites import MAJORS, Site, make_directory, make_template
+from tests.readiness.sites import MAJORS, Site, make_template
+from tests.servers.place import make_directory
 
 MakeSite = Callable[..., Site]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +17,9 @@ from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.postgres.server import LocalServer
 from pgproof.postgres.server import initialise as initdb
 from pgproof.readiness.checks import Check
+from tests.servers.place import give_to_server, make_directory
 
 MAJORS = (15, 17, 18)
-
-
-def make_directory() -> Path:
-    """A short directory that the server's account can reach and owns: pytest's are root's alone."""
-    memory = Path("/dev/shm")
-    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
-    root = Path(tempfile.mkdtemp(prefix="pgr-", dir=memory if roomy else "/tmp"))
-    root.chmod(0o755)
-    give_to_server(root)
-    return root
-
-
-def give_to_server(*paths: Path) -> None:
-    """Let the server's account own files that root made."""
-    owner = account(None)
-    for top in paths if owner is not None else ():
-        for path in (top, *top.rglob("*")):
-            os.chown(path, owner.pw_uid, owner.pw_gid)  # type: ignore[union-attr]
 
 
 def make_template(major: int, root: Path) -> Path:

@@ -17,7 +17,8 @@ from pgproof.readiness.checks import QUESTIONS, Check, examine, stopped
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.repository import open_repository
 from tests.readiness.conftest import MakeSite
-from tests.readiness.sites import Site, give_to_server
+from tests.readiness.sites import Site
+from tests.servers.place import give_to_server
 
 FUNCTION = "FUNCTION pg_catalog"
 

@@ -63,7 +63,7 @@ def test_content_comes_back(codec: Codec, level: int) -> None:
         assert decode(codec, encode(codec, content)) == content
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(chunks=st.lists(st.binary(max_size=5000), max_size=20), size=st.integers(1, 4000))
 def test_cutting_into_chunks_makes_no_difference(chunks: list[bytes], size: int) -> None:
     for codec in (Codec(), Codec(3, (recipient_of(SECOND),), SECOND)):

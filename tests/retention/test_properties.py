@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgproof.backups.catalog import BackupEntry, Catalog
@@ -13,7 +13,7 @@ from pgproof.retention.plan import ExpireFacts, ExpirePlan, plan_expire
 from tests.retention.archives import names, policy, positions
 from tests.retention.lives import Life, limits, live, steps
 
-quick = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=120)
 
 
 def after(found: ExpireFacts, plan: ExpirePlan) -> ExpireFacts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from pgproof.config import ClusterConfig
 from pgproof.postgres.programs import account
+from tests.servers.place import make_directory
 from tests.servers.postgres import PGPROOF, PROJECT, Source
 
 # nothing runs by itself, so that a test sees its own runs alone
@@ -102,10 +102,9 @@ class Fleet:
 @contextlib.contextmanager
 def running_fleet(*names: str, major: int = 17) -> Iterator[Fleet]:
     """Sources with a table each, for the time of a block."""
-    root = Path(tempfile.mkdtemp(prefix="pgp-", dir="/tmp"))
+    root = make_directory()
     fleet = Fleet(root, names)
-    owner = account(None)
-    assert owner is None, "the fleet's tests run as an unprivileged account"
+    assert account(None) is None, "the fleet's tests run as an unprivileged account"
     try:
         for number, name in enumerate(names):
             (root / name).mkdir()

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from pgproof.repository.repository import (
 )
 from pgproof.wal.archive import find_key
 from tests.servers.background import end_background
+from tests.servers.place import give_to_server, make_directory
 
 PROJECT = Path(__file__).resolve().parents[2]
 PGPROOF = [sys.executable, "-m", "pgproof.cli"]
@@ -116,9 +116,8 @@ class Source:
         )
         self.write_config()
         create_repository(self.config.repositories["main"])
-        if owner is not None and self.repository_path.exists():
-            for path in (self.repository_path, *self.repository_path.iterdir()):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
+        if self.repository_path.exists():
+            give_to_server(self.repository_path)
         self.server.start()
         self.server.wait_ready()
         self.sql(ROLE)
@@ -195,15 +194,22 @@ class Source:
     def set(self, **settings: str) -> None:
         """Change settings of the command line, and restart."""
         self.server.settings = {**self.server.settings, **settings}
+        with self.away():
+            end_background(self.root)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stopped for the time of a block."""
         self.server.stop("fast")
-        end_background(self.root)
-        self.server.start()
-        self.server.wait_ready()
+        try:
+            yield
+        finally:
+            self.server.start()
+            self.server.wait_ready()
 
     def restart(self) -> None:
-        self.server.stop("fast")
-        self.server.start()
-        self.server.wait_ready()
+        with self.away():
+            pass
 
     def archive_now(self, *, commit: bool = True) -> str:
         """Finish the current segment, best with a commit, and wait until its archive_command succeeded; its name."""
@@ -313,10 +319,7 @@ def running_source(
     major: int, *, segment_size: int = 1, options: tuple[str, ...] = (), **settings: str
 ) -> Iterator[Source]:
     """A source for the time of a block, made with these options of initdb; everything of it is removed afterwards."""
-    root = Path(tempfile.mkdtemp(prefix="pgp-", dir="/tmp"))
-    owner = account(None)
-    if owner is not None:
-        os.chown(root, owner.pw_uid, owner.pw_gid)
+    root = make_directory()
     source = Source(major, root, settings)
     try:
         source.create(segment_size, options)

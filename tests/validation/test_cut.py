@@ -36,7 +36,7 @@ def run(server: Server, steps: Steps) -> None:
         getattr(server, action)(choice)
 
 
-@settings(max_examples=800, deadline=None, database=None)
+@settings(max_examples=800, database=None)
 @given(FIRST_XIDS, STEPS, STEPS)
 def test_a_cut_is_found_if_and_only_if_a_recovery_can_give_what_was_seen(
     first: int, before: Steps, after: Steps
@@ -58,7 +58,7 @@ def test_a_cut_is_found_if_and_only_if_a_recovery_can_give_what_was_seen(
         assert cut.reason
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400, database=None)
 @given(FIRST_XIDS, STEPS, st.lists(STEPS.map(lambda steps: steps[:3]), min_size=1, max_size=9), STEPS)
 def test_a_cut_of_several_databases_is_what_each_of_them_saw(
     first: int, before: Steps, between: list[Steps], after: Steps
@@ -94,7 +94,7 @@ def test_a_cut_of_several_databases_is_what_each_of_them_saw(
     assert (len(cuts_of(chosen.values())) == 1) == bool(common)
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=400, database=None)
 @given(FIRST_XIDS, STEPS, STEPS, st.integers(0, 30))
 def test_a_commit_from_before_the_wal_that_is_looked_at_moves_no_cut_when_it_is_known_to_wait(
     first: int, before: Steps, after: Steps, lost: int
@@ -116,7 +116,7 @@ def test_a_commit_from_before_the_wal_that_is_looked_at_moves_no_cut_when_it_is_
         assert candidate.reason
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300, database=None)
 @given(FIRST_XIDS, STEPS)
 def test_a_snapshot_sees_what_is_visible_and_nothing_else(first: int, steps: Steps) -> None:
     server = Server(first)

@@ -107,7 +107,7 @@ def check(planned: PlannedTarget, records: list[Walked], stretch: Stretch) -> No
     assert stretch.consistent <= planned.last.lsn
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(wal(), st.integers(0, 2**32 - 1), st.integers(0, 9), st.floats(0, 0.9))
 def test_planned_as_postgresql_recovers(records: list[Walked], seed: int, count: int, begin: float) -> None:
     cut = records[-3].lsn
@@ -125,7 +125,7 @@ def test_planned_as_postgresql_recovers(records: list[Walked], seed: int, count:
         last_of_earlier = len(found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(wal(), st.integers(0, 2**32 - 1), st.floats(0.2, 0.8), st.booleans())
 def test_both_sides_of_a_fork(records: list[Walked], seed: int, share: float, followed: bool) -> None:
     index = int(share * (len(records) - 3)) + 1

@@ -8,7 +8,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgproof.backups.catalog import Catalog
@@ -28,7 +28,7 @@ from tests.wal.listings import source
 
 MB = 1 << 20
 numbers = st.sets(st.integers(0, 40))
-quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=200)
 
 
 # ---- numbers
