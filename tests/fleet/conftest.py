@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -28,5 +27,4 @@ def plant(works: Plant, fleet: Fleet) -> Iterator[Plant]:
     """The server, without a worker."""
     fleet.write_config()
     yield works
-    while works.workers:
-        works.end_worker(signal.SIGTERM)
+    works.end_workers()

@@ -6,15 +6,19 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas import filters
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.descent import descendants
 from tests.deployments.upped import until
 from tests.trouble.plant import Plant
+
+HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 
 
 def children(plant: Plant, parent: UUID) -> list[FlowRun]:
@@ -67,6 +71,31 @@ def event(plant: Plant, parent: UUID) -> dict[str, Any]:
 
     (found,) = until(look, bool, 20)
     return found
+
+
+@contextlib.contextmanager
+def said_to_beat(plant: Plant, names: Sequence[str], seconds: int) -> Iterator[None]:
+    """Deployments whose runs are said to send a heartbeat so often, and have to wait for a worker meanwhile.
+
+    Their runs get what the deployments say afterwards: Prefect's engine sends no heartbeat oftener than every 30 s
+    (``MINIMUM_HEARTBEAT_INTERVAL``), and three of those are what a test would wait for.
+    """
+    with plant.client() as client:
+        ours = [
+            (
+                client.read_deployment_by_name(f"protect/{name}"),
+                client.read_work_queue_by_name(name, "pgproof"),
+            )
+            for name in names
+        ]
+        said = DeploymentUpdate(job_variables={"env": {HEARTBEAT: str(seconds)}})
+        for deployment, queue in ours:
+            client.update_work_queue(queue.id, is_paused=True)
+            client.update_deployment(deployment.id, said)
+        yield
+        for deployment, queue in ours:
+            client.update_deployment(deployment.id, DeploymentUpdate(job_variables=deployment.job_variables))
+            client.update_work_queue(queue.id, is_paused=False)
 
 
 def process_of(plant: Plant, run: UUID) -> int | None:

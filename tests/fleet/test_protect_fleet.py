@@ -16,6 +16,7 @@ from tests.fleet.sorties import (
     children,
     event,
     kill_machine,
+    said_to_beat,
     states,
     wait_for_child,
     worker_of,
@@ -67,8 +68,11 @@ def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     """Half way: its run is found dead, and run again on the worker that lives; the others know nothing of it."""
     fleet.write_config(one=SLOW, two=SLOW, three=SLOW)
     plant.start_worker("--limit", "2")
-    run = plant.order("protect-fleet", silence=30)
-    plant.wait_for(run, "Running")
+    # dead is then who is silent for two beats of the living, and for 25 s more
+    with said_to_beat(plant, fleet.names, seconds=10):
+        run = plant.order("protect-fleet", silence=60)
+        started = until(lambda: children(plant, run), lambda found: len(found) == 2, 90)
+        assert len(started) == 2, plant.logs(run)
     (first,) = wait_for_child(plant, run, "Running")
     other = plant.start_worker()
     (second,) = (one for one in wait_for_child(plant, run, "Running", 2) if one.id != first.id)

@@ -82,6 +82,7 @@ class Plant:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_hears_interrupts,
             )
 
     def start_server(self) -> None:
@@ -98,6 +99,11 @@ class Plant:
     def deploy(self) -> None:
         done = run_pgproof("--config", str(self.source.config_path), "deploy", environment=self.settings)
         assert done.returncode == 0, done.stderr
+
+    def end_workers(self) -> None:
+        """Stop all of them."""
+        while self.workers:
+            self.end_worker(signal.SIGTERM)
 
     def start_worker(self, *words: str) -> subprocess.Popen[bytes]:
         made = self._start("worker", "worker", "start", "--pool", "pgproof", "--type", "process", *words)
@@ -186,6 +192,11 @@ class Plant:
             made.wait(30)
 
 
+def _hears_interrupts() -> None:
+    """Prefect's worker ends by a SIGINT, which a background job of a shell ignores: it would wait to be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def commands() -> Iterator[tuple[int, str]]:
     """Every process of the machine with its command line."""
     for entry in Path("/proc").iterdir():
@@ -221,6 +232,17 @@ def shows_sleep(shop: Source) -> bool:
 def streams(shop: Source) -> bool:
     """Whether the source is in the middle of a base backup."""
     return bool(shop.sql("SELECT 1 FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000"))
+
+
+@contextlib.contextmanager
+def held(shop: Source) -> Iterator[None]:
+    """The base backup that streams stands still for the time of a block."""
+    ((sender,),) = shop.sql("SELECT pid FROM pg_stat_progress_basebackup")
+    os.kill(sender, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(sender, signal.SIGCONT)
 
 
 def asleep(shop: Source, plant: Plant) -> tuple[UUID, int]:

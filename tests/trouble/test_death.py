@@ -115,8 +115,8 @@ def test_the_worker_is_killed(shop: Source, plant: Plant) -> None:
     the_next_drill_is_clean(shop, plant)
 
 
-def test_what_the_reaper_marks_and_what_it_leaves(works: Plant) -> None:
-    with works.client() as client:
+def test_what_the_reaper_marks_and_what_it_leaves(unserved: Plant) -> None:
+    with unserved.client() as client:
         client.create_work_pool(WorkPoolCreate(name="other", type="process"))
         deployment = client.read_deployment_by_name("restore-cluster/main").id
         where = {"destination": "/nowhere"}
@@ -137,9 +137,9 @@ def test_what_the_reaper_marks_and_what_it_leaves(works: Plant) -> None:
         ).id
         time.sleep(QUICK.silence + 1)
         client.set_flow_run_state(made["young"], Running(message="a new state"), force=True)
-        with beating(works, made["living"]):
+        with beating(unserved, made["living"]):
             time.sleep(3)
-            done = reap_now(works)
+            done = reap_now(unserved)
         states = {name: client.read_flow_run(run).state_name for name, run in made.items()}
         left = client.read_flow_run(other).state_name
         for run in (other, made["living"], made["young"]):
@@ -156,11 +156,13 @@ def test_what_the_reaper_marks_and_what_it_leaves(works: Plant) -> None:
     assert left == "Running"
 
 
-def test_a_full_limit_that_nobody_holds_is_emptied(works: Plant) -> None:
+def test_a_full_limit_that_nobody_holds_is_emptied(unserved: Plant) -> None:
     """As a server leaves it that was restarted while a run died, when it keeps its leases in memory."""
-    with works.client() as client:
+    with unserved.client() as client:
         deployment = client.read_deployment_by_name("base-backup/main")
-        full = [limit for limit in works.slots() if limit in ("pgproof-main", f"deployment:{deployment.id}")]
+        full = [
+            limit for limit in unserved.slots() if limit in ("pgproof-main", f"deployment:{deployment.id}")
+        ]
         assert len(full) == 2
         for name in full:
             path = {"id_or_name": name}
@@ -169,15 +171,15 @@ def test_a_full_limit_that_nobody_holds_is_emptied(works: Plant) -> None:
             )
         run = client.create_flow_run_from_deployment(deployment.id, name="it may hold them")
         client.set_flow_run_state(run.id, Running(), force=True)
-        assert reap_now(works).slots == ()
-        assert [works.slots()[name] for name in full] == [1, 1]
+        assert reap_now(unserved).slots == ()
+        assert [unserved.slots()[name] for name in full] == [1, 1]
         client.delete_flow_run(run.id)  # which frees the slot of its deployment
         path = {"id_or_name": f"deployment:{deployment.id}"}
         client.request(
             "PATCH", "/v2/concurrency_limits/{id_or_name}", path_params=path, json={"active_slots": 1}
         )
-    assert sorted(reap_now(works).slots) == sorted(["pgproof-main", str(deployment.id)])
-    assert [works.slots()[name] for name in full] == [0, 0]
+    assert sorted(reap_now(unserved).slots) == sorted(["pgproof-main", str(deployment.id)])
+    assert [unserved.slots()[name] for name in full] == [0, 0]
 
 
 def test_the_flow_runs_in_a_worker(plant: Plant) -> None:

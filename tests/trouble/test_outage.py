@@ -7,7 +7,7 @@ import time
 from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import SLOW, Plant, streams
+from tests.trouble.plant import SLOW, Plant, held, streams
 
 AWAY = 45  # seconds; the backup below ends in the middle of them
 
@@ -38,16 +38,17 @@ def test_the_server_is_killed_and_comes_back_after_the_backup_is_done(shop: Sour
 
 
 def test_the_second_writer_waits_and_says_so(shop: Source, plant: Plant) -> None:
-    shop.write_config(cluster="backup.max_rate = 512")  # a minute: two runs start meanwhile
+    shop.write_config(cluster=SLOW)
     first = plant.order("base-backup")
     assert until(lambda: streams(shop), bool, 90), plant.log("worker")
-    same = plant.order("base-backup")
-    other = plant.order("retention-pruning")
+    with held(shop):
+        same = plant.order("base-backup")
+        other = plant.order("retention-pruning")
 
-    assert "concurrency" in (plant.wait_for(same, "Cancelled", "Cancelling").state.message or "")  # type: ignore[union-attr]
-    waits = "another run writes to the repository of main: this one waits for its turn"
-    assert waits in until(lambda: plant.logs(other), lambda said: waits in said, 60)
-    assert plant.read(first).state_name == "Running"
+        assert "concurrency" in (plant.wait_for(same, "Cancelled", "Cancelling").state.message or "")  # type: ignore[union-attr]
+        waits = "another run writes to the repository of main: this one waits for its turn"
+        assert waits in until(lambda: plant.logs(other), lambda said: waits in said, 60)
+        assert plant.read(first).state_name == "Running"
 
     plant.wait_for(first, "Completed")
     done = plant.wait_for(other, "Completed")
@@ -61,6 +62,7 @@ def test_a_dropped_connection_repeats_its_step_alone(shop: Source, plant: Plant)
     assert until(lambda: streams(shop), bool, 90), plant.log("worker")
     before = len(read_catalog(shop.archive).entries)
 
+    shop.write_config()  # the next try is a quick one
     shop.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
 
     retried = "take base backup"
