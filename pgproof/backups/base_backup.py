@@ -24,7 +24,6 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import (
     BackupFailed,
     NoBackup,
-    ObjectMissing,
     PgproofError,
     PrivilegeMissing,
     ServerNotReady,
@@ -41,7 +40,7 @@ from pgproof.postgres.replication import (
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
-from pgproof.wal.archive import find_key
+from pgproof.wal.archive import is_archived
 from pgproof.wal.lsn import LSN
 
 Clock = Callable[[], datetime]
@@ -248,7 +247,7 @@ def check_archiving(
         ServerNotReady: with what the archiver says.
     """
     last = facts.archiver.last_archived
-    if not facts.archiver.failing and last is not None and _archived(archive, last):
+    if not facts.archiver.failing and last is not None and is_archived(archive, last):
         return
     if "pg_switch_wal()" in facts.role.missing_functions:
         if last is None and not facts.archiver.failing:
@@ -257,7 +256,7 @@ def check_archiving(
     name = switch_segment(connection)
     end = time.monotonic() + timeout
     said = False
-    while not _archived(archive, name):
+    while not is_archived(archive, name):
         if said or time.monotonic() > end:
             raise _not_here(connection, archive, facts)
         # when the archiver says that it is done, one more look is enough
@@ -289,14 +288,6 @@ def _not_here(connection: psycopg.Connection, archive: Archive, facts: ServerFac
     )
 
 
-def _archived(archive: Archive, name: str) -> bool:
-    try:
-        find_key(archive, name)
-    except ObjectMissing:
-        return False
-    return True
-
-
 def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord) -> None:
     """Wait until every segment from start to stop is archived (invariant 2).
 
@@ -306,7 +297,7 @@ def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord)
     end = time.monotonic() + cluster.backup.archive_timeout
     segment, last = record.first_segment, record.last_segment
     while segment <= last:
-        if _archived(archive, segment.name):
+        if is_archived(archive, segment.name):
             segment = segment.next()
         elif time.monotonic() > end:
             raise WalNotArchived(

@@ -52,7 +52,7 @@ class PosixStore:
                         raise FileExistsError(errno.EEXIST, "exists", str(target))
                     self._write(target, source, create)
                 except FileExistsError:
-                    _fsync_directory(target.parent)  # its writer may have died before
+                    sync_directory(target.parent)  # its writer may have died before
                     raise
             return
         except BaseException:
@@ -70,11 +70,11 @@ class PosixStore:
             self._fsync_parents(target.parent)
             if not create:
                 os.replace(temporary, target)
-                _fsync_directory(target.parent)
+                sync_directory(target.parent)
                 return
             os.link(temporary, target)
             try:
-                _fsync_directory(target.parent)
+                sync_directory(target.parent)
             except OSError:  # it must not be met as archived when it may not be durable
                 target.unlink()
                 raise
@@ -146,7 +146,7 @@ class PosixStore:
         gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
         with self._mapped(key, writing=True), gone:
             path.unlink()
-            _fsync_directory(path.parent)
+            sync_directory(path.parent)
 
     def remove_empty_directories(self, prefix: str) -> None:
         """Remove directories below a prefix that hold nothing any more."""
@@ -180,7 +180,7 @@ class PosixStore:
             directory.mkdir(mode=0o750)
             self._give(directory)
         if self.root not in directory.parents:
-            _fsync_directory(directory.parent)
+            sync_directory(directory.parent)
 
     def _give(self, path: Path) -> None:
         """What root writes belongs to the repository's owner: the archiver, who is not root, writes beside it."""
@@ -199,7 +199,7 @@ class PosixStore:
             return
         while directory != self.root:
             directory = directory.parent
-            _fsync_directory(directory)
+            sync_directory(directory)
 
     def _check_root(self) -> None:
         """Refuse to go on where the directory was unmounted: it must read neither as empty nor as new."""
@@ -253,7 +253,8 @@ def _has_files(directory: Path) -> bool:
         return any(not entry.name.startswith(_TEMPORARY) and not entry.is_dir() for entry in entries)
 
 
-def _fsync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """The names in a directory reach the disk (fsync(2))."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

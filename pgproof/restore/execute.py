@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.programs import run
+from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
 from pgproof.restore.plan import RestorePlan
@@ -101,7 +102,8 @@ def make_startable(data: Path, *, sync: bool = True) -> None:
     os.rename(data / CONTROL_ASIDE, data / CONTROL)
     if sync:
         for directory in (data / "global", data, data.parent):
-            _sync_directory(directory)
+            with contextlib.suppress(PermissionError):  # the parent may be somebody else's
+                sync_directory(directory)
 
 
 def _combine(
@@ -186,15 +188,6 @@ def _make_empty(directory: Path, owner: pwd.struct_passwd | None) -> None:
 def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
     if owner is not None:
         os.chown(path, owner.pw_uid, owner.pw_gid)
-
-
-def _sync_directory(directory: Path) -> None:
-    with contextlib.suppress(PermissionError):  # the parent may be somebody else's
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _sync_file_system(directory: Path) -> None:

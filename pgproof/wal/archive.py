@@ -231,6 +231,15 @@ def find_key(archive: Archive, name: str) -> str:
     raise ObjectMissing(f'WAL file "{name}" is not in the archive "{archive.store.url}"')
 
 
+def is_archived(archive: Archive, name: str) -> bool:
+    """Whether a WAL file is archived whole."""
+    try:
+        find_key(archive, name)
+    except ObjectMissing:
+        return False
+    return True
+
+
 def find_part(archive: Archive, segment: WalSegment) -> ReceivedPart | None:
     """The received part of a segment that reaches furthest; None when there is none."""
     prefix = f"{archive.layout.received}{segment.timeline:08X}/"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pgproof.errors import ConfigError, ObjectDamaged, ObjectExists, ObjectMissing, WalConflict
 from pgproof.repository.layout import SUFFIXES
 from pgproof.repository.repository import Archive
-from pgproof.wal.archive import find_key, part_end, part_name
+from pgproof.wal.archive import is_archived, part_end, part_name
 from pgproof.wal.received import Piece, ReceivedWal
 
 
@@ -79,16 +79,8 @@ def sweep_parts(archive: Archive) -> None:
     parts = list_parts(archive)
     longest = {part.name: part.end for part in parts}
     for part in parts:
-        if part.end < longest[part.name] or _archived(archive, part.name):
+        if part.end < longest[part.name] or is_archived(archive, part.name):
             archive.store.delete(part.key)
-
-
-def _archived(archive: Archive, name: str) -> bool:
-    try:
-        find_key(archive, name)
-    except ObjectMissing:
-        return False
-    return True
 
 
 def _compare(archive: Archive, key: str, wal: ReceivedWal, piece: Piece) -> None:

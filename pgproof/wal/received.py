@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import LeaseHeld, NoRoom, ObjectDamaged, PermanentError
+from pgproof.repository.posix import sync_directory
 from pgproof.repository.store import CHUNK
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import PARTIAL_NAME, SEGMENT_NAME, SegmentHeader, WalSegment
@@ -105,7 +106,7 @@ class ReceivedWal:
         self.leave()
         with self._mapped():
             self._descriptor = os.open(self._partial(segment), os.O_RDWR | os.O_CREAT, 0o600)
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         self._segment = segment
 
     def write(self, offset: int, data: bytes) -> None:
@@ -130,7 +131,7 @@ class ReceivedWal:
         self.leave()
         with self._mapped():
             os.replace(self._partial(segment), self.directory / segment.name)
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         return Piece(segment, segment.size)
 
     def leave(self) -> None:
@@ -204,11 +205,3 @@ def _used(path: Path, limit: int) -> int:
                 return min(start + (len(rest) + 7) // 8 * 8, length)
             length = start
     return 0
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
