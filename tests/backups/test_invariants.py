@@ -16,8 +16,9 @@ from pgproof.backups.record import BackupRecord
 from pgproof.errors import StoreUnavailable
 from pgproof.repository.repository import Archive, Repository
 from pgproof.repository.seal import unsealed
-from pgproof.repository.store import ObjectInfo, Store
+from pgproof.repository.store import Store
 from pgproof.wal.archive import find_key
+from tests.repository.passing import Passing
 from tests.servers.postgres import Source, now, running_source
 
 
@@ -25,41 +26,25 @@ class Crash(BaseException):
     """The process is dead."""
 
 
-class Mortal:
+class Mortal(Passing):
     """A real store of a process that dies before its n-th write, and does nothing any more from then on."""
 
     def __init__(self, inner: Store, writes: int) -> None:
-        self.inner, self.url, self.left = inner, inner.url, writes
-        self.dead, self.written = False, list[str]()
+        super().__init__(inner)
+        self.left, self.dead, self.written = writes, False, list[str]()
         self._lock = threading.Lock()
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         with self._lock:
             self.left -= 1
             self.dead = self.dead or self.left < 0
-        self._live()
-        self.inner.put(key, data, create=create)
+        super().put(key, data, create=create)
         self.written.append(key)
 
-    def get(self, key: str) -> Iterator[bytes]:
-        self._live()
-        return self.inner.get(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        self._live()
-        return self.inner.list(prefix)
-
-    def head(self, key: str) -> ObjectInfo:
-        self._live()
-        return self.inner.head(key)
-
-    def delete(self, key: str) -> None:
-        self._live()
-        self.inner.delete(key)
-
-    def _live(self) -> None:
+    def reach(self) -> Store:
         if self.dead:
             raise Crash
+        return self.inner
 
 
 class Watching(Mortal):

@@ -16,7 +16,8 @@ from pgproof.backups.volumes import BLOCK, VolumeWriter
 from pgproof.config import RepositoryConfig
 from pgproof.errors import BackupFailed, NoRoom, StoreUnavailable
 from pgproof.repository.repository import Archive, Repository, create_repository
-from pgproof.repository.store import ObjectInfo, Store
+from pgproof.repository.store import Store
+from tests.repository.passing import Passing
 
 Files = list[tuple[str, bytes]]
 PREFIX = "shop/7/backups/one/"
@@ -160,29 +161,18 @@ def test_abandoned_volumes_are_not_stored() -> None:
     assert list(archive.store.list("shop")) == []
 
 
-class Failing:
+class Failing(Passing):
     """A real store whose n-th put fails."""
 
     def __init__(self, inner: Store, at: int, error: Exception) -> None:
-        self.inner, self.url, self.left, self.error = inner, inner.url, at, error
+        super().__init__(inner)
+        self.left, self.error = at, error
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         self.left -= 1
         if not self.left:
             raise self.error
         self.inner.put(key, data, create=create)
-
-    def get(self, key: str) -> Iterator[bytes]:
-        return self.inner.get(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self.inner.list(prefix)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.inner.head(key)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
 
 
 @pytest.mark.parametrize("at", range(1, 9))

@@ -154,10 +154,8 @@ def kept_repository(encrypted: bool) -> Iterator[Kept]:
 
 def fork(source: Source) -> None:
     """Go on along timeline 2, as after a failover."""
-    source.server.stop("fast")
-    (source.data / "standby.signal").touch()
-    source.server.start()
-    source.server.wait_ready()
+    with source.away():
+        (source.data / "standby.signal").touch()
     assert source.sql("SELECT pg_promote()") == [(True,)]
     source.archive_now()
 

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 import pytest
 
 from pgproof.postgres.connection import display_dsn
-from pgproof.postgres.server import LocalServer
 from pgproof.wal.archive import find_key, list_wal
 from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer
+from tests.restore.successor import succeed
 from tests.servers.postgres import Source, running_source
 from tests.wal.files import MB
 
@@ -54,30 +53,11 @@ def fork() -> Iterator[Fork]:
         source.sql("SELECT pg_create_restore_point('here')")
         _fill(source)
         source.archive_now()
-        old, data = source.server, source.root / "successor"
-        words = ["--target-name", "here", "--target-action", "promote", "--take-over"]
-        assert answer(source, "restore", "main", "--to", str(data), *words)[0] == 0
-        old.stop("fast")
-        new = LocalServer(source.bin, data, source.root / "s2", source.root / "log2", old.settings, old.owner)
-        new.start()
-        new.wait(lambda: _writable(new), 30, "to be promoted")
-        source.server = new
-        source.write_config(dsn=f"host={source.root}/s2 user=pgproof dbname=postgres")
+        succeed(source, "here")
         _fill(source)
         source.archive_now()
         listing = list_wal(source.archive, MB)
-        try:
-            yield Fork(source, WalSegment(2, min(listing.numbers[2]), MB))
-        finally:
-            old.stop("immediate")
-
-
-def _writable(server: LocalServer) -> bool:
-    try:
-        with psycopg.connect(f"{server.dsn} user=postgres dbname=postgres") as connection:
-            return connection.execute("SELECT NOT pg_is_in_recovery()").fetchone() == (True,)
-    except psycopg.OperationalError:
-        return False
+        yield Fork(source, WalSegment(2, min(listing.numbers[2]), MB))
 
 
 def test_nothing_is_wrong_across_the_fork(fork: Fork) -> None:

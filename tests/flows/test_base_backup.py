@@ -61,12 +61,8 @@ def test_a_server_that_comes_back(shop: Source, config: str, monkeypatch: pytest
 
 
 def test_a_server_that_stays_away_is_tried_four_times(shop: Source, config: str) -> None:
-    shop.server.stop("fast")
-    try:
+    with shop.away():
         done = run(base_backup, "main", config)
-    finally:
-        shop.server.start()
-        shop.server.wait_ready()
     assert 'ServerUnreachable: could not connect to cluster "main"' in done.message
     assert done.attempts == {"take base backup": 4}
 
@@ -112,14 +108,10 @@ def while_the_server_is_away(shop: Source, config: str, monkeypatch: pytest.Monk
     """A backup whose first try met no server; it completes."""
     monkeypatch.setattr(take_base_backup, "retry_delay_seconds", 1)
     monkeypatch.setattr(take_base_backup, "retry_jitter_factor", None)
-    shop.server.stop("fast")
-    try:
+    with shop.away():
         begun = time.time()
         future = start(base_backup, "main", config)
         until(lambda: waiting(begun), bool)
-    finally:
-        shop.server.start()
-        shop.server.wait_ready()
     done = future.result(60)
     assert done.state.is_completed(), done.message
     return done

@@ -91,12 +91,8 @@ def test_a_damaged_segment_fails_the_check_of_content(config: str, segment: Path
 
 
 def test_the_archive_is_checked_without_its_source(shop: Source, config: str, backup: BackupRecord) -> None:
-    shop.server.stop("fast")
-    try:
+    with shop.away():
         done = run(wal_gap_check, "main", config)
-    finally:
-        shop.server.start()
-        shop.server.wait_ready()
     assert done.state.is_completed()
     text = done.artifact("pgproof-main-wal")
     assert '- the source was not asked: could not connect to cluster "main"' in text

@@ -19,7 +19,8 @@ import pytest
 from pgproof.errors import LeaseHeld, ObjectMissing, StoreUnavailable, TransientError
 from pgproof.repository import lease as lease_module
 from pgproof.repository.lease import Lease, hold_lease
-from pgproof.repository.store import ObjectInfo, Store, read
+from pgproof.repository.store import Store, read
+from tests.repository.passing import Passing
 
 KEY = "shop/7412345678901234567/lease.json"
 
@@ -34,31 +35,17 @@ class Clock:
         return self.now
 
 
-class Away:
+class Away(Passing):
     """A store that can be switched off: a wrapper of ours at a seam of ours, as the network would be."""
 
-    def __init__(self, store: Store) -> None:
-        self._store, self.url, self.away = store, store.url, False
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.away = False
 
-    def _reached(self) -> Store:
+    def reach(self) -> Store:
         if self.away:
             raise StoreUnavailable("could not reach the store")
-        return self._store
-
-    def put(self, key: str, data: Any, *, create: bool = False) -> None:
-        self._reached().put(key, data, create=create)
-
-    def get(self, key: str) -> Iterator[bytes]:
-        return self._reached().get(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._reached().list(prefix)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._reached().head(key)
-
-    def delete(self, key: str) -> None:
-        self._reached().delete(key)
+        return self.inner
 
 
 def write(store: Store, **content: Any) -> None:
@@ -144,7 +131,7 @@ def test_of_eight_takers_exactly_one_gets_it(store: Store, dead: bool) -> None:
     holders[0].check()
 
 
-class Overtaken(Away):
+class Overtaken(Passing):
     """A store whose reader is overtaken by another taker, once, between its look and its write."""
 
     def __init__(self, store: Store, other: Lease) -> None:
@@ -160,10 +147,10 @@ class Overtaken(Away):
             self.taken = False
 
     def get(self, key: str) -> Iterator[bytes]:
-        content = read(self._store, key)
+        content = read(self.inner, key)
         if self.taker.ident is None:
             self.taker.start()
-            until(lambda: read(self._store, key) != content)
+            until(lambda: read(self.inner, key) != content)
         return iter([content])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import psycopg
 from pgproof.postgres.server import LocalServer
 from tests.drills.damage import answer
 from tests.servers.postgres import Source
+from tests.validation.writers import repeated
 
 
 @contextmanager
@@ -29,25 +29,6 @@ def following(source: Source) -> Iterator[LocalServer]:
         yield standby
     finally:
         standby.stop("fast")
-
-
-@contextmanager
-def switching(source: Source) -> Iterator[None]:
-    """A primary that finishes a segment now and then, as its writers or archive_timeout would."""
-    stop = threading.Event()
-
-    def switch() -> None:
-        while not stop.wait(0.3):
-            source.sql("SELECT pg_current_xact_id()")
-            source.sql("SELECT pg_switch_wal()")
-
-    thread = threading.Thread(target=switch)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def rows(server: LocalServer) -> list[int]:
@@ -86,7 +67,8 @@ def test_standby_follows_is_backed_up_and_takes_over(source: Source) -> None:
         wait_for(standby, [1, 2])
 
         source.write_config(dsn=f"host={standby.socket} user=pgproof dbname=postgres")
-        with switching(source):
+        # a primary that finishes a segment now and then, as its writers or archive_timeout would
+        with repeated(source, [["SELECT pg_current_xact_id()", "SELECT pg_switch_wal()"]], pause=0.15):
             done = source.run("backup", "main", "--json")
         assert done.returncode == 0, done.stderr
         record = json.loads(done.stdout)

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.postgres.server import LocalServer
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.archive import find_key, read_history
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer, assert_refused
+from tests.restore.successor import succeed
 from tests.servers.postgres import Source, running_source
 
 
@@ -41,33 +40,12 @@ def futures() -> Iterator[Futures]:
         for row in (3, 4, 5):
             source.sql("INSERT INTO t VALUES (%s)", row)
             source.archive_now()
-        old = source.server
-        data = source.root / "successor"
-        words = ["--target-name", "before the mistake", "--target-action", "promote", "--take-over"]
-        code, _, err = answer(source, "restore", "main", "--to", str(data), *words)
-        assert code == 0, err
-        old.stop("fast")
-        new = LocalServer(source.bin, data, source.root / "s2", source.root / "log2", old.settings, old.owner)
-        new.start()
-        new.wait(lambda: _writable(new), 30, "to be promoted")
-        source.server = new
-        source.write_config(dsn=f"host={source.root}/s2 user=pgproof dbname=postgres")
+        succeed(source, "before the mistake")
         source.sql("INSERT INTO t VALUES (20)")
         second = source.backup()
         source.sql("INSERT INTO t VALUES (21)")
         source.archive_now()
-        try:
-            yield Futures(source, first, second)
-        finally:
-            old.stop("immediate")
-
-
-def _writable(server: LocalServer) -> bool:
-    try:
-        with psycopg.connect(f"{server.dsn} user=postgres dbname=postgres") as connection:
-            return connection.execute("SELECT NOT pg_is_in_recovery()").fetchone() == (True,)
-    except psycopg.OperationalError:
-        return False
+        yield Futures(source, first, second)
 
 
 def test_the_successor_archives_on_its_own_timeline(futures: Futures) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from pgproof.backups.catalog import BackupEntry, Catalog, Hold
@@ -19,6 +19,7 @@ from pgproof.retention.plan import ExpireFacts
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.lsn import LSN
 from pgproof.wal.segment import WalSegment
+from tests.repository.passing import Passing
 
 SIZE = 1 << 20  # of a WAL segment
 SYSTEM = 7446001122334455667
@@ -129,24 +130,12 @@ def facts(
     )
 
 
-class Watched:
+class Watched(Passing):
     """A real store that tells of every removal before it happens; the listener may raise or meddle."""
 
     def __init__(self, inner: Store, before_delete: Callable[[int, str], None]) -> None:
-        self.inner, self.url, self.count = inner, inner.url, 0
-        self._before_delete, self._lock = before_delete, threading.Lock()
-
-    def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
-        self.inner.put(key, data, create=create)
-
-    def get(self, key: str) -> Iterator[bytes]:
-        return self.inner.get(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self.inner.list(prefix)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.inner.head(key)
+        super().__init__(inner)
+        self.count, self._before_delete, self._lock = 0, before_delete, threading.Lock()
 
     def delete(self, key: str) -> None:
         with self._lock:

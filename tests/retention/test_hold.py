@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import pytest
@@ -11,8 +11,9 @@ from pgproof.backups.catalog import Hold, read_catalog
 from pgproof.errors import NoBackup, ObjectDamaged, UsageError
 from pgproof.repository.repository import Archive
 from pgproof.repository.seal import unsealed
-from pgproof.repository.store import ObjectInfo, Store
+from pgproof.repository.store import Store
 from pgproof.retention.hold import add_hold, hold_key, read_hold, remove_hold
+from tests.repository.passing import Passing
 from tests.retention import archives
 from tests.retention.archives import LAYOUT, NOON, archive_on, entry
 
@@ -95,27 +96,16 @@ def test_a_damaged_hold_is_an_error_and_never_no_hold(archive: Archive, content:
         read_hold(archive, "one")
 
 
-class ExpiringStore:
+class ExpiringStore(Passing):
     """A real store on which a backup expires at the moment its hold is written."""
 
     def __init__(self, inner: Store, record: str) -> None:
-        self.inner, self.url, self._record = inner, inner.url, record
+        super().__init__(inner)
+        self._record = record
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
         self.inner.delete(self._record)
         self.inner.put(key, data, create=create)
-
-    def get(self, key: str) -> Iterator[bytes]:
-        return self.inner.get(key)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self.inner.list(prefix)
-
-    def head(self, key: str) -> ObjectInfo:
-        return self.inner.head(key)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
 
 
 def test_a_backup_that_expires_while_it_is_held(archive: Archive) -> None:

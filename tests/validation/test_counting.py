@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -19,6 +18,7 @@ from pgproof.validation.fence import LARGE_OBJECTS, NotChecked
 from pgproof.validation.fingerprint import SETTINGS
 from tests.servers.postgres import Source, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
+from tests.validation.writers import repeated
 
 REWRITTEN = "it was altered or rewritten while it was counted"
 LOCKED = "locked in the copy by a transaction that had not ended at the cut, such as an ALTER TABLE"
@@ -117,32 +117,13 @@ def test_ddl_that_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
             "ALTER TABLE u ALTER id TYPE bigint; ALTER TABLE u ALTER id TYPE int",
             "VACUUM FULL s",
         ]
-        with _repeated(source, statements):
+        # without the pause the archive of 1 MB segments would take most of the time
+        with repeated(source, [statements], pause=0.03):
             drills = [drill(source) for _ in range(2)]
         for found in drills:
             assert found.proof.proven, found.proof.summary
             assert found.equal | set(found.not_checked) >= {"r", "s", "u", "m", "quiet"}
             assert "quiet" in found.equal
-
-
-@contextmanager
-def _repeated(source: Source, statements: list[str]) -> Iterator[None]:
-    stop = threading.Event()
-
-    def work() -> None:
-        with source.connect() as connection:
-            while not stop.is_set():
-                for statement in statements:
-                    connection.execute(statement.encode())
-                    stop.wait(0.03)  # or the archive of 1 MB segments takes most of the time
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_tables_that_are_locked_at_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from pgproof.validation.fencing import _Fencer, take_fence
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
 from tests.validation.stuck import AWAY, stuck_commit
+from tests.validation.writers import repeated
 
 
 def test_an_idle_server_has_an_exact_fence(shared: Source) -> None:
@@ -203,29 +202,13 @@ def test_a_role_that_may_not_switch_wal_waits_for_the_archive(shared: Source) ->
             fence_of(shared)
         assert caught.value.hint == 'GRANT EXECUTE ON FUNCTION pg_switch_wal() TO "pgproof"'
         shared.write_config()
-        with _switching(shared):
+        # segments that end by themselves, as on a busy server
+        switching = "SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()"
+        with repeated(shared, [[switching]], pause=0.3):
             assert fence_of(shared).exact
     finally:
         shared.write_config()
         shared.sql("GRANT EXECUTE ON FUNCTION pg_switch_wal() TO pgproof")
-
-
-@contextmanager
-def _switching(source: Source) -> Iterator[None]:
-    """Segments that end by themselves, as on a busy server."""
-    stop = threading.Event()
-
-    def switch() -> None:
-        while not stop.wait(0.3):
-            source.sql("SELECT pg_logical_emit_message(false, '', 'x'), pg_switch_wal()")
-
-    thread = threading.Thread(target=switch)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_another_cluster_is_never_compared(shared: Source) -> None:

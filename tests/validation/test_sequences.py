@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 
 from pgproof.validation.sequences import LOGGED_AHEAD, SequenceState, difference, unfit
 from tests.servers.postgres import installed, running_source
 from tests.validation.drilling import drill, meanwhile
+from tests.validation.writers import repeated
 
 
 def at(last: int | None, called: bool = True, **changes: Any) -> SequenceState:
@@ -96,23 +95,9 @@ def test_sequences_that_never_stop_are_equal(major: int) -> None:
             "CYCLE; CREATE TABLE t (a int)"
         )
         made.backup()
-        stop = threading.Event()
-
-        def draw() -> None:
-            with psycopg.connect(made.dsn(), autocommit=True) as connection:
-                while not stop.is_set():
-                    connection.execute("SELECT nextval('up'), nextval('down'), nextval('wheel')")
-                    connection.execute("INSERT INTO t VALUES (1)")
-
-        threads = [threading.Thread(target=draw) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        try:
+        drawn = ["SELECT nextval('up'), nextval('down'), nextval('wheel')", "INSERT INTO t VALUES (1)"]
+        with repeated(made, [drawn] * 2, pause=0):
             found = drill(made)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
         assert [str(d) for kind in found.comparison.objects for d in kind.differences] == []
         cycles = "it cycles: any of its values can follow any other"
         assert found.not_checked == {"position of sequence public.wheel": cycles}

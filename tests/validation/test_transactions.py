@@ -308,10 +308,8 @@ def set_next_xid(source: Source, xid: int) -> None:
         log.write_bytes(bytes(1 << 18))
         log.chmod(0o600)
     words = ["-f", "-e", str(epoch), "-x", str(low), "-D", str(source.data)]
-    source.server.stop("fast")
-    run_program(source, "pg_resetwal", *words)
-    source.server.start()
-    source.server.wait_ready()
+    with source.away():
+        run_program(source, "pg_resetwal", *words)
 
 
 def run_program(source: Source, program: str, *words: str) -> None:

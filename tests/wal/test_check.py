@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -16,16 +15,7 @@ from pgproof.retention.plan import plan_expire
 from pgproof.wal.archive import list_wal
 from pgproof.wal.check import WalCheck, check_wal
 from tests.drills.damage import answer
-from tests.servers.postgres import Source, now, running_source
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Source]:
-    with running_source(17) as source:
-        source.sql("CREATE TABLE t (g int)")
-        source.backup()
-        source.archive_now()
-        yield source
+from tests.servers.postgres import Source, now
 
 
 def check(source: Source, **options: bool) -> WalCheck:

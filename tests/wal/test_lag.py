@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -23,19 +22,10 @@ from pgproof.wal.lag import Newest, _age
 from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
 from tests.retention.archives import NOON
-from tests.servers.postgres import Source, now, running_source
+from tests.servers.postgres import Source, now
 from tests.wal.listings import name, source
 
 REPORT = GapReport(0, 0, None, None, (), ())
-
-
-@pytest.fixture(scope="module")
-def shop() -> Iterator[Source]:
-    with running_source(17) as source:
-        source.sql("CREATE TABLE t (g int)")
-        source.backup()
-        source.archive_now()
-        yield source
 
 
 def check(source: Source) -> WalCheck:
@@ -111,18 +101,18 @@ class TestStalled:
         assert _stalled(self.report, source(9, in_recovery=True), 60) == ""
 
 
-def test_a_quiet_source_has_lost_nothing(shop: Source) -> None:
+def test_a_quiet_source_has_lost_nothing(shared: Source) -> None:
     """Its own records lie behind the archive's end, and no transaction ended after the newest archived commit."""
-    shop.sql("INSERT INTO t VALUES (1)")
-    shop.sql("CHECKPOINT")  # writes which transactions run: none
-    shop.archive_now(commit=False)
-    shop.sql("SELECT pg_log_standby_snapshot()")
-    found = check(shop)
+    shared.sql("INSERT INTO t VALUES (1)")
+    shared.sql("CHECKPOINT")  # writes which transactions run: none
+    shared.archive_now(commit=False)
+    shared.sql("SELECT pg_log_standby_snapshot()")
+    found = check(shared)
     assert found.report.lag is not None and found.report.lag > 40
     assert (found.rpo_seconds, found.lag_seconds) == (0.0, 0.0)
-    shop.sql("INSERT INTO t VALUES (2)")
+    shared.sql("INSERT INTO t VALUES (2)")
     time.sleep(0.05)
-    found = check(shop)
+    found = check(shared)
     assert found.rpo_seconds is not None and found.rpo_seconds > 0.05
     assert found.lag_seconds == found.rpo_seconds
 
@@ -146,14 +136,14 @@ def test_a_gap_counts_as_lost_although_newer_wal_is_archived(source: Source) -> 
     assert first < lost
 
 
-def test_slots(shop: Source) -> None:
-    shop.sql("SELECT pg_create_physical_replication_slot('pgproof', true)")
-    shop.sql("SELECT pg_create_physical_replication_slot('standby')")
+def test_slots(shared: Source) -> None:
+    shared.sql("SELECT pg_create_physical_replication_slot('pgproof', true)")
+    shared.sql("SELECT pg_create_physical_replication_slot('standby')")
     try:
-        found = check(shop)
-        out = answer(shop, "wal", "check", "main")[1]
+        found = check(shared)
+        out = answer(shared, "wal", "check", "main")[1]
     finally:
-        shop.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+        shared.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
     assert found.ok
     ours, other = found.slots
     assert (ours.name, ours.active, ours.wal_status) == ("pgproof", False, "reserved")
@@ -223,14 +213,14 @@ def test_copies(source: Source) -> None:
     assert CopyCheck("x", error="why").as_dict()["error"] == "why"
 
 
-def test_another_system_identifier_under_the_same_name(shop: Source) -> None:
-    shop.write_config(cluster=f"system_identifier = {shop.archive.system_identifier}")
-    shop.repository.store.put("main/42/wal/x", b"x")
+def test_another_system_identifier_under_the_same_name(shared: Source) -> None:
+    shared.write_config(cluster=f"system_identifier = {shared.archive.system_identifier}")
+    shared.repository.store.put("main/42/wal/x", b"x")
     try:
-        found = check(shop)
+        found = check(shared)
     finally:
-        shop.write_config()
-        shutil.rmtree(shop.repository_path / "main" / "42")
+        shared.write_config()
+        shutil.rmtree(shared.repository_path / "main" / "42")
     assert found.ok
     assert found.notes == (
         "another system identifier has objects under this name, which were not looked at: 42",
@@ -241,10 +231,8 @@ def test_missing_history_file(source: Source) -> None:
     """Without it no recovery finds the way to the timeline, however whole its WAL is."""
     source.backup()
     source.archive_now()
-    source.server.stop("fast")
-    (source.data / "standby.signal").touch()
-    source.server.start()
-    source.server.wait_ready()
+    with source.away():
+        (source.data / "standby.signal").touch()
     with connect(source.cluster) as connection:
         standby = read_facts(connection)
     assert (standby.in_recovery, standby.timeline) == (True, 1)

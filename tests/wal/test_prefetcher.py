@@ -7,7 +7,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,7 @@ from pgproof.wal.push import push
 from pgproof.wal.segment import WalSegment
 from tests.drills.damage import flip_bit
 from tests.wal.files import OTHER, segment_bytes
-from tests.wal.spooled import MB, SYSTEM, Spooled, content, make_spooled, processes, until
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Spooled]:
-    made = make_spooled(tmp_path)
-    yield made
-    for process in processes(tmp_path):
-        os.kill(process, signal.SIGKILL)
+from tests.wal.spooled import MB, SYSTEM, Spooled, content, processes, until
 
 
 def name_of(number: int, timeline: int = 1) -> str:

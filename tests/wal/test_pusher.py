@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,7 @@ from tests.repository.conftest import recipient_of
 from tests.servers.postgres import PROJECT
 from tests.servers.s3 import S3Server
 from tests.wal.files import OTHER, make_archive
-from tests.wal.spooled import MB, SYSTEM, Spooled, content, make_spooled, processes, until
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Spooled]:
-    made = make_spooled(tmp_path)
-    yield made
-    for process in processes(tmp_path):
-        os.kill(process, signal.SIGKILL)
+from tests.wal.spooled import MB, SYSTEM, Spooled, content, processes, until
 
 
 def archived(archive: Archive, name: str) -> bytes:

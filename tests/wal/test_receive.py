@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +14,7 @@ from pgproof.wal.parts import list_parts
 from pgproof.wal.receive import Receiver
 from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer, assert_refused
-from tests.servers.postgres import Source, installed
+from tests.servers.postgres import Source
 from tests.wal.receiving import (
     MB,
     assert_stored,
@@ -32,20 +31,6 @@ from tests.wal.receiving import (
     wait,
     wait_connected,
 )
-
-
-@pytest.fixture(params=(15, 17, 18), ids=lambda major: f"pg{major}")
-def any_unarchived(request: pytest.FixtureRequest) -> Iterator[Source]:
-    if reason := installed(request.param):
-        pytest.skip(reason)
-    with unarchived_source(request.param) as source:
-        yield source
-
-
-@pytest.fixture
-def unarchived() -> Iterator[Source]:
-    with unarchived_source() as source:
-        yield source
 
 
 def kept(source: Source) -> list[str]:

@@ -13,7 +13,7 @@ from pgproof.postgres.server import LocalServer
 from pgproof.wal.archive import list_wal
 from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
-from tests.servers.postgres import Source, installed
+from tests.servers.postgres import Source
 from tests.wal.receiving import (
     MB,
     assert_stored,
@@ -23,22 +23,18 @@ from tests.wal.receiving import (
     receive_until,
     receiving,
     switch,
-    unarchived_source,
     wait,
 )
 from tests.wal.recovering import base_backup, recovered
 
 
-@pytest.fixture(params=(15, 17, 18), ids=lambda major: f"pg{major}")
-def source(request: pytest.FixtureRequest) -> Iterator[Source]:
-    if reason := installed(request.param):
-        pytest.skip(reason)
-    with unarchived_source(request.param) as made:
-        made.sql("CREATE TABLE t (id bigint PRIMARY KEY)")
-        # before any base backup, so that the repository gets all WAL that one needs
-        done = answer(made, "wal", "receive", "main", "--create-slot")
-        assert done == (0, 'replication slot "pgproof" made\n', "")
-        yield made
+@pytest.fixture
+def source(any_unarchived: Source) -> Source:
+    any_unarchived.sql("CREATE TABLE t (id bigint PRIMARY KEY)")
+    # before any base backup, so that the repository gets all WAL that one needs
+    done = answer(any_unarchived, "wal", "receive", "main", "--create-slot")
+    assert done == (0, 'replication slot "pgproof" made\n', "")
+    return any_unarchived
 
 
 @contextmanager

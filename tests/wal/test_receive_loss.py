@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -23,7 +22,6 @@ from tests.wal.receiving import (
     receiving,
     request,
     switch,
-    unarchived_source,
     wait,
     wait_connected,
 )
@@ -31,10 +29,9 @@ from tests.wal.recovering import base_backup, recovered
 
 
 @pytest.fixture
-def source() -> Iterator[Source]:
-    with unarchived_source() as made:
-        made.sql("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
-        yield made
+def source(unarchived: Source) -> Source:
+    unarchived.sql("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+    return unarchived
 
 
 class Writer:

@@ -19,17 +19,18 @@ from pgproof.wal.replacement import Replacement, Search, put_damaged, put_missin
 from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import rows_of, take_survey
 from tests.repository.conftest import recipient_of
+from tests.repository.passing import Passing
 from tests.servers.postgres import running_source
 from tests.wal.files import MB
 from tests.wal.real import NOW, Wal
 
 
-class Dying:
+class Dying(Passing):
     """A store that dies at its n-th call: before it does anything, or right after."""
 
     def __init__(self, inner: Store, calls: int, after: bool) -> None:
-        self.inner, self.left, self.after = inner, calls, after
-        self.url = inner.url
+        super().__init__(inner)
+        self.left, self.after = calls, after
 
     def _step(self) -> None:
         self.left -= 1
@@ -56,9 +57,6 @@ class Dying:
         found = self.inner.head(key)
         self._done()
         return found
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self.inner.list(prefix)
 
     def delete(self, key: str) -> None:
         self._step()
