@@ -22,7 +22,7 @@ from tests.fleet.sorties import (
     worker_of,
 )
 from tests.servers.fleet import Fleet
-from tests.trouble.plant import SLOW, Plant
+from tests.trouble.plant import ENDLESS, SLOW, Plant
 
 pytestmark = pytest.mark.timeout(600)  # a dead run is found after three minutes
 
@@ -118,7 +118,7 @@ def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) ->
 
 def test_the_fleet_is_cancelled(plant: Plant, fleet: Fleet) -> None:
     """With its children: the one that runs, and the one that no worker has yet; what waits is never started."""
-    fleet.write_config(one=SLOW, two=SLOW)
+    fleet.write_config(one=ENDLESS, two=ENDLESS)
     plant.start_worker("--limit", "2")
     run = plant.order("protect-fleet")
     assert len(wait_for_child(plant, run, "Running")) == 1

@@ -29,6 +29,7 @@ from tests.servers.postgres import PROJECT, Source, run_pgproof
 from tests.servers.s3 import free_ports
 
 SLOW = "backup.max_rate = 2048"  # kB/s: a new cluster takes more than ten seconds
+ENDLESS = "backup.max_rate = 512"  # a minute: for one that is cancelled, however long that takes to reach it
 ASLEEP = 'checks = [{ name = "sleep", database = "postgres", sql = "SELECT 1 FROM pg_sleep(120)", expect = "rows" }]'
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
-from tests.trouble.plant import SLOW, Plant, asleep, streams
+from tests.trouble.plant import ENDLESS, Plant, asleep, streams
 
 STREAMING = "SELECT pid FROM pg_stat_replication WHERE state = 'backup'"
 
 
 def test_a_base_backup(shop: Source, plant: Plant) -> None:
-    shop.write_config(cluster=SLOW)
+    shop.write_config(cluster=ENDLESS)
     run = plant.order("base-backup")
     assert until(lambda: streams(shop), bool, 60), plant.log("worker")
     process = plant.flow_process(run)
