@@ -29,7 +29,7 @@ MEANING = {
     "replay": "it replays WAL, to targets and to the cut",
     "count": "its tables are read",
     "compare": "catalogs are read; everything is compared",
-    "check": "the log, page checksums, `amcheck`",
+    "check": "the log, page checksums, `amcheck`, indexes",
 }
 
 

@@ -163,11 +163,12 @@ class DrillConfig(Section):
         description='"database.schema.table" to per cent of its blocks, whatever its size; 100 reads it whole',
     )
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
-    checks: tuple[Literal["log", "checksums", "amcheck", "dump"], ...] = Field(
-        ("log", "checksums", "amcheck"), description="made besides the comparison"
+    checks: tuple[Literal["log", "checksums", "amcheck", "indexes", "dump"], ...] = Field(
+        ("log", "checksums", "amcheck", "indexes"), description="made besides the comparison"
     )
     targets: int = Field(2, ge=0, le=50, description="recovery targets tried before the cut; 0 tries none")
     check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
+    index_timeout: Seconds = Field(300, description="of asking one index for its rows", ge=1)
     parent_check: bool = Field(False, description="amcheck also looks for every row from the root down")
     preload_libraries: tuple[str, ...] = Field((), description="that recovery itself needs")
     stale_after: Seconds = Field(8 * 86400, ge=1, description="a proof or verification is stale after this")

@@ -175,13 +175,14 @@ def _relations(connection: psycopg.Connection, inspection: _Inspection) -> list[
     indexes = []
     gin = sql.SQL(_GIN_CHECK) if connection.info.server_version // 10000 >= GIN_CHECK else None
     for oid, title, kind, valid, collated in connection.execute(_INDEXES):
-        if not valid:
+        if not valid and (kind == "btree" or "indexes" not in inspection.drill.checks):
             inspection.leave_out(title, "an index that is invalid, in the source as well")
-        elif kind == "gin" and gin is not None:
+        elif valid and kind == "gin" and gin is not None:
             indexes.append(_Relation(title, gin.format(schema, sql.Literal(oid))))
         elif kind != "btree":
             checked = "b-trees" if gin is None else "b-trees and GIN indexes"
-            inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
+            if "indexes" not in inspection.drill.checks:
+                inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
         elif collated and row[0] != row[1]:
             reason = f"the source sorts by collation version {row[0]}, this machine by {row[1]}"
             inspection.leave_out(title, reason)

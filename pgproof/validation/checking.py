@@ -16,7 +16,7 @@ import psycopg
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
-from pgproof.validation import amcheck, dump, page_checksums
+from pgproof.validation import amcheck, dump, indexes, page_checksums
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
 from pgproof.validation.scratch import Scratch
@@ -81,7 +81,7 @@ class Checking:
             self.results.append(check_log(self._scratch.log))
         if self.needs_shutdown:
             self._name_files(dsns)
-        wanted = [name for name in (amcheck.NAME, dump.NAME) if name in self._drill.checks]
+        wanted = [name for name in (amcheck.NAME, indexes.NAME, dump.NAME) if name in self._drill.checks]
         reason = open_for_writing(next(iter(dsns.values()))) if wanted and dsns else ""
         if reason:
             self.results += [not_possible(name, EVERY_DATABASE, reason) for name in wanted]
@@ -125,6 +125,10 @@ class Checking:
             if amcheck.NAME in wanted:
                 self._doing = f"{amcheck.NAME} of {database}"
                 self.results.append(amcheck.check_relations(self._drill, dsn, database))
+            if indexes.NAME in wanted:
+                self._doing = f"{indexes.NAME} of {database}"
+                found = indexes.check_indexes(self._drill, dsn, database)
+                self.results += [found] if found.ok is not None or found.not_checked else []
             if dump.NAME in wanted:
                 self._doing = f"{dump.NAME} of {database}"
                 timeout = self._drill.check_timeout

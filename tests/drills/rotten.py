@@ -37,6 +37,7 @@ FROM generate_series(1, 10) g;
     "hash": PLAIN + "CREATE INDEX {name}_index ON {name} USING hash (id);",
     "gin": PLAIN + "CREATE INDEX {name}_index ON {name} USING gin ((ARRAY[id, id % 10]));",
     "gist": PLAIN + "CREATE INDEX {name}_index ON {name} USING gist (point(id, id));",
+    "spgist": PLAIN + "CREATE INDEX {name}_index ON {name} USING spgist (point(id, id));",
     "brin": PLAIN + "CREATE INDEX {name}_index ON {name} USING brin (id) WITH (pages_per_range = 1);",
     "sequence": "CREATE SEQUENCE {name}; SELECT setval('{name}', 1000);",
     "late": "CREATE TABLE {name} (id int, note text);",
@@ -163,6 +164,7 @@ KINDS: dict[str, Kind] = {
     "hash index": Kind("hash", INDEX, in_used),
     "GIN index": Kind("gin", INDEX, in_used),
     "GiST index": Kind("gist", INDEX, in_used),
+    "SP-GiST index": Kind("spgist", INDEX, in_used),
     "BRIN index": Kind("brin", INDEX, in_used),
     "sequence": Kind("sequence", FILE, LAST_VALUE),
     # of block 0, which holds a deleted row

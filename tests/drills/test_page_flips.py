@@ -8,6 +8,7 @@ drill of that backup, named by the drill of an older one, or seen by nobody, whe
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -45,10 +46,12 @@ WITHOUT: dict[str, set[str]] = {
     },  # some bits of an entry mean nothing (nbtree.h), such as the block of a high key
     "b-tree internal page": {DRILL, NOBODY},
     "b-tree meta page": {DRILL},
-    "hash index": {NOBODY},
-    "GIN index": {NOBODY},  # from PostgreSQL 18 on amcheck checks them
-    "GiST index": {NOBODY},
-    "BRIN index": {NOBODY},
+    # nobody, where the index answers for every row as before: page LSNs, flags and bytes that mean nothing
+    "hash index": {DRILL, NOBODY},
+    "GIN index": {DRILL, NOBODY},
+    "GiST index": {DRILL, NOBODY},
+    "SP-GiST index": {DRILL, NOBODY},
+    "BRIN index": {DRILL, NOBODY},
     "sequence": {OLDER},
     "visibility map": {DRILL},
     "free space map": {NOBODY},
@@ -68,7 +71,7 @@ WITH |= {"page LSN": {DRILL}, "catalog page": {BACKUP, STARTS}}
 def allowed(flip: Flip, major: int, checksums: bool) -> set[str]:
     if checksums:
         return WITH[flip.kind]
-    return {DRILL, NOBODY} if flip.kind == "GIN index" and major >= 18 else WITHOUT[flip.kind]
+    return WITHOUT[flip.kind]
 
 
 def seen_by(rotting: Rotting, flips: Sequence[Flip]) -> dict[Flip, str]:
@@ -112,7 +115,8 @@ def names(out: str, flip: Flip) -> bool:
     texts += [table["table"] for table in proof["tables"] if not table["equal"]]
     texts += [str(kind["differences"]) for kind in proof["objects"] if kind["different"]]
     texts += [item["what"] for item in proof["not_checked"] if item["reason"].startswith("damaged: ")]
-    return any((flip.relation or "pg_proc") in text for text in texts)
+    relation = re.compile(rf"\b{flip.relation or 'pg_proc'}(_index)?\b")
+    return any(relation.search(text) for text in texts)
 
 
 def groups(flips: Iterable[Flip]) -> Iterator[list[Flip]]:
