@@ -156,7 +156,11 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
         ("proof", f"`{stored.key}`"),
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
-    text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
+    text += [
+        markdown_table(("backup", f"`{proof.backup}`"), lines),
+        "",
+        *_compared(proof.tables, proof.proven),
+    ]
     text += _phases(cluster, proof)
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
     text += ["## Not checked", ""]
@@ -218,7 +222,7 @@ def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
     return ["## Checks", "", markdown_table(columns, lines)] if lines else ["No checks were made."]
 
 
-def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
+def _compared(tables: Sequence[dict[str, Any]], proven: bool = False) -> list[str]:
     """What differs, both values side by side; then what is equal, the biggest first."""
     different = [table for table in tables if not table["equal"]]
     equal = sorted((t for t in tables if t["equal"]), key=lambda t: -int(t["source_rows"]))
@@ -237,7 +241,7 @@ def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
         text.append(markdown_table(("database", "table", "rows", "content hash"), lines))
     if max(len(different), len(equal)) > _TABLES:
         text += ["", f"Not more than {_TABLES} of each are shown; the proof record holds all."]
-    return text or ["Nothing was compared."]
+    return text or ["The source has no tables." if proven else "No table was compared."]
 
 
 def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:

@@ -92,8 +92,8 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether everything is equal; comparing nothing proves nothing."""
-        return bool(self.tables) and not self.different and all(kind.equal for kind in self.objects)
+        """Whether all that was compared is equal; whether that was enough, ``coverage`` says."""
+        return not self.different and all(kind.equal for kind in self.objects)
 
     @property
     def rows(self) -> int:
@@ -111,10 +111,12 @@ class Comparison:
 
     def summary(self) -> str:
         """One line."""
-        if not self.tables:
+        if not self.tables and not self.objects:
             return "nothing was compared"
         if self.equal:
             others = sum(kind.source for kind in self.objects)
+            if not self.tables:
+                return f"no tables, and {others:,} rows of system catalogs are equal"
             also = f", and {others:,} rows of system catalogs" if others else ""
             return f"{counted(len(self.tables), 'table')} with {self.rows:,} rows are equal{also}"
         if not self.different:

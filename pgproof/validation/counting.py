@@ -55,6 +55,7 @@ class Counter:
         self._watch = CrashWatch(database, holder)
         self.not_checked: list[NotChecked] = []
         self.names: set[str] = set()  # of all its tables, as settings name them
+        self.listed = 0  # tables, and its large objects as one
 
     def count(self) -> list[TableContent]:
         """What every table held at the fence; ``not_checked`` gains what could not be counted, and why.
@@ -90,6 +91,8 @@ class Counter:
                 raise
         if (objects := self._count_large_objects()) is not None:
             contents.append(objects)
+        left_out = any(item.what == LARGE_OBJECTS for item in self.not_checked)
+        self.listed = len(listed) + (objects is not None or left_out)
         return sorted(contents, key=lambda content: (not content.schema, content.schema, content.name))
 
     def _in_turn(self, tables: list[Table]) -> list[Table]:

@@ -301,7 +301,7 @@ class _Fencer:
         chosen.connection.execute("ROLLBACK")  # holds back vacuum no longer
         self._names |= counter.names
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
-        return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents))
+        return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents), counter.listed)
 
     def _objects(self, chosen: Candidate) -> DatabaseObjects:
         """What is no row of a table; the cluster's own catalogs once, with the first database."""
