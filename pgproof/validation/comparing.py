@@ -27,7 +27,7 @@ from pgproof.validation.object_recount import brought_objects, recount_objects
 from pgproof.validation.objects import DatabaseObjects
 from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.recount import recount
-from pgproof.validation.replay import recovered
+from pgproof.validation.replay import as_users_connect, recovered
 from pgproof.validation.speeds import rounded
 from pgproof.validation.targets.attempt import Targets, try_targets
 from pgproof.wal.lsn import LSN
@@ -158,7 +158,7 @@ class _Comparing:
             name = here[database.database]
             held = self._held.get(database.database)
             parts.append(_compare_one(self._cluster, self._fence, database, held, name, took, self._told))
-            self._on_database(database.database, name)
+            self._on_database(database.database, as_users_connect(name))
         took["compare"] = time.monotonic() - started - took.get("count", 0.0)
         return tuple(parts)
 
