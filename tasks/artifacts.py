@@ -13,6 +13,7 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
+from pgproof.validation.fence import NotChecked
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 from pgproof.validation.targets.trial import result_in_words, title_of
@@ -163,10 +164,15 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     ]
     text += _phases(cluster, proof)
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
-    text += ["## Not checked", ""]
-    text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
+    text += ["## Not checked", "", *_left_out(proof.not_checked)]
     noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
     _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
+
+
+def _left_out(items: Sequence[NotChecked]) -> list[str]:
+    text = [f"- {n.database}: `{n.what}`: {n.reason}" for n in items[:_LONGEST]] or ["nothing"]
+    more = len(items) - _LONGEST
+    return [*text, f"- {more:,} more; the proof record holds all"] if more > 0 else text
 
 
 def _phases(cluster: str, proof: Proof) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from pgproof.validation.object_comparison import ObjectComparison
 from pgproof.validation.targets.attempt import Targets
 from pgproof.wording import counted
 
+MOST_SHOWN = 100  # tables, and things that were not checked, on a page for a person
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
 
 
@@ -165,3 +166,16 @@ def compare_database(
             )
         )
     return rows
+
+
+def most_telling(tables: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Mapping[str, Any]], int]:
+    """The tables for a page that a person reads, and how many are left out: the different ones, then the biggest.
+
+    Args:
+        tables: records of a proof.
+        most: that are shown; all that there are keep their order.
+    """
+    if len(tables) <= most:
+        return list(tables), 0
+    ranked = sorted(tables, key=lambda table: (bool(table["equal"]), -int(table["source_rows"])))
+    return ranked[:most], len(tables) - most

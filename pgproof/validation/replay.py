@@ -71,6 +71,7 @@ _SAFE_SESSION = {
     "datestyle": "ISO",  # psycopg reads times and intervals in no other
     "intervalstyle": "postgres",
 }
+_LOCKS = 100_000  # that a copy can hold, about 50 MB of shared memory
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
@@ -271,6 +272,10 @@ def _settings(
         "ident_file": str(scratch.root / "pg_ident.conf"),
     }
     minima = {name: str(value) for name, value in control.minima.items()}
+    # pg_dump locks every table of a database at once; a setting of the source says little of what that takes
+    sessions = control.minima["max_connections"] + control.minima["max_prepared_transactions"]
+    each = max(control.minima["max_locks_per_transaction"], _LOCKS // sessions)
+    minima["max_locks_per_transaction"] = str(each)
     # without those of this recovery: its own target must come last, as in recovery_settings
     unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
     return {**files, **_SAFE, **minima, **unset, **recovery}
