@@ -9,6 +9,7 @@ from pgproof.commands.console import table
 from pgproof.commands.drill import show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
+from pgproof.validation.comparison import MOST_SHOWN, most_telling
 from pgproof.validation.proof import Proof
 from pgproof.validation.speeds import RESTORING
 from pgproof.wording import counted, duration, size
@@ -34,26 +35,12 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"[bold]exact cut[/bold]  {cuts} ({fence.exact_candidates} of {fence.candidates} candidate fences exact)"
     )
     console.print(f"[bold]compared[/bold]   {proof.summary}")
-    console.print(
-        table(
-            "",
-            ("database", "table", "source rows", "restored rows", "content hash", ""),
-            [
-                (
-                    item["database"],
-                    item["table"],
-                    f"{item['source_rows']:,}",
-                    f"{item['restored_rows']:,}",
-                    item["source_hash"],
-                    "[green]equal[/green]" if item["equal"] else "[red]DIFFERENT[/red]",
-                )
-                for item in proof.tables
-            ],
-        )
-    )
+    _show_tables(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
-    warnings = [f"not checked: {item.database}: {item.what}: {item.reason}" for item in proof.not_checked]
+    warnings = [
+        f"not checked: {item.database}: {item.what}: {item.reason}" for item in proof.not_checked[:MOST_SHOWN]
+    ]
     for warning in [*warnings, *([f"retention {done.waits}"] if done.waits else [])]:
         console.print(warning, markup=False, style="yellow")
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
@@ -72,6 +59,30 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"[bold]checks[/bold]     Great Expectations: {proof.expectations.get('summary', '')}", markup=True
     )
     console.print(f"[bold]Data Docs[/bold]  {proof.expectations.get('data_docs', '')}")
+
+
+def _show_tables(console: Console, proof: Proof) -> None:
+    """The tables that differ, then the biggest."""
+    shown, hidden = most_telling(proof.tables, MOST_SHOWN)
+    console.print(
+        table(
+            "",
+            ("database", "table", "source rows", "restored rows", "content hash", ""),
+            [
+                (
+                    item["database"],
+                    item["table"],
+                    f"{item['source_rows']:,}",
+                    f"{item['restored_rows']:,}",
+                    item["source_hash"],
+                    "[green]equal[/green]" if item["equal"] else "[red]DIFFERENT[/red]",
+                )
+                for item in shown
+            ],
+        )
+    )
+    if hidden:
+        console.print(f"{counted(hidden, 'more table')}; the proof has all")
 
 
 def _phases(proof: Proof) -> str:

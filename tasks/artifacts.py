@@ -13,6 +13,7 @@ from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
+from pgproof.validation.fence import NotChecked
 from pgproof.validation.object_comparison import difference_lines, kind_lines
 from pgproof.validation.proof import Proof
 from pgproof.validation.targets.trial import result_in_words, title_of
@@ -156,13 +157,22 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
         ("proof", f"`{stored.key}`"),
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
-    text += [markdown_table(("backup", f"`{proof.backup}`"), lines), "", *_compared(proof.tables)]
+    text += [
+        markdown_table(("backup", f"`{proof.backup}`"), lines),
+        "",
+        *_compared(proof.tables, proof.proven),
+    ]
     text += _phases(cluster, proof)
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
-    text += ["## Not checked", ""]
-    text += [f"- {n.database}: `{n.what}`: {n.reason}" for n in proof.not_checked] or ["nothing"]
+    text += ["## Not checked", "", *_left_out(proof.not_checked)]
     noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
     _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
+
+
+def _left_out(items: Sequence[NotChecked]) -> list[str]:
+    text = [f"- {n.database}: `{n.what}`: {n.reason}" for n in items[:_LONGEST]] or ["nothing"]
+    more = len(items) - _LONGEST
+    return [*text, f"- {more:,} more; the proof record holds all"] if more > 0 else text
 
 
 def _phases(cluster: str, proof: Proof) -> list[str]:
@@ -218,7 +228,7 @@ def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
     return ["## Checks", "", markdown_table(columns, lines)] if lines else ["No checks were made."]
 
 
-def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
+def _compared(tables: Sequence[dict[str, Any]], proven: bool = False) -> list[str]:
     """What differs, both values side by side; then what is equal, the biggest first."""
     different = [table for table in tables if not table["equal"]]
     equal = sorted((t for t in tables if t["equal"]), key=lambda t: -int(t["source_rows"]))
@@ -237,7 +247,7 @@ def _compared(tables: Sequence[dict[str, Any]]) -> list[str]:
         text.append(markdown_table(("database", "table", "rows", "content hash"), lines))
     if max(len(different), len(equal)) > _TABLES:
         text += ["", f"Not more than {_TABLES} of each are shown; the proof record holds all."]
-    return text or ["Nothing was compared."]
+    return text or ["The source has no tables." if proven else "No table was compared."]
 
 
 def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:

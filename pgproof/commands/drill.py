@@ -14,6 +14,7 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
 from pgproof.validation.check import result_of
+from pgproof.validation.comparison import MOST_SHOWN, most_telling
 from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome
@@ -129,6 +130,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
     if proof.several_cuts:
         console.print(f"  {proof.several_cuts}", markup=False)
     show_speeds(console, proof)
+    shown, hidden = most_telling(proof.tables, MOST_SHOWN)
     rows = [
         (
             t["database"],
@@ -137,15 +139,19 @@ def show(console: Console, proof: Proof, key: str) -> None:
             str(t["restored_rows"]),
             "equal" if t["equal"] else "DIFFERENT",
         )
-        for t in proof.tables
+        for t in shown
     ]
     if rows:
         console.print(table("", ("database", "table", "source rows", "restored rows", "content"), rows))
+    if hidden:
+        console.print(f"  {counted(hidden, 'more table')}; the proof and --json have all")
     show_targets(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
-    for item in proof.not_checked:
+    for item in proof.not_checked[:MOST_SHOWN]:
         console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
+    if (more := len(proof.not_checked) - MOST_SHOWN) > 0:
+        console.print(f"  not checked: {more:,} more; the proof and --json have all")
     if proof.expectations:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")

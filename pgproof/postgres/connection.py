@@ -24,6 +24,13 @@ _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.c
 _PRIVILEGE = ("must be superuser or replication role", "permission denied", "REPLICATION attribute")
 _FULL = ("too many clients", "number of requested standby connections", "remaining connection slots")
 
+# Given before any query, in statements that call no function: the owner of a database may have its sessions search
+# a schema with functions and operators of his own before PostgreSQL's (CVE-2018-1058), and what he puts there would
+# run with our privileges. Limits of a role or database are made for other sessions than ours.
+_PINNED = """
+SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET statement_timeout = 0;
+SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0"""  # psycopg reads times in ISO alone
+
 
 def said_by(error: psycopg.Error) -> str:
     """What the server said, or psycopg where it said nothing, on one line."""
@@ -86,7 +93,7 @@ def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psy
     """
     overrides = {} if database is None else {"dbname": database}
     with mapped(cluster), psycopg.connect(conninfo(cluster, **overrides), autocommit=True) as connection:
-        connection.execute("SET datestyle = 'ISO, YMD'")  # psycopg reads times in no other
+        connection.execute(_PINNED)
         yield connection
 
 

@@ -19,6 +19,7 @@ from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
 from pgproof.validation import amcheck, dump, indexes, page_checksums
 from pgproof.validation.check import EVERY_DATABASE, CheckResult, not_possible
 from pgproof.validation.own_checks import not_restored, run_check
+from pgproof.validation.replay import as_users_connect
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.server_log import check_log
 from pgproof.wal.lsn import LSN
@@ -66,7 +67,7 @@ class Checking:
         started = time.monotonic()
         self._visited |= set(dsns)
         wanted = [check for check in self._cluster.checks if check.database in dsns]
-        self.results += [run_check(check, dsns[check.database]) for check in wanted]
+        self.results += [run_check(check, as_users_connect(dsns[check.database])) for check in wanted]
         self.seconds += time.monotonic() - started
 
     def after_cut(self, dsns: dict[str, str]) -> None:

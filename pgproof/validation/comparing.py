@@ -23,11 +23,11 @@ from pgproof.validation.claim import claim
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Done, Restored
 from pgproof.validation.fence import DatabaseFence, Fence
-from pgproof.validation.object_recount import brought_objects, recount_objects
-from pgproof.validation.objects import DatabaseObjects
+from pgproof.validation.object_recount import recount_objects
+from pgproof.validation.objects import DatabaseObjects, HeldObjects
 from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.recount import recount
-from pgproof.validation.replay import recovered
+from pgproof.validation.replay import as_users_connect, recovered
 from pgproof.validation.speeds import rounded
 from pgproof.validation.targets.attempt import Targets, try_targets
 from pgproof.wal.lsn import LSN
@@ -83,7 +83,7 @@ class _Comparing:
         self._fenced = [d for d in fence.databases if d.cut is not None]
         self._cuts = sorted({d.cut for d in self._fenced if d.cut is not None})
         self._done = progress_of(restored.scratch.root, fence)
-        self._held = brought_objects(restored.scratch)
+        self._held = HeldObjects(restored.scratch.objects)
         self._checking = Checking(cluster, restored.scratch, self._bin, self._owner)
 
     def run(self, seed: int | None) -> Comparison:
@@ -156,9 +156,9 @@ class _Comparing:
         started, parts = time.monotonic(), []
         for database in (d for d in self._fenced if d.database in here):
             name = here[database.database]
-            held = self._held.get(database.database)
+            held = self._held.of(database.database)
             parts.append(_compare_one(self._cluster, self._fence, database, held, name, took, self._told))
-            self._on_database(database.database, name)
+            self._on_database(database.database, as_users_connect(name))
         took["compare"] = time.monotonic() - started - took.get("count", 0.0)
         return tuple(parts)
 

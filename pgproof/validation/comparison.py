@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from pgproof.validation.object_comparison import ObjectComparison
 from pgproof.validation.targets.attempt import Targets
 from pgproof.wording import counted
 
+MOST_SHOWN = 100  # tables, and things that were not checked, on a page for a person
 MISSING = -1  # rows of a table that is not there: never equal to a count, and an integer for pandas
 
 
@@ -92,8 +93,8 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether everything is equal; comparing nothing proves nothing."""
-        return bool(self.tables) and not self.different and all(kind.equal for kind in self.objects)
+        """Whether all that was compared is equal; whether that was enough, ``coverage`` says."""
+        return not self.different and all(kind.equal for kind in self.objects)
 
     @property
     def rows(self) -> int:
@@ -111,10 +112,12 @@ class Comparison:
 
     def summary(self) -> str:
         """One line."""
-        if not self.tables:
+        if not self.tables and not self.objects:
             return "nothing was compared"
         if self.equal:
             others = sum(kind.source for kind in self.objects)
+            if not self.tables:
+                return f"no tables, and {others:,} rows of system catalogs are equal"
             also = f", and {others:,} rows of system catalogs" if others else ""
             return f"{counted(len(self.tables), 'table')} with {self.rows:,} rows are equal{also}"
         if not self.different:
@@ -163,3 +166,16 @@ def compare_database(
             )
         )
     return rows
+
+
+def most_telling(tables: Sequence[Mapping[str, Any]], most: int) -> tuple[list[Mapping[str, Any]], int]:
+    """The tables for a page that a person reads, and how many are left out: the different ones, then the biggest.
+
+    Args:
+        tables: records of a proof.
+        most: that are shown; all that there are keep their order.
+    """
+    if len(tables) <= most:
+        return list(tables), 0
+    ranked = sorted(tables, key=lambda table: (bool(table["equal"]), -int(table["source_rows"])))
+    return ranked[:most], len(tables) - most

@@ -26,6 +26,8 @@ from pgproof.validation.fingerprint import (
 from pgproof.validation.holding import Holding
 
 Connect = Callable[[], contextlib.AbstractContextManager[psycopg.Connection]]
+# A server's session keeps what it knows of every relation that it has seen, 16 kB of each, until it ends
+TABLES_OF_A_SESSION = 2000
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -55,6 +57,7 @@ class Counter:
         self._watch = CrashWatch(database, holder)
         self.not_checked: list[NotChecked] = []
         self.names: set[str] = set()  # of all its tables, as settings name them
+        self.listed = 0  # tables, and its large objects as one
 
     def count(self) -> list[TableContent]:
         """What every table held at the fence; ``not_checked`` gains what could not be counted, and why.
@@ -73,15 +76,18 @@ class Counter:
         tables = self._in_turn([table for table in listed if self._checkable(table)])
         workers = min(self._drill.workers, max(1, len(tables)))
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(workers, "fingerprint") as pool:
-            idle = [self._share(row[0], stack) for _ in range(workers)]
+            idle = [(self._share(row[0], stack), TABLES_OF_A_SESSION) for _ in range(workers)]
             catalog = stack.enter_context(self._connect())
 
             def one(table: Table) -> TableContent | None:
-                connection = idle.pop()
+                connection, left = idle.pop()
+                if not left:
+                    connection.close()
+                    connection, left = self._share(row[0], stack), TABLES_OF_A_SESSION
                 try:
                     return self._count_table(connection, catalog, table)
                 finally:
-                    idle.append(connection)
+                    idle.append((connection, left - 1))
 
             try:
                 contents = [content for content in pool.map(one, tables) if content is not None]
@@ -90,6 +96,8 @@ class Counter:
                 raise
         if (objects := self._count_large_objects()) is not None:
             contents.append(objects)
+        left_out = any(item.what == LARGE_OBJECTS for item in self.not_checked)
+        self.listed = len(listed) + (objects is not None or left_out)
         return sorted(contents, key=lambda content: (not content.schema, content.schema, content.name))
 
     def _in_turn(self, tables: list[Table]) -> list[Table]:

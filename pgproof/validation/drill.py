@@ -33,6 +33,7 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
+from pgproof.validation.coverage import NOTHING, gap_in
 from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
 from pgproof.validation.object_recount import bring_objects
 from pgproof.validation.order import require_before
@@ -240,10 +241,12 @@ def _verdict(
     if failure is not None:
         return NOT_RECOVERED, str(failure).replace("\n", " ")
     unreadable = damage_in(_left_out(fence, None, comparison))
-    if comparison is None or not comparison.tables:
-        return NOT_EXACT, unreadable or "nothing was compared"
+    if comparison is None:
+        return NOT_EXACT, unreadable or NOTHING
     if not comparison.equal:
         return NOT_EQUAL, comparison.summary()
+    if gap := gap_in(fence, comparison):
+        return NOT_EXACT, unreadable or gap
     if expectations and not expectations.get("success"):
         return NOT_EQUAL, f"expectations failed: {expectations.get('summary', '')}"
     if missed := comparison.targets.finding:

@@ -43,6 +43,7 @@ def check_dump(
     if done.returncode == 0:
         return CheckResult(NAME, database, 1, seconds)
     said = " ".join(done.stderr.split())
-    if "lock timeout" in said:  # of a transaction that was prepared at the cut
+    # of a transaction that was prepared at the cut; or of more tables than the copy can lock at once
+    if "lock timeout" in said or "out of shared memory" in said:
         return not_possible(NAME, database, said[:300], seconds)
     return CheckResult(NAME, database, 1, seconds, (said[:600] or f"exit code {done.returncode}",))

@@ -5,14 +5,16 @@ No restore needs these bytes, so that nothing else would notice that they change
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive
 from pgproof.validation.fence import Fence
-from pgproof.validation.objects import read_objects
+from pgproof.validation.objects import HeldObjects
 from pgproof.validation.proof import Proof
 from pgproof.wal.archive import part_end
 from pgproof.wal.parts import list_parts
@@ -86,7 +88,14 @@ def _fence(archive: Archive, key: str) -> None:
     if fence.objects is None:
         return
     try:
-        read_objects(b"".join(archive.open_checked(fence.objects)))
+        with tempfile.NamedTemporaryFile(prefix="pgproof-objects-") as file:
+            file.writelines(archive.open_checked(fence.objects))
+            file.flush()
+            held = HeldObjects(Path(file.name))
+            for database in fence.databases:
+                found = held.of(database.database)
+                if database.cut is not None and (found is None or not list(found.catalogs)):
+                    raise ObjectDamaged(f'object "{fence.objects.key}" lacks database "{database.database}"')
     except ObjectMissing as error:
         raise ObjectDamaged(f'object "{fence.objects.key}" is missing', f'Fence "{key}" names it.') from error
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import PermanentError, PgproofError
-from pgproof.validation import data_docs
+from pgproof.validation import data_docs, frames
 from pgproof.validation.batch import Batch, Batches
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.suite import TABLES, Expected, comparison_expectations, configured, read_suite
@@ -99,23 +99,21 @@ class ExpectationRun:
                 name, expectations, functools.partial(Batches.inside, wanted=expectations[0], dsn=dsn)
             )
 
-    def finish(self, comparison: Comparison, expected_tables: int) -> ExpectationOutcome:
+    def finish(self, comparison: Comparison, expected: int, gap: str) -> ExpectationOutcome:
         """Run the comparison's suite, and write the Data Docs.
 
         Args:
             comparison: source beside restored.
-            expected_tables: how many tables the fence counted; the suite fails when another number was
-                compared, so that an empty comparison never passes. Those that the comparison names as not
-                checked are taken off.
+            expected: how many tables it must have; the suite fails when another number was compared.
+            gap: why it proves nothing; empty where it does, also where the source has no table.
         """
         wanted = {e.database for e in (*configured(self._cluster), *self._suite) if e.database is not None}
         for database in sorted(wanted - self._visited):
             self._fail(f"{self._cluster.name}-{database}", f"database {database} was not restored")
         name = f"{self._cluster.name}-restore-equals-source"
-        expected = expected_tables - len(comparison.not_checked)
         judged = [wanted for wanted in self._suite if wanted.database is None]
-        if expected < 1 or not comparison.tables:
-            self._fail(name, "nothing was compared")
+        if gap:
+            self._fail(name, gap)
         elif judged:
             frame = _comparison_frame(comparison)
             self._judge(name, judged, lambda batches: batches.frame("comparison", frame), {TABLES: expected})
@@ -213,12 +211,10 @@ class ExpectationRun:
 
 
 def _comparison_frame(comparison: Comparison) -> Any:
-    import pandas
-
     records = comparison.as_records()
-    frame = pandas.DataFrame.from_records(records)
-    frame["table"] = [f"{record['database']}.{record['table']}" for record in records]
-    return frame.astype({"source_rows": "int64", "restored_rows": "int64"})
+    return frames.frame(
+        frames.TABLES, ({**record, "table": f"{record['database']}.{record['table']}"} for record in records)
+    )
 
 
 def _build(wanted: Expected) -> Any:

@@ -76,6 +76,8 @@ class DatabaseFence:
         cut: the exact cut, or None.
         reason: why there is none.
         tables: what was counted.
+        listed: how many tables it has, those included that were left out, and its large objects as one; None in
+            the fences of older versions, and where it was not looked at.
     """
 
     database: str
@@ -83,6 +85,7 @@ class DatabaseFence:
     cut: LSN | None
     reason: str
     tables: tuple[TableContent, ...] = ()
+    listed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,9 @@ def _database(tree: dict[str, Any]) -> DatabaseFence:
         for t in tree["tables"]
     )
     cut = LSN.parse(tree["cut"]) if tree["cut"] else None
-    return DatabaseFence(tree["database"], Snapshot.parse(tree["snapshot"]), cut, tree["reason"], tables)
+    return DatabaseFence(
+        tree["database"], Snapshot.parse(tree["snapshot"]), cut, tree["reason"], tables, tree.get("listed")
+    )
 
 
 def write_fence(archive: Archive, fence: Fence) -> None:

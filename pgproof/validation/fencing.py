@@ -26,7 +26,7 @@ from pgproof.validation.fence import WHOLE_DATABASE, DatabaseFence, Fence, NotCh
 from pgproof.validation.fingerprint import pin_settings, read_large_objects_freely
 from pgproof.validation.holding import Holding
 from pgproof.validation.inventory import SourceInventory, collation_versions
-from pgproof.validation.objects import DatabaseObjects, write_objects
+from pgproof.validation.objects import DatabaseObjects, ObjectSpool
 from pgproof.validation.sequences import SequenceState, read_sequences
 from pgproof.validation.targets.canary import plant_canaries
 from pgproof.validation.wal_source import OwnWal, WalSource
@@ -92,7 +92,7 @@ def take_fence(
         exact_candidates=fencer.exact,
         held_seconds=round(fencer.held, 3),
         software={"pgproof": __version__, "postgresql": facts.version_text},
-        objects=write_objects(archive, identifier, fencer.objects),
+        objects=fencer.objects.store(archive, identifier),
         count_seconds=round(fencer.count_seconds, 3),
         several_cuts=fencer.several_cuts(databases),
     )
@@ -144,7 +144,7 @@ class _Fencer:
         self.exact = 0
         self.count_seconds = 0.0
         self.held = 0.0
-        self.objects: dict[str, DatabaseObjects] = {}
+        self.objects = ObjectSpool()
         self._sequences: dict[str, tuple[list[SequenceState], LSN]] = {}
         self._waiting: frozenset[int] = frozenset()
         self._groups = 0
@@ -282,8 +282,8 @@ class _Fencer:
         found: dict[str, DatabaseFence] = {}
         try:
             with mapped(self._cluster):
-                for name, candidate in chosen.items():
-                    self.objects[name] = self._objects(candidate)
+                for candidate in chosen.values():
+                    self._read_objects(candidate)
                 for name, candidate in _in_turn(chosen):
                     found[name] = self._count_database(candidate, holding)
         finally:
@@ -301,18 +301,19 @@ class _Fencer:
         chosen.connection.execute("ROLLBACK")  # holds back vacuum no longer
         self._names |= counter.names
         self.not_checked += sorted(counter.not_checked, key=lambda item: item.what)
-        return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents))
+        return DatabaseFence(name, chosen.snapshot, chosen.lsn, "", tuple(contents), counter.listed)
 
-    def _objects(self, chosen: Candidate) -> DatabaseObjects:
+    def _read_objects(self, chosen: Candidate) -> None:
         """What is no row of a table; the cluster's own catalogs once, with the first database."""
-        inventory = SourceInventory(chosen.database, chosen.connection, shared=not self.objects)
-        catalogs = inventory.read()
-        self.not_checked += inventory.not_checked
-        before, lsn = self._sequences[chosen.database]
+        shared = not self.objects.databases
+        inventory = SourceInventory(chosen.database, chosen.connection, shared=shared)
+        before, lsn = self._sequences.pop(chosen.database)
         with self._opened(chosen.database) as connection:  # after the cut, and under no snapshot
             after = read_sequences(connection)
             collations = collation_versions(connection)
-        return DatabaseObjects(tuple(catalogs), lsn, tuple(before), tuple(after), collations)
+        held = DatabaseObjects(inventory.read(), lsn, tuple(before), tuple(after), collations)
+        self.objects.add(chosen.database, held)
+        self.not_checked += inventory.not_checked
 
 
 def _release(burst: Burst, chosen: dict[str, Candidate]) -> None:

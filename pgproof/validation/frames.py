@@ -98,9 +98,9 @@ def frames_of(
     """
     objects = list(objects)
     return {
-        "tables": _frame(TABLES, tables),
-        "objects": _frame(OBJECTS, objects),
-        "differences": _frame(
+        "tables": frame(TABLES, tables),
+        "objects": frame(OBJECTS, objects),
+        "differences": frame(
             DIFFERENCES,
             (
                 {**found, "database": kind["database"], "kind": kind["kind"]}
@@ -108,9 +108,9 @@ def frames_of(
                 for found in kind["differences"]
             ),
         ),
-        "checks": _frame(CHECKS, map(_check, checks)),
-        "cuts": _frame(CUTS, ({"database": database, "lsn": lsn} for database, lsn in cuts.items())),
-        "targets": _frame(TARGETS, map(_target, targets)),
+        "checks": frame(CHECKS, map(_check, checks)),
+        "cuts": frame(CUTS, ({"database": database, "lsn": lsn} for database, lsn in cuts.items())),
+        "targets": frame(TARGETS, map(_target, targets)),
     }
 
 
@@ -121,7 +121,8 @@ def to_parquet(frame: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> Any:
+def frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> Any:
+    """Records as a frame that has these columns and types, whether or not there are any."""
     import pandas
 
     lines = [[record[name] for name in columns] for record in records]

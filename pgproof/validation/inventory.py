@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -14,6 +14,8 @@ from pgproof.validation.identities import DEFINITIONS
 from pgproof.validation.objects import CatalogContent, CatalogRow
 from pgproof.validation.system_catalogs import SystemCatalog, list_catalogs, read_rows
 
+# of one catalog: the session of the source keeps every relation that it has looked at in its memory
+_MOST_DEFINED = 10_000
 _DEFINED_AT_ONCE = 100  # a view's definition locks what it reads until the savepoint ends
 
 # Of those that an index may depend on; PostgreSQL's pinned ones have no version
@@ -41,15 +43,14 @@ class SourceInventory:
         self._database, self._holder, self._shared = database, holder, shared
         self.not_checked: list[NotChecked] = []
 
-    def read(self) -> list[CatalogContent]:
-        """Every catalog under the snapshot; ``not_checked`` gains those that cannot be read.
+    def read(self) -> Iterator[CatalogContent]:
+        """Every catalog under the snapshot, one by one; ``not_checked`` gains those that cannot be read.
 
         Raises:
             psycopg.Error: the connection broke.
         """
         with undone(self._holder):
             listed = list_catalogs(self._holder)
-        found = []
         for catalog in listed:
             if catalog.shared and not self._shared:
                 continue
@@ -69,15 +70,14 @@ class SourceInventory:
                 self.not_checked.append(NotChecked(self._database, f"catalog {catalog.name}", _why(error)))
                 continue
             kept = {key: CatalogRow(identity, values) for key, identity, values in rows}
-            found.append(CatalogContent(catalog, self._defined(catalog, kept), rest, rest_hash))
-        return found
+            yield CatalogContent(catalog, self._defined(catalog, kept), rest, rest_hash)
 
     def _defined(self, catalog: SystemCatalog, rows: dict[str, CatalogRow]) -> dict[str, CatalogRow]:
         """The rows with their definitions, as far as they can be had without waiting."""
         if catalog.name not in DEFINITIONS:
             return rows
         found: dict[str, str] = {}
-        keys = list(rows)
+        keys = list(rows)[:_MOST_DEFINED]
         for start in range(0, len(keys), _DEFINED_AT_ONCE):
             found |= definitions(self._holder, catalog, keys[start : start + _DEFINED_AT_ONCE])
         return {key: replace(row, definition=found.get(key, "")) for key, row in rows.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pgproof.config import ClusterConfig, Config
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.comparison import Comparison
+from pgproof.validation.coverage import expected_tables, gap_in
 from pgproof.validation.drill import Done, Restored
 from pgproof.validation.expectations import ExpectationOutcome, open_run
 from pgproof.validation.fence import Fence
@@ -54,6 +55,6 @@ def judge(
     if progress.comparison is None:
         on_database = run.on_database if run else (lambda database, dsn: None)
         progress.comparison = compare_restored(cluster, fence, restored, on_database, seed, told)
-    expected = sum(len(database.tables) for database in fence.databases)
-    outcome = run.finish(progress.comparison, expected) if run else None
-    return Judgement(progress.comparison, outcome)
+    comparison = progress.comparison
+    expected, gap = expected_tables(fence, comparison), gap_in(fence, comparison)
+    return Judgement(comparison, run.finish(comparison, expected, gap) if run else None)

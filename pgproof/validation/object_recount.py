@@ -25,7 +25,7 @@ from pgproof.validation.object_comparison import (
     compare_catalog,
     different_keys,
 )
-from pgproof.validation.objects import CatalogContent, CatalogRow, DatabaseObjects, read_objects
+from pgproof.validation.objects import CatalogContent, CatalogRow, DatabaseObjects
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.sequences import LOCKED, SequenceState, difference, read_sequences, unfit
 from pgproof.validation.system_catalogs import read_rows
@@ -60,18 +60,14 @@ def bring_objects(archive: Archive, fence: Fence, scratch: Scratch) -> None:
     if fence.objects is None:
         return
     try:
-        scratch.objects.write_bytes(b"".join(archive.open_checked(fence.objects)))
+        with open(scratch.objects, "wb") as file:
+            file.writelines(archive.open_checked(fence.objects))
     except (ObjectDamaged, ObjectMissing) as error:
         raise NotProven(
             f'what fence "{fence.identifier}" says of objects cannot be read',
             str(error),
             f"pgproof drill {fence.cluster} takes a new fence",
         ) from error
-
-
-def brought_objects(scratch: Scratch) -> dict[str, DatabaseObjects]:
-    """What was brought, by database; nothing when nothing was."""
-    return read_objects(scratch.objects.read_bytes()) if scratch.objects.exists() else {}
 
 
 def recount_objects(

@@ -6,9 +6,12 @@ of functions and views.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pgproof.errors import ObjectDamaged
@@ -19,6 +22,8 @@ from pgproof.wal.lsn import LSN
 
 CLUSTER = "(cluster)"  # stands for a database where roles and the like are meant
 _CHUNK = 1 << 20
+_CATALOGS = ',"catalogs":['
+_AT_ONCE = 1000  # rows that are written by one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +67,33 @@ class DatabaseObjects:
     """The objects of one database at its fence.
 
     Args:
-        catalogs: the database's own, and the cluster's in one of the databases.
+        catalogs: the database's own, and the cluster's in one of the databases; read one by one, as those of a
+            database with very many tables are large.
         sequences_lsn: WAL up to here says what ``before`` says.
         before: the sequences just before the snapshot.
         after: the sequences after the cut.
         collations: name to the version that the source's machine has.
     """
 
-    catalogs: tuple[CatalogContent, ...]
+    catalogs: Iterable[CatalogContent]
     sequences_lsn: LSN
     before: tuple[SequenceState, ...] = ()
     after: tuple[SequenceState, ...] = ()
     collations: dict[str, str] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "sequences_lsn": str(self.sequences_lsn)}
+    def head(self) -> dict[str, Any]:
+        """All but the catalogs, for JSON."""
+        return {
+            "sequences_lsn": str(self.sequences_lsn),
+            "before": [asdict(state) for state in self.before],
+            "after": [asdict(state) for state in self.after],
+            "collations": self.collations,
+        }
 
     @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> DatabaseObjects:
+    def from_dict(cls, tree: dict[str, Any], catalogs: Iterable[CatalogContent]) -> DatabaseObjects:
         return cls(
-            tuple(_content(item) for item in tree["catalogs"]),
+            catalogs,
             LSN.parse(tree["sequences_lsn"]),
             tuple(SequenceState(**item) for item in tree["before"]),
             tuple(SequenceState(**item) for item in tree["after"]),
@@ -103,33 +115,100 @@ def _content(tree: dict[str, Any]) -> CatalogContent:
     return CatalogContent(catalog, rows, tree["rest"], tree["rest_hash"])
 
 
-def write_objects(archive: Archive, fence: str, objects: dict[str, DatabaseObjects]) -> StoredObject:
-    """Store the objects of a fence, before the fence itself.
+class ObjectSpool:
+    """What a fence says of objects, written down while it is read: in memory there is one catalog at a time.
+
+    It is one JSON object, with every catalog on a line of its own, so that it can be read catalog by catalog too.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="pgproof-objects-")
+        self.databases = 0
+
+    def add(self, database: str, objects: DatabaseObjects) -> None:
+        """Write the objects of one more database."""
+        head = _json({database: objects.head()})[:-2]
+        self._write(f"{',' if self.databases else '{'}{head[1:]}{_CATALOGS}")
+        self.databases += 1
+        for number, content in enumerate(objects.catalogs):
+            self._write(",\n" if number else "\n")
+            self._add(content)
+        self._write("\n]}\n")
+
+    def _add(self, content: CatalogContent) -> None:
+        self._write(f'{{"catalog":{_json(asdict(content.catalog))},"rows":{{')
+        keys = list(content.rows)
+        for start in range(0, len(keys), _AT_ONCE):
+            rows = {key: asdict(content.rows[key]) for key in keys[start : start + _AT_ONCE]}
+            self._write(("," if start else "") + _json(rows)[1:-1])
+        self._write(f'}},"rest":{content.rest},"rest_hash":{_json(content.rest_hash)}}}')
+
+    def _write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+    def store(self, archive: Archive, fence: str) -> StoredObject:
+        """Store all of it, before the fence itself.
+
+        Args:
+            archive: of the source.
+            fence: its identifier.
+        """
+        self._write("}\n" if self.databases else "{}\n")
+        self._file.seek(0)
+        key = f"{archive.layout.fences}{fence}-objects.json"
+        with self._file:
+            return archive.write(key, iter(lambda: self._file.read(_CHUNK), b""), create=True)
+
+
+def _json(tree: Any) -> str:
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":"))
+
+
+class HeldObjects:
+    """The objects of a fence in a file, read as they are asked for.
 
     Args:
-        archive: of the source.
-        fence: its identifier.
-        objects: by database.
-    """
-    text = json.dumps(
-        {name: held.as_dict() for name, held in objects.items()}, ensure_ascii=False, separators=(",", ":")
-    )
-    key = f"{archive.layout.fences}{fence}-objects.json"
-    return archive.write(key, _chunks(text.encode()), create=True)
-
-
-def _chunks(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), _CHUNK):
-        yield data[start : start + _CHUNK]
-
-
-def read_objects(data: bytes) -> dict[str, DatabaseObjects]:
-    """The objects of a fence, by database.
+        path: of the file; where there is none, nothing is known of any database.
 
     Raises:
-        ObjectDamaged: they cannot be read.
+        ObjectDamaged: it cannot be read.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, int] = {}
+        self._objects: dict[str, DatabaseObjects] = {}
+        if path.exists():
+            with open(path, "rb") as file, _readable():
+                for line in iter(file.readline, b""):
+                    self._look_at(line, file.tell())
+
+    def _look_at(self, line: bytes, end: int) -> None:
+        if line.endswith(_CATALOGS.encode() + b"\n"):
+            ((name, tree),) = json.loads(b"{" + line[1:] + b"]}}").items()
+            self._objects[name], self._places[name] = DatabaseObjects.from_dict(tree, ()), end
+        elif line.startswith(b'{"') and not self._objects:  # all in one line, as older versions wrote it
+            for name, tree in json.loads(line).items():
+                catalogs = tuple(_content(item) for item in tree["catalogs"])
+                self._objects[name] = DatabaseObjects.from_dict(tree, catalogs)
+
+    def of(self, database: str) -> DatabaseObjects | None:
+        """The objects of a database; None where nothing is known of them."""
+        found = self._objects.get(database)
+        if found is None or database not in self._places:
+            return found
+        return replace(found, catalogs=self._catalogs(self._places[database]))
+
+    def _catalogs(self, place: int) -> Iterator[CatalogContent]:
+        with open(self._path, "rb") as file, _readable():
+            file.seek(place)
+            while (line := file.readline()) and not line.startswith(b"]"):
+                yield _content(json.loads(line.rstrip(b",\n")))
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
     try:
-        return {name: DatabaseObjects.from_dict(tree) for name, tree in json.loads(data).items()}
+        yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ObjectDamaged("the objects of a fence cannot be read", f"{error!r}.") from error

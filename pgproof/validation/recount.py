@@ -27,6 +27,7 @@ from pgproof.validation.fingerprint import (
 _LOCK_TIMEOUT = "500ms"  # nothing is replayed any more, so a lock of the replay is never released
 _LOCKED = "locked in the copy by a transaction that had not ended at the cut, such as an ALTER TABLE"
 _MOST_XIDS = 1_000_000
+_RESOURCES = "53"  # SQLSTATE class: this machine is short of memory, disk, locks
 _UNREAD = Fingerprint(0, "")
 
 
@@ -146,7 +147,7 @@ class _Recounter:
         reason = reason_of(error, self._drill)
         if isinstance(error, psycopg.errors.LockNotAvailable):
             self._skipped[title] = _LOCKED
-        elif isinstance(error, psycopg.errors.QueryCanceled):
+        elif isinstance(error, psycopg.errors.QueryCanceled) or (error.sqlstate or "").startswith(_RESOURCES):
             self._skipped[title] = f"in the copy: {reason}"
         else:
             self._faults[title] = reason

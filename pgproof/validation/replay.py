@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 from pgproof.errors import NotProven, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.server import LocalServer
-from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS
+from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS, TRANSACTION_TIMEOUT
 from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.claim import make_socket
@@ -53,6 +53,7 @@ _SAFE = {
     "log_line_prefix": LOG_PREFIX,
     "lc_messages": "C",
 }
+_PATH = "pg_catalog"
 # Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
 _SAFE_SESSION = {
     "session_preload_libraries": "",
@@ -62,10 +63,15 @@ _SAFE_SESSION = {
     "zero_damaged_pages": "off",  # would hide what a drill is for
     "ignore_checksum_failure": "off",
     "role": "none",
+    # reads as a superuser what others own: no function or operator of theirs may stand before PostgreSQL's
+    "search_path": _PATH,
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "client_encoding": "UTF8",
     "datestyle": "ISO",  # psycopg reads times and intervals in no other
     "intervalstyle": "postgres",
 }
+_LOCKS = 100_000  # that a copy can hold, about 50 MB of shared memory
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
@@ -232,10 +238,21 @@ class _Pace:
 
 def _options(scratch: Scratch) -> str:
     """The settings of every connection to the copy, as libpq's ``options``."""
-    settings = dict(_SAFE_SESSION)
-    if int((scratch.data / "PG_VERSION").read_text()) >= LOGIN_EVENT_TRIGGERS:
+    settings, major = dict(_SAFE_SESSION), int((scratch.data / "PG_VERSION").read_text())
+    if major >= LOGIN_EVENT_TRIGGERS:
         settings["event_triggers"] = "off"
+    if major >= TRANSACTION_TIMEOUT:
+        settings["transaction_timeout"] = "0"
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def as_users_connect(dsn: str) -> str:
+    """The connection string for SQL that a user wrote: it finds names where his database searches for them.
+
+    Args:
+        dsn: of a database in the copy.
+    """
+    return dsn.replace(f"-c search_path={_PATH}", "")
 
 
 def _settings(
@@ -255,6 +272,10 @@ def _settings(
         "ident_file": str(scratch.root / "pg_ident.conf"),
     }
     minima = {name: str(value) for name, value in control.minima.items()}
+    # pg_dump locks every table of a database at once; a setting of the source says little of what that takes
+    sessions = control.minima["max_connections"] + control.minima["max_prepared_transactions"]
+    each = max(control.minima["max_locks_per_transaction"], _LOCKS // sessions)
+    minima["max_locks_per_transaction"] = str(each)
     # without those of this recovery: its own target must come last, as in recovery_settings
     unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
     return {**files, **_SAFE, **minima, **unset, **recovery}

@@ -106,7 +106,10 @@ class SystemCatalog:
             return sql.SQL("false")
         if self.shared or self.name in _FEW:
             return sql.SQL("true")
-        parts = [sql.SQL("{}::oid >= {}").format(_column(self.key[0]), sql.Literal(FIRST_NORMAL_OID))]
+        users = sql.SQL("{}::oid >= {}").format(_column(self.key[0]), sql.Literal(FIRST_NORMAL_OID))
+        if self.name == "pg_attribute":  # ctid, xmin and the like are the same in every table
+            users = sql.SQL("({} AND c.attnum > 0)").format(users)
+        parts = [users]
         parts += [
             sql.SQL("{} IS NOT NULL").format(_column(n)) for n, form in self.columns if form == "privileges"
         ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pgproof.validation.fence import NotChecked
 from tasks import artifacts
 from tasks.artifacts import count, key_for, markdown_table
 
@@ -59,6 +60,14 @@ def test_other_columns_are_a_difference() -> None:
 def test_the_biggest_tables_come_first() -> None:
     text = "\n".join(artifacts._compared([table("public.a", 1, 1), table("public.b", 9, 9)]))
     assert text.index("`public.b`") < text.index("`public.a`")
+
+
+def test_thousands_that_were_not_checked_are_counted() -> None:
+    items = [NotChecked("shop", f"public.t{number}", "unlogged") for number in range(5000)]
+    text = artifacts._left_out(items)
+    assert (text[0], len(text)) == ("- shop: `public.t0`: unlogged", 501)
+    assert text[-1] == "- 4,500 more; the proof record holds all"
+    assert artifacts._left_out([]) == ["nothing"]
 
 
 def test_thousands_of_tables_do_not_make_a_page_that_nobody_can_open() -> None:

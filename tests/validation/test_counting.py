@@ -199,7 +199,7 @@ def test_a_broken_page_of_the_source_is_named(shared: Source) -> None:
         f"the source cannot read public.broken of database postgres: {item.reason.removeprefix('damaged: ')}",
     )
     with pytest.raises(ServerNotReady) as caught, connect(shared.cluster) as connection:
-        connection.execute("SELECT count(*) FROM broken")
+        connection.execute("SELECT count(*) FROM public.broken")
     assert str(caught.value) == (
         'cluster "main" cannot read what it stores\n'
         f"DETAIL: The server says: {item.reason.removeprefix('damaged: ')}.\n"

@@ -14,7 +14,6 @@ from pgproof.config import ExpectationConfig
 from pgproof.errors import PermanentError
 from pgproof.validation.comparison import MISSING, Comparison, TableComparison
 from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
-from pgproof.validation.fence import NotChecked
 from tests.servers.postgres import Source
 from tests.validation.values import compared, comparison
 
@@ -47,7 +46,7 @@ def run_of(source: Source, docs: Path, *expectations: dict[str, Any]) -> Expecta
 
 
 def test_an_equal_comparison_passes(shared: Source, tmp_path: Path) -> None:
-    outcome = run_of(shared, tmp_path).finish(comparison(compared(), compared("public.u")), 2)
+    outcome = run_of(shared, tmp_path).finish(comparison(compared(), compared("public.u")), 2, "")
     assert outcome.success
     assert outcome.summary == "7 of 7 expectations met"
     assert outcome.suites == {"main-restore-equals-source": {"expectations": 7, "met": 7, "failures": []}}
@@ -68,9 +67,8 @@ FAILING = [
     (comparison(compared()), 2, "expect_table_row_count_to_equal {'value': 2} found 1"),
     (comparison(compared(), compared()), 2, "expect_column_values_to_be_unique"),
     (comparison(compared(), compared("public.surplus", MISSING, 0)), 1, "expect_table_row_count_to_equal"),
-    (Comparison(()), 1, "nothing was compared"),
-    (Comparison(()), 0, "nothing was compared"),
-    (comparison(compared()), 0, "nothing was compared"),
+    (Comparison(()), 1, "expect_table_row_count_to_equal {'value': 1} found 0"),
+    (comparison(compared()), 0, "expect_table_row_count_to_equal {'value': 0} found 1"),
 ]  # fmt: skip
 
 
@@ -78,21 +76,30 @@ FAILING = [
 def test_a_comparison_that_is_not_equal_fails(
     shared: Source, tmp_path: Path, found: Comparison, expected: int, text: str
 ) -> None:
-    outcome = run_of(shared, tmp_path).finish(found, expected)
+    outcome = run_of(shared, tmp_path).finish(found, expected, "")
     assert not outcome.success
     failures = outcome.suites["main-restore-equals-source"]["failures"]
     assert any(text in failure for failure in failures), failures
     assert failures[0] in outcome.summary
 
 
-def test_tables_that_could_not_be_read_are_not_waited_for(shared: Source, tmp_path: Path) -> None:
-    locked = NotChecked("shop", "public.u", "locked in the copy")
-    assert run_of(shared, tmp_path).finish(comparison(compared(), not_checked=(locked,)), 2).success
-    assert not run_of(shared, tmp_path).finish(Comparison((), (locked,)), 1).success
+def test_a_comparison_that_proves_nothing_fails_with_the_reason(shared: Source, tmp_path: Path) -> None:
+    outcome = run_of(shared, tmp_path).finish(
+        Comparison(()), 0, "nothing was compared: shop: public.u: locked"
+    )
+    assert (outcome.success, outcome.summary) == (
+        False,
+        "0 of 1 expectations met; nothing was compared: shop: public.u: locked",
+    )
+
+
+def test_a_source_without_tables_meets_the_suite(shared: Source, tmp_path: Path) -> None:
+    outcome = run_of(shared, tmp_path).finish(Comparison(()), 0, "")
+    assert (outcome.success, outcome.summary) == (True, "7 of 7 expectations met")
 
 
 def test_large_counts_stay_exact(shared: Source, tmp_path: Path) -> None:
-    assert run_of(shared, tmp_path).finish(comparison(compared("public.t", BIG, BIG)), 1).success
+    assert run_of(shared, tmp_path).finish(comparison(compared("public.t", BIG, BIG)), 1, "").success
 
 
 # ---- the user's own
@@ -134,7 +141,7 @@ NOT_MET = [
 def finish(run: ExpectationRun, source: Source) -> ExpectationOutcome:
     run.on_database("postgres", source.dsn())
     run.on_database("postgres-more", source.dsn())
-    return run.finish(comparison(), 1)
+    return run.finish(comparison(), 1, "")
 
 
 def test_expectations_that_are_met(shared: Source, tmp_path: Path) -> None:
@@ -167,7 +174,7 @@ def test_data_docs_that_cannot_be_written_do_not_cost_the_proof(shared: Source, 
     for path in docs.rglob("*"):
         path.chmod(0o500)
     try:
-        outcome = run.finish(comparison(), 1)
+        outcome = run.finish(comparison(), 1, "")
     finally:
         for path in (docs, *docs.rglob("*")):
             path.chmod(0o700)

@@ -21,7 +21,7 @@ from pgproof.validation.drill import make_proof
 from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, NotChecked
 from pgproof.validation.identities import KINDS
 from pgproof.validation.object_recount import recount_objects
-from pgproof.validation.objects import read_objects
+from pgproof.validation.objects import HeldObjects
 from pgproof.validation.page_checksums import OFF
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from tests.servers.postgres import Source, installed, now, running_source
@@ -359,7 +359,7 @@ def test_a_database_that_the_copy_lacks_is_one_difference(shared: Source) -> Non
     """Also when it has no table that could be missing."""
     fence = fence_of(shared)
     with restored_copy(shared, fence) as restored:
-        held = read_objects(restored.scratch.objects.read_bytes())["postgres"]
+        held = HeldObjects(restored.scratch.objects).of("postgres")
         gone = replace(fence.databases[0], database="gone")
         found = recount_objects(shared.cluster.drill, gone, held, shared.dsn("gone"))
     assert [str(d) for kind in found.rows for d in kind.differences] == [

@@ -17,6 +17,7 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.expectations import ExpectationOutcome
 from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, TableContent, read_fence, write_fence
 from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.object_comparison import ObjectComparison
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from pgproof.validation.scratch import Scratch
 from tests.validation.values import AT, SYSTEM, archive, compared, comparison, content, database, fence
@@ -138,7 +139,11 @@ VERDICTS = [
     ({"failure": ObjectDamaged("object damaged")}, NOT_RECOVERED, "object damaged"),
     ({"failure": NotProven("transaction 7 is committed")}, NOT_EXACT, "transaction 7 is committed"),
     ({"comparison": None}, NOT_EXACT, "nothing was compared"),
-    ({"comparison": Comparison(())}, NOT_EXACT, "nothing was compared"),
+    (
+        {"comparison": Comparison(())},
+        NOT_EXACT,
+        "nothing was compared: shop: public.lost: unlogged",
+    ),
     (
         {"fence": fence(database("shop", "0/5000028", content("t")), database("other", None))},
         NOT_EXACT,
@@ -304,7 +309,8 @@ def test_a_summary_names_the_first_difference() -> None:
         "shop: a: source has 1 rows, restored has 2 (and 1 more tables)"
     )
     assert Comparison(()).summary() == "nothing was compared"
-    assert not Comparison(()).equal
+    objects = (ObjectComparison("(cluster)", "roles", 20, 20),)
+    assert Comparison((), objects=objects).summary() == "no tables, and 20 rows of system catalogs are equal"
 
 
 def test_every_table_of_either_side_is_a_row() -> None:
