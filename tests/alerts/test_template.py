@@ -26,6 +26,7 @@ def test_the_packaged_file() -> None:
         "proof-failed",
         "proof-stale",
         "rto",
+        "fleet",
         "no-check",
         "no-backup",
         "no-proof",
