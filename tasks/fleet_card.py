@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,7 +98,7 @@ def read_scores(members: Sequence[Member]) -> list[Score]:
 def show_fleet(card: FleetCard) -> None:
     """The artifact: the verdict, a row for each cluster, then what is to be done."""
     lines = [
-        (score.cluster, _in_words(outcome), *row(score)[2:])
+        (score.cluster, _in_words(outcome), *map(_narrow, row(score)[2:]))
         for outcome, score in zip(card.outcomes, card.scores, strict=True)
     ]
     title = _verdict(card)
@@ -118,6 +119,11 @@ def show_fleet(card: FleetCard) -> None:
 def _verdict(card: FleetCard) -> str:
     good = len(card.outcomes) - len(card.failed)
     return f"The fleet: {good} of {counted(len(card.outcomes), 'cluster')} protected"
+
+
+def _narrow(cell: str) -> str:
+    """A value and its target, or both ends of a window, one below the other: the page cuts off what is wider."""
+    return re.sub(r" (to|of) ", r"<br>\1 ", cell)
 
 
 def _in_words(outcome: Outcome) -> str:

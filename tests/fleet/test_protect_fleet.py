@@ -59,7 +59,8 @@ def test_nobody_serves_a_queue(plant: Plant) -> None:
         "# The fleet: 0 of 2 clusters protected\n\n| cluster | this run | last proven (UTC) |"
     )
     assert (
-        "| two | **not taken** | never | none | not measured of 5 min | not measured of 1 h | none |" in shown
+        "| two | **not taken** | never | none | not measured<br>of 5 min | not measured<br>of 1 h | none |"
+        in shown
     )
     assert "- **one**: nothing is proven: `pgproof drill one`" in shown
     told = event(plant, run)
