@@ -17,6 +17,7 @@ from deployments.differences import differences
 from deployments.forms import form, parameters_of
 from deployments.gone import Gone, alerts_left, find_gone, remove_gone
 from deployments.prefect_deploy import prefect_deploy
+from deployments.queues import IdleQueue, ensure_queues, find_idle, remove_idle
 from deployments.rendering import Target, render, titles
 from deployments.report import content_of, show_report
 from deployments.schedules import Incremental, ask_incremental
@@ -50,7 +51,7 @@ class Deployed:
 def deploy_clusters(
     targets: Sequence[Target], config: Path | None, *, everything: Sequence[str] = (), pool: str = POOL
 ) -> Deployed:
-    """Create or update the deployments of clusters, and their concurrency limits.
+    """Create or update the deployments of clusters, their work queues and their concurrency limits.
 
     Run it as often as wanted: what is there already is updated in place and keeps its runs.
 
@@ -66,6 +67,7 @@ def deploy_clusters(
     """
     names = tuple(target.name for target in targets)
     tree = render(targets, pool, str(config) if config is not None else None)
+    ensure_queues(pool, {target.name: target.config for target in targets})
     with server() as client:
         from flows.writer import ensure_limit
 
@@ -161,7 +163,7 @@ def deploy(
         typer.Option("--blocks", help="Register our block types, and deploy the clusters kept in blocks."),
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove the deployments of clusters that are gone.")
+        bool, typer.Option("--prune", help="Remove deployments and work queues of clusters that are gone.")
     ] = False,
     render_only: Annotated[
         bool, typer.Option("--render", help="Show what would be deployed, as YAML; ask no server.")
@@ -197,7 +199,8 @@ def deploy(
     found = ensure_pool(pool, pool_type)
     targets, notes = targets_of(clusters, str(path))
     done = deploy_clusters(targets, path, everything=list(session.config.clusters), pool=pool)
-    _answer(done, notes, found, find_gone(session.config.clusters, str(path)), prune, json)
+    gone = find_gone(session.config.clusters, str(path))
+    _answer(done, notes, found, gone, find_idle(str(path), [one.id for one in gone]), prune, json)
     return 0
 
 
@@ -229,19 +232,27 @@ def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str | No
         notes += said
     done = deploy_clusters(targets, None, pool=pool)
     gone = find_gone(done.clusters, None) if name is None else []
-    _answer(done, notes, found, gone, prune, json)
+    idle = find_idle(None, [one.id for one in gone])
+    _answer(done, notes, found, gone, idle, prune, json)
     return 0
 
 
 def _answer(
-    done: Deployed, notes: Sequence[str], pool: Pool, gone: Sequence[Gone], prune: bool, json: bool
+    done: Deployed,
+    notes: Sequence[str],
+    pool: Pool,
+    gone: Sequence[Gone],
+    idle: Sequence[IdleQueue],
+    prune: bool,
+    json: bool,
 ) -> None:
     if prune:
         remove_gone(gone)
-    content = content_of(done.clusters, done.deployments, done.changes, pool, gone, pruned=prune)
+        remove_idle(idle)
+    content = content_of(done.clusters, done.deployments, done.changes, pool, gone, idle, pruned=prune)
     content["notes"] = [*notes, *done.notes, *content["notes"]]
     alerts = alerts_left(gone)
-    show(content, lambda console: show_report(console, content, gone, alerts), json)
+    show(content, lambda console: show_report(console, content, gone, idle, alerts), json)
 
 
 def configured_clusters(session: Session, name: str | None = None) -> list[str]:

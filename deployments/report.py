@@ -10,6 +10,7 @@ from rich.console import Console
 
 from deployments.differences import NEW
 from deployments.gone import Gone
+from deployments.queues import IdleQueue
 from deployments.server import Pool, server_url
 from deployments.standing import Title
 from pgproof.wording import counted
@@ -21,6 +22,7 @@ def content_of(
     changes: Mapping[Title, Sequence[str]],
     pool: Pool,
     gone: Sequence[Gone],
+    idle: Sequence[IdleQueue],
     *,
     pruned: bool,
 ) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def content_of(
         changes: of those that are not as they were.
         pool: that takes the runs.
         gone: deployments of nobody's.
+        idle: work queues of no deployment.
         pruned: whether those were removed.
     """
     return {
@@ -41,7 +44,8 @@ def content_of(
         "changed": {"/".join(title): list(said) for title, said in changes.items() if list(said) != [NEW]},
         "notes": _pauses(clusters, pool),
         "gone": sorted({one.owner for one in gone}),
-        "removed": pruned and bool(gone),
+        "queues": [{"name": one.name, "work_pool": one.pool, "runs": one.runs} for one in idle],
+        "removed": pruned and bool(gone or [one for one in idle if not one.runs]),
         "server": server_url(),
         "work_pool": pool.name,
         "worker": worker_line(pool),
@@ -67,7 +71,11 @@ def _pauses(clusters: Sequence[str], pool: Pool) -> list[str]:
 
 
 def show_report(
-    console: Console, content: Mapping[str, Any], gone: Sequence[Gone], alerts: Mapping[str, int]
+    console: Console,
+    content: Mapping[str, Any],
+    gone: Sequence[Gone],
+    idle: Sequence[IdleQueue],
+    alerts: Mapping[str, int],
 ) -> None:
     """The same for a person.
 
@@ -75,6 +83,7 @@ def show_report(
         console: to write to.
         content: as ``content_of`` made it.
         gone: deployments of nobody's.
+        idle: work queues of no deployment.
         alerts: how many each cluster has that is gone.
     """
 
@@ -98,10 +107,21 @@ def show_report(
             say(
                 f"{owner} has {counted(alerts[owner], 'alert')} as well; pgproof alerts remove {owner} removes them"
             )
+    for one in idle:
+        say(_of_idle(one, content["removed"]))
     say(
         f"start a worker with:\n  {content['worker']}\n"
         f"or, for one cluster alone:\n  {content['worker']} --work-queue {content['clusters'][0]}"
     )
+
+
+def _of_idle(queue: IdleQueue, removed: bool) -> str:
+    if queue.runs:
+        end = f"{counted(queue.runs, 'run')} {'has' if queue.runs == 1 else 'have'} ended"
+        return f"{queue.title} stays until its {end}; pgproof deploy --prune removes it then"
+    if removed:
+        return f"removed {queue.title}, in which no deployment is left"
+    return f"{queue.title} has no deployment left; pgproof deploy --prune removes it"
 
 
 def _of_gone(owner: str, gone: Sequence[Gone], removed: bool) -> str:

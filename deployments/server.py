@@ -115,7 +115,12 @@ def ensure_pool(name: str = POOL, kind: str | None = None) -> Pool:
             found = client.read_work_pool(name)
         except ObjectNotFound:
             made = kind or KINDS[0]
-            pool = WorkPoolCreate(name=name, type=made, base_job_template=template_of(made))
+            pool = WorkPoolCreate(
+                name=name,
+                type=made,
+                base_job_template=template_of(made),
+                description="The runs of pgproof: each cluster has a work queue of its name; made by pgproof deploy",
+            )
             with contextlib.suppress(ObjectAlreadyExists):
                 client.create_work_pool(pool)
             found = client.read_work_pool(name)

@@ -11,7 +11,7 @@ from pydantic import Field
 from pgproof.errors import ConfigError, Finding
 from tasks.children import cancel_children
 from tasks.fleet import Bounds, protect_members
-from tasks.fleet_card import FleetCard, emit_fleet, fleet_event, read_scores, show_fleet
+from tasks.fleet_card import FleetCard, emit_fleet, read_scores, show_fleet
 from tasks.members import find_members
 from tasks.work import now
 
@@ -46,7 +46,7 @@ def protect_fleet(
     outcomes = protect_members(members, str(flow_run.id), bounds, {"incremental": incremental})
     card = FleetCard(now(), tuple(outcomes), tuple(read_scores(members)))
     show_fleet(card)
-    emit_fleet(fleet_event(card))
+    emit_fleet(card)
     refuse_unprotected(card)
     return card.as_dict()
 

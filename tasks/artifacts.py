@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
-from pgproof.retention.table import COLUMNS, rows
+from pgproof.retention.table import rows
 from pgproof.validation.check import result_of
 from pgproof.validation.comparison import MISSING
 from pgproof.validation.fence import NotChecked
@@ -149,9 +149,8 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
         ("exact cut", cuts or "none"),
         ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
         ("RTO measured", _recovery_time(proof)),
-        ("phases", ", ".join(f"{name} {duration(seconds)}" for name, seconds in proof.phases.items())),
         ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
-        ("software", ", ".join(f"{name} {version}" for name, version in proof.software.items())),
+        ("software", "<br>".join(f"{name} {version}" for name, version in proof.software.items())),
         ("Great Expectations", proof.expectations.get("summary", "did not run")),
         ("Data Docs", f"`{proof.expectations.get('data_docs', '')}`"),
         ("proof", f"`{stored.key}`"),
@@ -275,21 +274,28 @@ def _rows(number: int) -> str:
 
 
 def show_retention(cluster: str, plan: ExpirePlan, approval: str = "") -> None:
-    """The artifact of a retention plan: the same table as the dry run, its reasons one below the other.
+    """The artifact of a retention plan: what the dry run shows, in three columns, because the page cuts off more.
 
     Args:
         cluster: its name.
         plan: of an expire.
         approval: what was decided of one that removes more than usual.
     """
-    lines = [[re.sub(r"; ", "<br>", cell) for cell in row] for row in rows(plan)]
+    lines = [_retention_line(*row) for row in rows(plan)]
     text = [f"# Retention of {cluster}", ""]
     text += (
         [f"**{approval[0].upper()}{approval[1:]}.** It removes {Removal.of(plan)}.", ""] if approval else []
     )
-    text.append(markdown_table(COLUMNS, lines))
+    text.append(markdown_table(("what", "verdict", "why"), lines))
     kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
     _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
+
+
+def _retention_line(what: str, state: str, verdict: str, stored: str, why: str) -> tuple[str, str, str]:
+    """A row of the plan, narrow: state and size below the name, one reason below the other, WAL files likewise."""
+    facts = ", ".join([state, stored] if stored else [])
+    reasons = re.sub(r"(?<=[0-9A-F]{24})( to|:) ", r"\1<br>", why.replace("; ", "<br>"))
+    return "<br>".join([what, *([facts] if facts else [])]), verdict, reasons
 
 
 def show_restore(cluster: str, steps: Sequence[str], warnings: Sequence[str], after: Sequence[str]) -> None:

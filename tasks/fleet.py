@@ -33,6 +33,7 @@ from tasks.vigil import Vigil
 from tasks.work import now
 
 COMPLETED = "completed"
+_BUSY_RUNS = "prefect flow-run ls --flow-name protect --state Running"
 _ATTEMPTS = 2  # of a run whose process died: once more, and no oftener
 _BUSY = "Deployment concurrency limit reached"  # Prefect's message for a run that CANCEL_NEW has left out
 _ASK_AGAIN = timedelta(seconds=30)  # whether the run that keeps another one out has ended
@@ -66,6 +67,7 @@ class Outcome:
         message: why, in a sentence without its full stop; empty when it completed.
         runs: identifiers of its runs, the last one decides.
         seconds: that the last one ran; None when it did not.
+        command: what to run, where no run was made that says it.
     """
 
     cluster: str
@@ -73,6 +75,12 @@ class Outcome:
     message: str = ""
     runs: tuple[str, ...] = ()
     seconds: float | None = None
+    command: str = ""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether no run of it came about, so that nothing on the server tells of it."""
+        return bool(self.command)
 
     @property
     def ok(self) -> bool:
@@ -175,7 +183,7 @@ class Sortie:
                 patience = Patience(self.bounds.silence, heartbeat=member.heartbeat)
                 self._start(client, Child(member, Vigil(patience)))
             else:
-                self._end(Child(member, Vigil(Patience())), "not deployed", f"{_deploy(member)} deploys it")
+                self._skip(Child(member, Vigil(Patience())), "not deployed", f"{_deploy(member)} deploys it")
             self.waiting.popleft()  # only now: a server that was away is asked again
 
     def _start(self, client: SyncPrefectClient, child: Child) -> None:
@@ -184,11 +192,11 @@ class Sortie:
         try:
             run = start_child(client, member.deployment, member.cluster, key, self.parameters)
         except ObjectNotFound:
-            return self._end(child, "not deployed", f"{_deploy(member)} deploys it")
+            return self._skip(child, "not deployed", f"{_deploy(member)} deploys it")
         except httpx.HTTPStatusError as error:  # what is wrong with one is no reason to leave the others
             if away(error):
                 raise
-            return self._end(child, "not started", f"the Prefect server refused it: {error}")
+            return self._skip(child, "not started", f"the Prefect server refused it: {error}")
         child.runs.append(run.id)
         self.going[member.cluster] = child
         self.log.info("%s: run %s of %s", member.cluster, run.id, member.deployment)
@@ -232,7 +240,7 @@ class Sortie:
         refused = run.state.timestamp
         child.busy_since = child.busy_since or refused
         if refused - child.busy_since > timedelta(seconds=self.bounds.unserved):
-            return self._end(child, "busy", "another run of it was going on all the time", run)
+            return self._skip(child, "busy", "another run of it was going on all the time", _BUSY_RUNS)
         if at - refused >= _ASK_AGAIN:
             return self._start(client, child)
         return None
@@ -257,13 +265,18 @@ class Sortie:
             return self._end(child, "cancelled", "its process died while it was cancelled", run)
         return None
 
-    def _end(self, child: Child, result: str, message: str = "", run: FlowRun | None = None) -> None:
+    def _skip(self, child: Child, result: str, message: str, command: str = "") -> None:
+        self._end(child, result, message, command=command or _deploy(child.member))
+
+    def _end(
+        self, child: Child, result: str, message: str = "", run: FlowRun | None = None, command: str = ""
+    ) -> None:
         cluster = child.member.cluster
         self.going.pop(cluster, None)
         started = run is not None and run.start_time is not None
         seconds = run.total_run_time.total_seconds() if run is not None and started else None
         runs = tuple(str(one) for one in child.runs)
-        self.done[cluster] = Outcome(cluster, result, message, runs, seconds)
+        self.done[cluster] = Outcome(cluster, result, message, runs, seconds, command)
         self.log.info("%s: %s%s", cluster, result, f": {message}" if message else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from pgproof.commands.fleet import COLUMNS, row
 from pgproof.fleet.score import Score, measure_score, unread
 from pgproof.wording import counted, duration
 from tasks.artifacts import markdown_table
-from tasks.events import Event, words
+from tasks.events import Event, emit, words
 from tasks.fleet import Outcome
 from tasks.members import Member
 from tasks.outage import through_outage
@@ -25,6 +26,8 @@ from tasks.work import now, open_work
 KEY = "pgproof-fleet"  # of the artifact
 PROTECTED = "pgproof.fleet.protected"  # protect completed for every cluster
 UNPROTECTED = "pgproof.fleet.unprotected"  # it did not, for one at least
+SKIPPED = "pgproof.fleet.skipped"  # protect did not run for this cluster, and no run of it says so
+REACHED = "pgproof.fleet.reached"  # it ran for this cluster, however it ended
 RESOURCE = {"prefect.resource.id": "pgproof.fleet", "prefect.resource.name": "fleet"}
 
 
@@ -95,7 +98,7 @@ def read_scores(members: Sequence[Member]) -> list[Score]:
 def show_fleet(card: FleetCard) -> None:
     """The artifact: the verdict, a row for each cluster, then what is to be done."""
     lines = [
-        (score.cluster, _in_words(outcome), *row(score)[2:])
+        (score.cluster, _in_words(outcome), *map(_narrow, row(score)[2:]))
         for outcome, score in zip(card.outcomes, card.scores, strict=True)
     ]
     title = _verdict(card)
@@ -116,6 +119,11 @@ def show_fleet(card: FleetCard) -> None:
 def _verdict(card: FleetCard) -> str:
     good = len(card.outcomes) - len(card.failed)
     return f"The fleet: {good} of {counted(len(card.outcomes), 'cluster')} protected"
+
+
+def _narrow(cell: str) -> str:
+    """A value and its target, or both ends of a window, one below the other: the page cuts off what is wider."""
+    return re.sub(r" (to|of) ", r"<br>\1 ", cell)
 
 
 def _in_words(outcome: Outcome) -> str:
@@ -148,6 +156,37 @@ def fleet_event(card: FleetCard) -> Event:
     return Event(PROTECTED, {**words(f"{total} protected", meaning, "pgproof fleet"), **values})
 
 
-def emit_fleet(event: Event) -> None:
-    """Send the event to the server of this run; one that is lost hides nothing, because the run fails as well."""
+def cluster_event(outcome: Outcome) -> Event | None:
+    """The event of one cluster, for its alert; None where its run, or that no worker takes it, is told already.
+
+    A run that failed or crashed is an event of Prefect's, one that no worker takes is *late* long before it is
+    withdrawn, and who cancelled one knows. Of a run that was never made Prefect knows nothing.
+
+    Args:
+        outcome: what became of the cluster.
+    """
+    values = {"result": outcome.result, "message": outcome.message[:500]}
+    if outcome.skipped:
+        what = f"protect-fleet left out cluster {outcome.cluster}, {outcome.result}: {outcome.message}"
+        meaning = (
+            "this run of the fleet brought it no new backup and no proof; what it had before is still there"
+        )
+        return Event(SKIPPED, {**words(what, meaning, outcome.command), **values})
+    if outcome.seconds is None:
+        return None
+    what = f"protect-fleet ran protect for cluster {outcome.cluster}, {outcome.result}"
+    meaning = "it is part of the fleet's work"
+    return Event(REACHED, {**words(what, meaning, f"pgproof fleet {outcome.cluster}"), **values})
+
+
+def emit_fleet(card: FleetCard) -> None:
+    """Send the events to the server of this run; one that is lost hides nothing, because the run fails as well.
+
+    Args:
+        card: of the run.
+    """
+    event = fleet_event(card)
     emit_event(event.name, RESOURCE, payload=event.payload)
+    for outcome in card.outcomes:
+        if (found := cluster_event(outcome)) is not None:
+            emit(outcome.cluster, [found])

@@ -126,12 +126,21 @@ def _automation(
 ) -> AutomationCore:
     return AutomationCore(
         name=name_of(cluster, alert) + (", over" if kind else ""),
-        description=f"Made by pgproof alerts apply, which puts back what is changed here. Alert {alert.name}.",
+        description=_description(alert, kind),
         enabled=alert.enabled,
         tags=[POOL, cluster, resource_id(cluster, alert.name) + kind, *([] if alert.enabled else [OFF])],
         trigger=trigger,
         actions=actions,
     )
+
+
+def _description(alert: AlertTemplate, kind: str) -> str:
+    """What the UI says of it; of its trigger it only says that it is a custom one."""
+    made = f"Alert {alert.name}, made by pgproof alerts apply, which puts back what is changed here."
+    if not alert.about:
+        return made
+    about = f"{alert.about[0].upper()}{alert.about[1:]}."
+    return f"The end of it, once it was told: {about} {made}" if kind else f"{about} {made}"
 
 
 def _at_once(cluster: str, alert: AlertTemplate, events: Sequence[str]) -> EventTrigger:

@@ -65,6 +65,7 @@ class AlertTemplate(_Messages):
 
     name: str = Field(pattern=_NAME)
     title: str = Field(pattern=_TITLE)
+    about: str = Field("", max_length=300)
     when: Events = ()
     every: bool = False
     over: Events = ()

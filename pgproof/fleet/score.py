@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from pgproof.backups.age import BackupAge, backup_age
-from pgproof.backups.catalog import read_catalog
 from pgproof.backups.state import ProofAge, proof_age
 from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError
@@ -134,9 +133,8 @@ def measure_score(
         WrongSystem: the server at the DSN is not this archive's.
     """
     objectives = measure_objectives(cluster, archive, now, copies)
-    catalog = read_catalog(archive, tolerant=True)
-    backup = backup_age(catalog, cluster.targets.backup_age, now)
-    proof = proof_age(catalog, now, cluster.drill.stale_after)
+    backup = backup_age(objectives.catalog, cluster.targets.backup_age, now)
+    proof = proof_age(objectives.catalog, now, cluster.drill.stale_after)
     return Score(cluster.name, now, Measured(backup, proof, objectives))
 
 

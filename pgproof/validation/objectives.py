@@ -53,6 +53,7 @@ class Objectives:
 
     Args:
         at: when this was looked at.
+        catalog: every backup, as it was then.
         rto: the target, seconds.
         rpo: the target, seconds.
         trend: of the last drills.
@@ -62,6 +63,7 @@ class Objectives:
     """
 
     at: datetime
+    catalog: Catalog
     rto: float
     rpo: float
     trend: Trend
@@ -175,15 +177,17 @@ def measure_objectives(
         StoreUnavailable: the archive could not be looked at.
         WrongSystem: the server at the DSN is not this archive's.
     """
-    trend = read_trend(archive)
-    found = check_wal(cluster, archive, now=now, copies=copies)
+    trend, catalog = read_trend(archive), read_catalog(archive)
+    found = check_wal(cluster, archive, now=now, copies=copies, catalog=catalog)
     size = None if found.source_error else _source_bytes(cluster)
-    outlook = look_ahead(cluster, archive, trend, size)
+    outlook = look_ahead(cluster, archive, catalog, trend, size)
     goals = cluster.targets
-    return Objectives(now, goals.rto, goals.rpo, trend, outlook, found, cluster.drill.stale_after)
+    return Objectives(now, catalog, goals.rto, goals.rpo, trend, outlook, found, cluster.drill.stale_after)
 
 
-def look_ahead(cluster: ClusterConfig, archive: Archive, trend: Trend, source_bytes: int | None) -> Outlook:
+def look_ahead(
+    cluster: ClusterConfig, archive: Archive, catalog: Catalog, trend: Trend, source_bytes: int | None
+) -> Outlook:
     """Forecast the restore that ``pgproof restore`` would make now: the same choice of backup, all archived WAL.
 
     The files are counted as large as the source is now where that is more: a backup taken before it grew would have
@@ -192,10 +196,10 @@ def look_ahead(cluster: ClusterConfig, archive: Archive, trend: Trend, source_by
     Args:
         cluster: its programs.
         archive: of the cluster.
+        catalog: its backups.
         trend: of the last drills.
         source_bytes: size of the source's databases; None when it is not known.
     """
-    catalog = read_catalog(archive, tolerant=True)
     try:
         plan = _plan_now(cluster, archive, catalog)
     except (Finding, NoBackup) as error:

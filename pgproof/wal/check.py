@@ -136,6 +136,7 @@ def check_wal(
     everything: bool = False,
     now: datetime | None = None,
     copies: Mapping[str, OpenCopy] | None = None,
+    catalog: Catalog | None = None,
 ) -> WalCheck:
     """Check a cluster's archive; a source that is gone is reported, and the archive checked all the same.
 
@@ -146,14 +147,15 @@ def check_wal(
         everything: with ``content``: read all of them.
         now: aware, for what retention lets expire; by default the source's clock, else the newest backup's time.
         copies: how to open the other repositories, by name.
+        catalog: of the archive, read just now; by default it is read here.
 
     Raises:
         StoreUnavailable: the archive could not be looked at.
         WrongSystem: the server at the DSN is not this archive's.
     """
-    catalog = read_catalog(archive)
+    catalog = read_catalog(archive) if catalog is None else catalog
     facts, slots, source_error = _source(cluster, archive)
-    listing = list_wal(archive, _segment_size(facts, catalog))
+    listing, major = list_wal(archive, _segment_size(facts, catalog)), _major(facts, catalog)
     clock = now or (facts.clock if facts else None)
 
     def expired(missing: Numbered) -> Numbered:
@@ -162,13 +164,13 @@ def check_wal(
     report = check_gaps(catalog, listing, facts, expired)
     read = None
     if content:
-        major = _major(facts, catalog)
         read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
-    times = CommitTimes.open(cluster, archive, listing, _major(facts, catalog))
+    times = CommitTimes.open(cluster, archive, listing, major)
     lag = measure_lag(report, catalog, facts, times)
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
     grace = max(cluster.wal.push_timeout, cluster.targets.rpo)
+    lacking = check_copies(archive, report, listing.segment_size, copies, at, grace) if copies and at else ()
     systems = archive.repository.system_identifiers(cluster.name)
     return WalCheck(
         report=with_times(report, catalog, times),
@@ -181,9 +183,7 @@ def check_wal(
         stalled=_stalled(report, facts, grace),
         slots=slots,
         slot=cluster.wal.slot,
-        copies=check_copies(archive, report, listing.segment_size, copies, at, grace)
-        if copies and at
-        else (),
+        copies=lacking,
         other_systems=tuple(system for system in systems if system != archive.system_identifier),
         no_backup=not catalog.entries,
         content=read,

@@ -46,10 +46,16 @@ def existing(wanted: list[Wanted]) -> list[Existing]:
 class TestAutomations:
     def test_there_is_a_beginning_of_each_and_an_end_where_there_is_one(self) -> None:
         owners = [one.owner for one in WANTED]
-        assert len(owners) == len(set(owners)) == 29
+        assert len(owners) == len(set(owners)) == 31
         assert [
             owner for owner in owners if not owner.endswith(".over") and f"{owner}.over" not in owners
         ] == ["pgproof.alert.shop.test"]
+
+    def test_the_description_says_when_it_comes(self) -> None:
+        made = "Alert wal-gap, made by pgproof alerts apply, which puts back what is changed here."
+        about = "WAL is missing or damaged, and could not be repaired."
+        assert find("wal-gap").core.description == f"{about} {made}"
+        assert find("wal-gap.over").core.description == f"The end of it, once it was told: {about} {made}"
 
     def test_a_state_begins_with_the_first_event_after_its_end(self) -> None:
         end, begin = sequence("wal-gap")

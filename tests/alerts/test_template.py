@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_the_packaged_file() -> None:
         "proof-failed",
         "proof-stale",
         "rto",
+        "fleet",
         "no-check",
         "no-backup",
         "no-proof",
@@ -36,6 +38,14 @@ def test_the_packaged_file() -> None:
     ]
     silences = {one.name: one.silence.seconds for one in read.templates if one.silence}
     assert silences == {"no-check": 1800, "no-backup": 26 * 3600, "no-proof": 8 * 86400}
+
+
+def test_the_ui_says_what_the_runbook_says() -> None:
+    """Of the trigger of an automation Prefect's UI says nothing, so that its description has to."""
+    page = (PROJECT / "docs" / "runbooks" / "alerts.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", page, re.MULTILINE))
+    for template in read_alerts().templates:
+        assert template.about == rows[template.name].replace("`", "")
 
 
 def test_every_message_names_cluster_alert_and_command() -> None:

@@ -173,11 +173,21 @@ def a_cluster_that_is_gone(site: Path, client: SyncPrefectClient) -> None:
     said = deploy(site)
     assert f": {ALL} deployments, 0 new, 1 changed\n" in said  # the fleet's comes back from pool far
     assert "two has 8 deployments and is not configured; pgproof deploy --prune removes them\n" in said
+    assert (
+        "work queue two of work pool far has no deployment left; pgproof deploy --prune removes it\n" in said
+    )
+    assert queues(client, "far") == {"default", "two"}
     said = deploy(site, "--prune")
     assert "removed 8 deployments of two, which is not configured any more\n" in said
     assert "removed 1 deployment of work pool far, in which no cluster is left\n" in said
+    assert "removed work queue two of work pool far, in which no deployment is left\n" in said
     assert len(found(client)) == ALL
     assert "removed" not in deploy(site, "--prune")
+    assert (queues(client, "far"), queues(client, "pgproof")) == ({"default"}, {"default", "one"})
+
+
+def queues(client: SyncPrefectClient, pool: str) -> set[str]:
+    return {queue.name for queue in client.read_work_queues(work_pool_name=pool)}
 
 
 @pytest.mark.timeout(600)

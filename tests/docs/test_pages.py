@@ -83,7 +83,7 @@ def test_every_page_is_linked_from_another() -> None:
 EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED, events.WHOLE, events.CURRENT}
 EVENTS |= {proof_events.MADE, proof_events.FAILED, proof_events.STALE, proof_events.FRESH}
 EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BREACHED, proof_events.RPO_MET}
-EVENTS |= {fleet_card.PROTECTED, fleet_card.UNPROTECTED}
+EVENTS |= {fleet_card.PROTECTED, fleet_card.UNPROTECTED, fleet_card.SKIPPED, fleet_card.REACHED}
 EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
 ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
 ASSETS = {lineage.REFERENCED, lineage.SUCCEEDED, lineage.FAILED}
@@ -143,7 +143,11 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
         emitted += standing.standing_events(
             "shop", standing.Standing(BackupAge(2, "l", None, age), usage, newest)
         )
-    emitted += [fleet_event_of("completed"), fleet_event_of("failed")]
+    outcomes = Outcome("shop", "completed", seconds=1), Outcome("shop", "busy", command="pgproof fleet")
+    for outcome in outcomes:
+        event = fleet_card.cluster_event(outcome)
+        assert event is not None
+        emitted += [fleet_event_of(outcome), event]
     assert {event.name for event in emitted} == EVENTS
     rows = [row for _, columns, rows in tables(PREFECT) if columns[0] == "field" for row in rows]
     for event in emitted:
@@ -158,10 +162,10 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
         assert shown_for == set(event.payload), event.name
 
 
-def fleet_event_of(result: str) -> events.Event:
+def fleet_event_of(outcome: Outcome) -> events.Event:
     moment = datetime.now(UTC)
     score = unread("shop", moment, errors.RepositoryMissing("there is none"))
-    return fleet_card.fleet_event(fleet_card.FleetCard(moment, (Outcome("shop", result),), (score,)))
+    return fleet_card.fleet_event(fleet_card.FleetCard(moment, (outcome,), (score,)))
 
 
 def test_paths_that_are_named_exist() -> None:

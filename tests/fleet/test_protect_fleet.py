@@ -10,6 +10,7 @@ import pytest
 from prefect.states import AwaitingRetry
 
 from pgproof.backups.catalog import read_catalog
+from tests.alerts.receivers import mail_inbox, web_inbox
 from tests.deployments.upped import until
 from tests.fleet.sorties import (
     card,
@@ -22,8 +23,11 @@ from tests.fleet.sorties import (
     worker_of,
 )
 from tests.servers.fleet import Fleet
+from tests.servers.postgres import run_pgproof
 from tests.trouble.plant import ENDLESS, SLOW, Plant
 
+QUIET = 4  # seconds in which whatever is sent has arrived
+LEFT_OUT = "protect-fleet left out cluster one, not deployed: pgproof deploy one deploys it"
 pytestmark = pytest.mark.timeout(600)  # a dead run is found after three minutes
 
 
@@ -55,7 +59,8 @@ def test_nobody_serves_a_queue(plant: Plant) -> None:
         "# The fleet: 0 of 2 clusters protected\n\n| cluster | this run | last proven (UTC) |"
     )
     assert (
-        "| two | **not taken** | never | none | not measured of 5 min | not measured of 1 h | none |" in shown
+        "| two | **not taken** | never | none | not measured<br>of 5 min | not measured<br>of 1 h | none |"
+        in shown
     )
     assert "- **one**: nothing is proven: `pgproof drill one`" in shown
     told = event(plant, run)
@@ -133,3 +138,41 @@ def test_the_fleet_is_cancelled(plant: Plant, fleet: Fleet) -> None:
     assert len(children(plant, run)) == 2
     assert [len(read_catalog(fleet.members[name].archive).entries) for name in fleet.names] == backups
     assert set(plant.slots().values()) == {0}
+
+
+def test_what_no_run_can_tell_is_told_once_each(plant: Plant, fleet: Fleet) -> None:
+    """One cluster is not deployed, of which only the fleet knows; one is late, which is told without the fleet."""
+    late = "Flows of cluster two are due and do not start"
+    with web_inbox() as web, mail_inbox() as mail:
+        words = ("alerts", "apply", "--webhook", web.url, "--mailto", mail.url)
+        done = run_pgproof("--config", str(fleet.config_path), *words, environment=plant.settings)
+        assert done.returncode == 0, done.stderr
+        with plant.client() as client:
+            client.delete_deployment(client.read_deployment_by_name("protect/one").id)
+        plant.start_worker("--work-queue", "default", "--work-queue", "one")
+        for _ in range(2):  # the second finds the same, and wakes nobody
+            run = plant.order("protect-fleet", clusters=["one", "two"], unserved=25)
+            plant.wait_for(run, "Failed", timeout=120)
+        web.wait(2)
+        time.sleep(QUIET)
+        assert sorted(web.subjects) == sorted(mail.subjects) == [late, LEFT_OUT]
+        (alert,) = [message for message in web.messages if message.subject == LEFT_OUT]
+        assert alert in mail.messages
+        assert alert.body.startswith(
+            "protect-fleet left out cluster one, not deployed: pgproof deploy one deploys it.\n"
+            "It means: this run of the fleet brought it no new backup and no proof; "
+            "what it had before is still there.\nRun: pgproof deploy one\n\nCluster one, 20"
+        )
+        assert alert.body.endswith(" UTC, alert fleet.")
+
+        plant.deploy()
+        plant.start_worker()
+        run = plant.order("protect-fleet", clusters=["one", "two"])
+        plant.wait_for(run, "Completed", timeout=240)
+        web.wait(4)
+        time.sleep(QUIET)
+        over = [
+            "Over: flows of cluster two start again",
+            "Over: protect-fleet ran protect for cluster one, completed",
+        ]
+        assert sorted(web.subjects) == sorted(mail.subjects) == sorted([late, LEFT_OUT, *over])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.commands import fleet as fleet_command
+from pgproof.fleet.score import measure_score
+from pgproof.repository.store import Store
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now, running_source
 
@@ -54,6 +57,7 @@ def test_a_life(source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     source.archive_now()
     assert answer(source, "drill", "main")[0] == 0
     in_order(source, backup)
+    each_record_is_read_once(source, backup)
     with_one_that_cannot_be_read(source)
     source.write_config()
     with monkeypatch.context() as patch:
@@ -101,6 +105,35 @@ def in_order(source: Source, backup: BackupRecord) -> None:
     assert columns.split() == " ".join(fleet_command.COLUMNS).split()
     assert row.startswith(f"main     in order  {now():%F} ")
     assert " of 5 min " in row and " of 1 h " in row and row.endswith(" none")
+
+
+@dataclass
+class Counted:
+    """A store that notes what is read.
+
+    Args:
+        store: that has it.
+        read: the keys, in their order.
+    """
+
+    store: Store
+    read: list[str] = field(default_factory=list)
+
+    def get(self, key: str) -> Iterator[bytes]:
+        self.read.append(key)
+        return self.store.get(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def each_record_is_read_once(source: Source, backup: BackupRecord) -> None:
+    """The gap check, the forecast and the ages rest on one reading of the catalog: a request for each on S3."""
+    archive = source.archive
+    store = Counted(archive.store)
+    counted = replace(archive, repository=replace(archive.repository, store=store))
+    assert measure_score(source.cluster, counted, now()).ok
+    assert store.read.count(archive.layout.backup_record(backup.label)) == 1
 
 
 def with_one_that_cannot_be_read(source: Source) -> None:

@@ -19,6 +19,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Pe
 
 from flows.protect import protect
 from tasks.fleet import Bounds, Outcome, Sortie
+from tasks.fleet_card import REACHED, SKIPPED, cluster_event
 from tasks.life import Patience
 from tasks.members import Member, find_members
 from tasks.vigil import Vigil
@@ -189,6 +190,7 @@ def test_another_run_never_ends(drive: Drive, client: SyncPrefectClient) -> None
         drive.set(Cancelled(message="Deployment concurrency limit reached."))
         drive.step(seconds=31)
     assert drive.outcome() == ("busy", "another run of it was going on all the time", 2)
+    assert drive.sortie.done["left"].command == "prefect flow-run ls --flow-name protect --state Running"
 
 
 def test_a_silent_run_is_dead_and_run_again(drive: Drive, client: SyncPrefectClient) -> None:
@@ -240,6 +242,9 @@ def test_what_the_server_does_not_know(drive: Drive, client: SyncPrefectClient) 
     assert drive.outcome("never") == ("not deployed", "pgproof deploy never deploys it", 0)
     assert drive.outcome("never-more")[1] == "pgproof deploy never-more --blocks deploys it"
     assert drive.outcome("removed")[0] == "not deployed"
+    assert [one.command for one in drive.sortie.done.values()] == [
+        *("pgproof deploy never", "pgproof deploy never-more --blocks", "pgproof deploy removed"),
+    ]
     assert drive.sortie.over
 
 
@@ -256,6 +261,29 @@ def test_a_server_that_is_away_changes_nothing(
     drive.set(Running(), Completed())
     drive.step()
     assert drive.outcome() == ("completed", "", 2)
+
+
+@pytest.mark.parametrize(
+    ("result", "seconds", "command", "event"),
+    [
+        ("completed", 9.0, "", REACHED),
+        ("failed", 9.0, "", REACHED),
+        ("crashed", None, "", None),  # it died before it began; Prefect tells of the crash
+        ("not taken", None, "", None),  # Prefect told that it is late
+        ("cancelled", None, "", None),
+        ("busy", None, "prefect flow-run ls --flow-name protect --state Running", SKIPPED),
+        ("not deployed", None, "pgproof deploy left", SKIPPED),
+        ("not started", None, "pgproof deploy left", SKIPPED),
+    ],
+)
+def test_only_what_nobody_else_tells_is_an_alert_of_the_fleet(
+    result: str, seconds: float | None, command: str, event: str | None
+) -> None:
+    made = cluster_event(Outcome("left", result, "why", (), seconds, command))
+    assert (made.name if made else None) == event
+    if made and event == SKIPPED:
+        assert made.payload["command"] == command
+        assert made.payload["what"] == f"protect-fleet left out cluster left, {result}: why"
 
 
 def test_the_members_that_are_kept_in_blocks(client: SyncPrefectClient, deployments: dict[str, UUID]) -> None:

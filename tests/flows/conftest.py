@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.backups.catalog import read_catalog
 from tests.servers.postgres import Source, running_source
 
 TABLES = """
@@ -31,6 +32,21 @@ def config(shop: Source) -> str:
     """The path of a fresh pgproof.toml."""
     shop.write_config()
     return str(shop.config_path)
+
+
+@pytest.fixture
+def lost(shop: Source, tmp_path: Path) -> Iterator[str]:
+    """The name of a segment behind every backup that is not in the archive, while a newer one is."""
+    if not read_catalog(shop.archive).entries:
+        shop.backup()
+    name = read_catalog(shop.archive).newest.record.last_segment.next().name
+    while shop.archive_now() <= name:
+        pass
+    path = shop.stored(name)
+    kept = path.rename(tmp_path / path.name)
+    (shop.data / "pg_wal" / name).unlink(missing_ok=True)
+    yield name
+    kept.rename(path)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from deployments.forms import form, parameters_of
 from flows.base_backup import base_backup
 from flows.restore_cluster import restore_cluster
 from flows.retention_pruning import retention_pruning
+from flows.wal_gap_check import wal_gap_check
 from pgproof.backups.catalog import read_catalog
 from tasks.offers import labels_in, with_labels
 from tests.flows.runs import run
@@ -65,6 +66,20 @@ def test_backups_that_are_taken_and_removed(
         parameters = {"cluster": "main", "destination": "/nowhere", "backup": label}
         ordered = client.create_flow_run_from_deployment(deployment, parameters=parameters)
         client.delete_flow_run(ordered.id)
+
+
+def test_the_backup_of_a_gap_check(
+    shop: Source, config: str, client: SyncPrefectClient, deployment: UUID, lost: str
+) -> None:
+    """It comes when nobody ordered one: of all backups the one that a restore needs most."""
+    before = [entry.label for entry in read_catalog(shop.archive).entries]
+
+    done = run(wal_gap_check, "main", config)
+
+    assert f"{lost} missing. " in done.message
+    after = [entry.label for entry in read_catalog(shop.archive).entries]
+    assert (after[:-1], len(after)) == (before, len(before) + 1)
+    assert offered(client, deployment) == after[::-1]
 
 
 def test_a_form_that_nobody_deployed(config: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,19 +129,6 @@ def events(done: Run) -> dict[str, dict[str, Any]]:
     found = until(of_this_run, lambda seen: CHECKED in {event["event"] for event in seen})
     assert len({event["event"] for event in found}) == len(found)
     return {event["event"]: event["payload"] for event in found}
-
-
-@pytest.fixture
-def lost(shop: Source, tmp_path: Path) -> Iterator[str]:
-    """The name of a segment behind every backup that is not in the archive, while a newer one is."""
-    name = read_catalog(shop.archive).newest.record.last_segment.next().name
-    while shop.archive_now() <= name:
-        pass
-    path = shop.stored(name)
-    kept = path.rename(tmp_path / path.name)
-    (shop.data / "pg_wal" / name).unlink(missing_ok=True)
-    yield name
-    kept.rename(path)
 
 
 def test_a_segment_that_the_source_still_has_is_brought_back(

@@ -1,17 +1,18 @@
-"""Who is told when nothing starts, and when something dies: from the real server to a real web server."""
+"""Who is told when nothing starts, and when something dies: from the real server to a real web and mail server."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from tests.alerts.receivers import Inbox, Message, web_inbox
+from tests.alerts.receivers import Inbox, Message, mail_inbox, web_inbox
 from tests.deployments.upped import until
 from tests.servers.postgres import Source
 from tests.trouble.conftest import UNSCHEDULED
@@ -25,15 +26,26 @@ CRASHED = "Flow restore-validation of cluster main crashed"
 
 
 @pytest.fixture(scope="module")
-def web(shop: Source, works: Plant) -> Iterator[Inbox]:
-    """What the alerts of ``main`` send."""
+def inboxes(shop: Source, works: Plant) -> Iterator[tuple[Inbox, Inbox]]:
+    """What the alerts of ``main`` send, by web and by mail."""
     shop.write_config(cluster=UNSCHEDULED)
     shop.backup()  # lest its lack is told as well
-    with web_inbox() as inbox:
-        words = ("alerts", "apply", "main", "--webhook", inbox.url)
+    with web_inbox() as web, mail_inbox() as mail:
+        words = ("alerts", "apply", "main", "--webhook", web.url, "--mailto", mail.url)
         done = shop.run(*words, environment=works.settings)
         assert done.returncode == 0, done.stderr
-        yield inbox
+        yield web, mail
+
+
+@pytest.fixture
+def web(inboxes: tuple[Inbox, Inbox]) -> Iterator[Inbox]:
+    """What came by web; at the end of a test the same has come by mail."""
+    web, mail = inboxes
+    before = len(web.messages)
+    yield web
+    assert len(web.messages) > before
+    mail.wait(len(web.messages), 10)
+    assert Counter(mail.messages) == Counter(web.messages)
 
 
 def test_a_scheduled_run_that_no_worker_takes_is_told_once_and_so_is_its_start(
