@@ -44,7 +44,7 @@ ENGINE = {
         "make_proof",
         "store_evidence",
     ),
-    "pgproof.validation.judgement": ("compare_restored",),
+    "pgproof.validation.expectations.judgement": ("compare_restored",),
     "tasks.retention": ("gather_facts", "plan_expire", "expire"),
 }
 GOALS = {"overhead of protect": 3.0, "gap check, due by its schedule to completed": 5.0}
@@ -74,7 +74,7 @@ class Meter:
 @contextmanager
 def metered() -> Iterator[Meter]:
     """The engine calls of the tasks are timed for the time of a block."""
-    from pgproof.validation.expectations import ExpectationRun
+    from pgproof.validation.expectations.suites import ExpectationRun
 
     meter = Meter()
     places = [(importlib.import_module(module), name) for module, names in ENGINE.items() for name in names]

@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.config import RetentionConfig
+from pgproof.gaps.check import expired_of
+from pgproof.gaps.gap import check_gaps
 from pgproof.repository.layout import Layout
 from pgproof.repository.repository import StoredObject
 from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import Fork, TimelineHistory
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import listing_of
-from pgproof.wal.check import expired_of
-from pgproof.wal.gaps import check_gaps
-from pgproof.wal.lsn import LSN
 
 SIZE = 16 << 20
 LAYOUT = Layout("shop", 7446001122334455667)

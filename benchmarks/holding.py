@@ -13,10 +13,10 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.series import Contender, Section, take_turns
 from benchmarks.shop import Shop
 from pgproof.postgres.connection import connect
-from pgproof.validation.burst import take_snapshots
-from pgproof.validation.counting import Counter
-from pgproof.validation.fingerprint import pin_settings
-from pgproof.validation.holding import Holding
+from pgproof.validation.fences.burst import take_snapshots
+from pgproof.validation.fences.counting import Counter
+from pgproof.validation.fences.fingerprint import pin_settings
+from pgproof.validation.fences.holding import Holding
 
 CLIENTS = 8
 DATABASE = "postgres"

@@ -11,7 +11,7 @@ import psycopg
 
 from benchmarks.series import Contender, Section, take_turns
 from benchmarks.shop import KINDS, Kind, Shop
-from pgproof.validation.fingerprint import Table, fingerprint, list_tables, pin_settings
+from pgproof.validation.fences.fingerprint import Table, fingerprint, list_tables, pin_settings
 
 FINGERPRINT, COUNT, MD5 = "pgproof's fingerprint", "count(*)", "md5(string_agg)"
 _TEXT = 512 << 20  # bytes that string_agg may gather: a text ends at 1 GB

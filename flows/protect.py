@@ -11,9 +11,9 @@ from flows.restore_validation import prove, refuse_unproven
 from flows.taken import tell_backup
 from flows.wal_gap_check import refuse_gaps
 from flows.writer import one_writer
+from pgproof.gaps.check import WalCheck
 from pgproof.retention.expire import ExpireResult
 from pgproof.retention.plan import ExpirePlan
-from pgproof.wal.check import WalCheck
 from tasks.artifacts import show_retention, show_wal
 from tasks.base_backup import TakenBackup, take_base_backup
 from tasks.events import emit

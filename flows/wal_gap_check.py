@@ -7,9 +7,9 @@ from prefect import flow
 from flows.taken import tell_backup
 from flows.writer import one_writer
 from pgproof.errors import PgproofError, WalGap
-from pgproof.wal.check import WalCheck
-from pgproof.wal.loss import losses, newest_is_lost, sentences
-from pgproof.wal.repair import RepairReport
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.loss import losses, newest_is_lost, sentences
+from pgproof.gaps.repair import RepairReport
 from tasks.artifacts import show_wal
 from tasks.base_backup import take_base_backup
 from tasks.events import emit, wal_events

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from pgproof.errors import WalGap
-from pgproof.wal.receive import ReceiveResult
+from pgproof.wal.receiving.receive import ReceiveResult
 from tasks.receive import receive_wal
 
 

@@ -8,19 +8,19 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.gap import DESCRIBED, describe
+from pgproof.gaps.loss import newest_is_lost
+from pgproof.gaps.repair import RepairReport
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import rows
-from pgproof.validation.check import result_of
+from pgproof.validation.catalogs.object_comparison import difference_lines, kind_lines
+from pgproof.validation.checks.check import result_of
 from pgproof.validation.comparison import MISSING
-from pgproof.validation.fence import NotChecked
-from pgproof.validation.object_comparison import difference_lines, kind_lines
+from pgproof.validation.fences.fence import NotChecked
 from pgproof.validation.proof import Proof
 from pgproof.validation.targets.trial import result_in_words, title_of
-from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import DESCRIBED, describe
-from pgproof.wal.loss import newest_is_lost
-from pgproof.wal.repair import RepairReport
 from pgproof.wording import duration, load_of, size
 from tasks.base_backup import TakenBackup
 from tasks.keys import key_for

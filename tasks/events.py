@@ -12,9 +12,9 @@ from typing import Any
 
 from prefect.events import emit_event
 
-from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import GapReport
-from pgproof.wal.loss import losses
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.gap import GapReport
+from pgproof.gaps.loss import losses
 from pgproof.wording import counted, duration, size
 
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired

@@ -9,8 +9,8 @@ from typing import Any
 
 from pgproof.backups.catalog import NOT_EXACT
 from pgproof.backups.state import ProofAge
+from pgproof.gaps.check import WalCheck
 from pgproof.validation.proof import Proof
-from pgproof.wal.check import WalCheck
 from pgproof.wording import duration, load_of
 from tasks.events import Event, words
 

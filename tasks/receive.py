@@ -11,8 +11,8 @@ from prefect.logging import get_run_logger
 
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive
-from pgproof.wal.events import ReceiveEvent, Report
-from pgproof.wal.receive import Receiver, ReceiveRequest, ReceiveResult
+from pgproof.wal.receiving.events import ReceiveEvent, Report
+from pgproof.wal.receiving.receive import Receiver, ReceiveRequest, ReceiveResult
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import open_with_blocks, open_work
 

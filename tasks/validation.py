@@ -14,13 +14,13 @@ from pgproof.validation.choice import Policy, choose_label, last_drills
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome
-from pgproof.validation.fence import Fence, read_fence, write_fence
-from pgproof.validation.fencing import take_fence
-from pgproof.validation.foreign_drill import prove_foreign
+from pgproof.validation.expectations.judgement import judge
+from pgproof.validation.expectations.suites import ExpectationOutcome
+from pgproof.validation.fences.fence import Fence, read_fence, write_fence
+from pgproof.validation.fences.fencing import take_fence
 from pgproof.validation.frames import frames_of
-from pgproof.validation.judgement import judge
 from pgproof.validation.origins.choice import OriginKind, open_origin
+from pgproof.validation.origins.foreign_drill import prove_foreign
 from pgproof.validation.origins.origin import choose
 from pgproof.validation.proof import Proof
 from tasks.progress import progress

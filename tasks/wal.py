@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import task
 
-from pgproof.wal.check import WalCheck, check_wal
-from pgproof.wal.places import open_copies
-from pgproof.wal.repair import RepairReport, repair_wal
+from pgproof.gaps.check import WalCheck, check_wal
+from pgproof.gaps.places import open_copies
+from pgproof.gaps.repair import RepairReport, repair_wal
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 

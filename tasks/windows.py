@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.gap import Gap, RecoveryWindow
+from pgproof.gaps.loss import crosses, segment_named
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import Gap, RecoveryWindow
-from pgproof.wal.loss import crosses, segment_named
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 
 SHOWN = 48  # rows; more would be neither readable nor small
 

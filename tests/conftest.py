@@ -51,7 +51,7 @@ def source() -> Iterator[Source]:
 @pytest.fixture
 def without_expectations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drills as a host without Great Expectations makes them, in seconds less; it has tests of its own."""
-    from pgproof.validation import expectations
+    from pgproof.validation.expectations import suites as expectations
 
     monkeypatch.setattr(expectations, "available", lambda: False)
 

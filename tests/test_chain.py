@@ -9,8 +9,8 @@ from pgproof.restore.target import RecoveryTarget
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.fence import write_fence
-from pgproof.validation.fencing import take_fence
+from pgproof.validation.fences.fence import write_fence
+from pgproof.validation.fences.fencing import take_fence
 from tests.servers.postgres import Source, now
 
 TYPES = """

@@ -14,6 +14,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From below to above: a layer imports its own and those before it.
 LAYERS = ("pgproof", "tasks", "flows", "deployments")
+# Within the engine, likewise; ``pgproof`` is the package itself, which has the version.
+PACKAGES = (
+    *("pgproof", "errors", "location", "quantity", "wording", "section", "schedule", "config"),
+    *("timelines", "postgres", "repository", "wal", "backups", "restore", "retention", "gaps"),
+    *("readiness", "validation", "fleet", "commands", "cli"),
+)
 FILE_STOP, FUNCTION_STOP = 400, 60
 # What only a worker has installed, or what takes long to import: in functions of the engine, never on top.
 HEAVY = {"pandas", "great_expectations"}
@@ -42,6 +48,12 @@ class Module:
     @property
     def layer(self) -> str:
         return self.name.split("/")[0]
+
+    @property
+    def package(self) -> str:
+        """Of the engine, to which it belongs."""
+        below = self.name.split("/")[1]
+        return "pgproof" if below == "__init__.py" else below.removesuffix(".py")
 
     @cached_property
     def text(self) -> str:
@@ -107,6 +119,21 @@ def test_imports_go_one_way(layer: str) -> None:
         if name.split(".")[0] in above
     ]
     assert wrong == []
+
+
+def test_packages_of_the_engine_go_one_way() -> None:
+    wrong = [
+        f"{module.name}:{line} imports {name}"
+        for module in ENGINE
+        for name, line in module.imports()
+        if name.split(".")[0] == "pgproof" and PACKAGES.index(_package(name)) > PACKAGES.index(module.package)
+    ]
+    assert wrong == []
+
+
+def _package(name: str) -> str:
+    """Of the engine, to which a module belongs: ``wal`` of ``pgproof.wal.push``."""
+    return name.split(".")[1] if "." in name else "pgproof"
 
 
 def test_the_engine_knows_no_prefect() -> None:

@@ -40,8 +40,8 @@ from pgproof.postgres.replication import (
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import is_archived
-from pgproof.wal.lsn import LSN
 
 Clock = Callable[[], datetime]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, PgproofError
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 
 def check_manifest(record: BackupRecord, manifest: bytes) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pgproof.errors import ObjectDamaged, PgproofError
 from pgproof.repository.repository import StoredObject
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from pgproof.backups.catalog import VERIFICATION, BackupEntry, Catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.verify import own_segments
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import wal_name
-from pgproof.wal.segment import WalSegment
 
 RECORD = "backup record"  # by which a backup is known to be complete
 

@@ -13,9 +13,9 @@ from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing, WalGap
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.codec import Measured
 from pgproof.repository.repository import Archive, StoredObject, check_bytes
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.content import check_row
-from pgproof.wal.segment import WalSegment
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ from pgproof.commands.console import Session, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
-from pgproof.validation.check import result_of
+from pgproof.validation.catalogs.object_comparison import difference_lines, kind_lines
+from pgproof.validation.checks.check import result_of
 from pgproof.validation.comparison import MOST_SHOWN, most_telling
 from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome
-from pgproof.validation.fence import write_fence
-from pgproof.validation.fencing import take_fence
-from pgproof.validation.judgement import judge
-from pgproof.validation.object_comparison import difference_lines, kind_lines
+from pgproof.validation.expectations.judgement import judge
+from pgproof.validation.expectations.suites import ExpectationOutcome
+from pgproof.validation.fences.fence import write_fence
+from pgproof.validation.fences.fencing import take_fence
 from pgproof.validation.proof import Proof
 from pgproof.validation.speeds import RESTORING
 from pgproof.validation.targets.trial import result_in_words, title_of

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.commands.console import Session
-from pgproof.validation.suite import (
+from pgproof.validation.expectations.suite import (
     Changes,
     Expected,
     as_suite,
@@ -19,7 +19,7 @@ from pgproof.validation.suite import (
     was_changed,
     write_suite,
 )
-from pgproof.validation.suite_tables import table_expectations
+from pgproof.validation.expectations.suite_tables import table_expectations
 from pgproof.wording import counted
 
 

@@ -6,8 +6,8 @@ from pgproof.commands.backups import now
 from pgproof.commands.console import Session
 from pgproof.commands.drill import Say, show
 from pgproof.postgres.programs import account
-from pgproof.validation.foreign_drill import prove_foreign
 from pgproof.validation.origins.choice import open_origin
+from pgproof.validation.origins.foreign_drill import prove_foreign
 from pgproof.validation.origins.origin import choose
 
 

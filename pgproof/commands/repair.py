@@ -9,11 +9,11 @@ from rich.markup import escape
 
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session
+from pgproof.gaps.check import WalCheck, check_wal
+from pgproof.gaps.places import open_copies
+from pgproof.gaps.repair import RepairReport, lost_windows, repair_wal
 from pgproof.wal.catch_up import CopyReport
-from pgproof.wal.check import WalCheck, check_wal
 from pgproof.wal.content import ContentReport
-from pgproof.wal.places import open_copies
-from pgproof.wal.repair import RepairReport, lost_windows, repair_wal
 from pgproof.wording import counted, size
 
 

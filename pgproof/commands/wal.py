@@ -8,10 +8,10 @@ from rich.markup import escape
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, table
 from pgproof.commands.repair import show_content
+from pgproof.gaps.check import WalCheck, check_wal
+from pgproof.gaps.copies import CopyCheck
+from pgproof.gaps.gap import DESCRIBED, describe
 from pgproof.postgres.slots import Slot
-from pgproof.wal.check import WalCheck, check_wal
-from pgproof.wal.copies import CopyCheck
-from pgproof.wal.gaps import DESCRIBED, describe
 from pgproof.wording import counted, duration, size
 
 _SHOWN = 20  # gaps on a page

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgproof.errors import PgproofError, TransientError
-from pgproof.wal.spool import Spool
+from pgproof.wal.background.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +53,8 @@ def log(text: str) -> None:
 
 
 def _push(spool: Spool, lock: int) -> None:
-    from pgproof.wal.destination import Destination
-    from pgproof.wal.pusher import Pusher
+    from pgproof.wal.background.destination import Destination
+    from pgproof.wal.background.pusher import Pusher
 
     try:
         cluster, archives = _configured(spool)
@@ -71,8 +71,8 @@ def _push(spool: Spool, lock: int) -> None:
 
 def _fetch(spool: Spool, lock: int) -> None:
     from pgproof.postgres.control import read_system_identifier
+    from pgproof.wal.background.prefetcher import OFFSET, Prefetcher
     from pgproof.wal.fetch import fetch_from
-    from pgproof.wal.prefetcher import OFFSET, Prefetcher
 
     directory = spool.for_recovery(read_system_identifier(Path(spool.data)))
     try:

@@ -17,7 +17,7 @@ import time
 
 from pgproof.errors import ConfigError, ObjectMissing, PgproofError, StoreUnavailable, WalNotArchived
 from pgproof.location import config_path
-from pgproof.wal.spool import START_LIMIT, Spool
+from pgproof.wal.background.spool import START_LIMIT, Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

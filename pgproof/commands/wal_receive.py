@@ -18,8 +18,8 @@ from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import create_slot, drop_slot
 from pgproof.quantity import parse_duration
 from pgproof.repository.repository import Archive, open_repository
-from pgproof.wal.events import ReceiveEvent
-from pgproof.wal.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult
+from pgproof.wal.receiving.events import ReceiveEvent
+from pgproof.wal.receiving.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult
 from pgproof.wording import counted, size
 
 _SLOT = re.compile(r"[a-z0-9_]{1,63}")

@@ -15,11 +15,11 @@ from pgproof.backups.age import BackupAge, backup_age
 from pgproof.backups.state import ProofAge, proof_age
 from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError
+from pgproof.gaps.copies import OpenCopy
+from pgproof.gaps.gap import GapReport
+from pgproof.gaps.lag import furthest
 from pgproof.repository.repository import Archive
 from pgproof.validation.objectives import Objectives, measure_objectives
-from pgproof.wal.copies import OpenCopy
-from pgproof.wal.gaps import GapReport
-from pgproof.wal.lag import furthest
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pgproof.errors import DestinationRefused, ObjectDamaged
 from pgproof.postgres.programs import run
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 # Settings that a hot standby must have at least as large as the source (manual, 26.4.3)
 _MINIMA = {

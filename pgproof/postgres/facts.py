@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 
 from pgproof.postgres.versions import check_supported
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 # What a role without superuser must be granted; the SQL is made from this table (init, doctor).
 FUNCTIONS = ("pg_switch_wal()", "pg_create_restore_point(text)")

@@ -22,7 +22,7 @@ from pgproof.errors import (
 )
 from pgproof.postgres.connection import connection_error, conninfo
 from pgproof.postgres.refusals import command_error
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connection counts as dead
 _CHECKPOINT_LIMIT = 86400.0  # a spread checkpoint takes the better part of checkpoint_timeout, at most a day

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pgproof.errors import ObjectMissing, ServerUnreachable
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.timelines.history import TimelineHistory
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 
 _LIMIT = 60.0  # seconds that the server may take to answer a command or to take a message
 _WAL_DATA = struct.Struct("!qqq")  # after 'w': start, end of WAL on the server, its clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pgproof.wal.segment import HISTORY_NAME
+from pgproof.timelines.segment import HISTORY_NAME
 
 FORMAT_VERSION = 1
 ROOT_KEY = "pgproof.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pgproof.restore.locate import WalReader
 from pgproof.restore.target import RecoveryTarget
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.records import CommitRecord, Record, RestorePoint
-from pgproof.wal.segment import WalSegment
 
 _BEFORE, _AFTER = 2, 1  # segments that are read around the target
 

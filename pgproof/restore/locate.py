@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pgproof.errors import ObjectMissing
 from pgproof.repository.repository import Archive
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key, find_part
 from pgproof.wal.fetch import fetch
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, QuietPoint, Record, RestorePoint, read_records
-from pgproof.wal.segment import WalSegment
 
 LOOK_BACK = 64  # segments without any commit that are read before giving up
 

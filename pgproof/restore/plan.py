@@ -22,6 +22,8 @@ from pgproof.restore.cautions import cautions
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import (
     WalListing,
     end_of_path,
@@ -30,8 +32,6 @@ from pgproof.wal.archive import (
     require,
     segments_between,
 )
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pgproof.errors import InvalidTarget
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 
 @dataclass(frozen=True, slots=True)

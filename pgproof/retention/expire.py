@@ -28,8 +28,8 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
 from pgproof.timelines.history import TimelineHistory
+from pgproof.timelines.segment import HISTORY_NAME
 from pgproof.wal.archive import read_history, wal_name
-from pgproof.wal.segment import HISTORY_NAME
 
 _LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
 _BATCH = 64  # objects removed between two looks at the lease

@@ -25,8 +25,8 @@ from pgproof.retention.policy import (
 )
 from pgproof.retention.window import Need, WalNeeds, find_windows, unneeded, wal_needs
 from pgproof.timelines.history import TimelineHistory, leaves
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import part_name, wal_name
-from pgproof.wal.lsn import LSN
 
 DAMAGED_KEPT = timedelta(days=30)  # what a repair replaced: long enough to find out what damaged it
 

@@ -15,10 +15,10 @@ from pgproof.backups.record import BackupRecord
 from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import TimelineHistory, history_of
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import HISTORY_NAME
 from pgproof.wal.archive import part_name, wal_name
-from pgproof.wal.lsn import LSN
 from pgproof.wal.runs import Interval, Numbers
-from pgproof.wal.segment import HISTORY_NAME
 
 _ENDLESS = 1 << 64  # above every segment number
 

@@ -1,1 +1,1 @@
-"""Timelines: which part of which timeline leads to a point."""
+"""Timelines: where something is in the WAL: LSNs, segment names, and the histories of timelines."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pgproof.errors import ObjectDamaged
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 _LINE = re.compile(r"(\d+)\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s+(.*))?", re.ASCII)
 

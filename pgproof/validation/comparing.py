@@ -18,19 +18,19 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.programs import account, find_bin_directory
-from pgproof.validation.checking import Checking, is_opened, refuse_beyond, refuse_opened
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.catalogs.object_recount import recount_objects
+from pgproof.validation.catalogs.objects import DatabaseObjects, HeldObjects
+from pgproof.validation.checks.checking import Checking, is_opened, refuse_beyond, refuse_opened
 from pgproof.validation.claim import claim
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Done, Restored
-from pgproof.validation.fence import DatabaseFence, Fence
-from pgproof.validation.object_recount import recount_objects
-from pgproof.validation.objects import DatabaseObjects, HeldObjects
+from pgproof.validation.fences.fence import DatabaseFence, Fence
 from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import as_users_connect, recovered
 from pgproof.validation.speeds import rounded
 from pgproof.validation.targets.attempt import Targets, try_targets
-from pgproof.wal.lsn import LSN
 
 OnDatabase = Callable[[str, str], None]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pgproof.validation.check import CheckResult
-from pgproof.validation.fence import DatabaseFence, NotChecked, TableContent
-from pgproof.validation.fingerprint import Fingerprint
-from pgproof.validation.object_comparison import ObjectComparison
+from pgproof.validation.catalogs.object_comparison import ObjectComparison
+from pgproof.validation.checks.check import CheckResult
+from pgproof.validation.fences.fence import DatabaseFence, NotChecked, TableContent
+from pgproof.validation.fences.fingerprint import Fingerprint
 from pgproof.validation.targets.attempt import Targets
 from pgproof.wording import counted
 

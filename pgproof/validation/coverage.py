@@ -6,9 +6,9 @@ those is complete; one that left something out is not.
 
 from __future__ import annotations
 
+from pgproof.validation.catalogs.objects import CLUSTER
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import OBJECTS, WHOLE_DATABASE, Fence, NotChecked
-from pgproof.validation.objects import CLUSTER
+from pgproof.validation.fences.fence import OBJECTS, WHOLE_DATABASE, Fence, NotChecked
 
 NOTHING = "nothing was compared"
 CATALOG = "catalog "  # how the name of a catalog begins that could not be read

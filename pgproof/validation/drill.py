@@ -31,11 +31,11 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.catalogs.object_recount import bring_objects
 from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.coverage import NOTHING, gap_in
-from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
-from pgproof.validation.object_recount import bring_objects
+from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
 from pgproof.validation.order import require_before
 from pgproof.validation.proof import Proof
 from pgproof.validation.scratch import Scratch, own, prepare

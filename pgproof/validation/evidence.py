@@ -12,7 +12,7 @@ import json
 
 from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation import frames
-from pgproof.validation.expectations import ExpectationOutcome
+from pgproof.validation.expectations.suites import ExpectationOutcome
 from pgproof.validation.proof import Proof, write_proof
 
 

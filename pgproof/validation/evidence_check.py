@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive
-from pgproof.validation.fence import Fence
-from pgproof.validation.objects import HeldObjects
+from pgproof.timelines.segment import SegmentHeader, check_segment
+from pgproof.validation.catalogs.objects import HeldObjects
+from pgproof.validation.fences.fence import Fence
 from pgproof.validation.proof import Proof
 from pgproof.wal.archive import part_end
 from pgproof.wal.parts import list_parts
-from pgproof.wal.segment import SegmentHeader, check_segment
 
 _Check = Callable[[], None]
 

@@ -1,7 +1,7 @@
 """Objectives are what recovery may cost: RTO in time and RPO in commits; here each beside what was measured.
 
 RTO: what the newest drill took, and what a restore would take now, by forecast. RPO: the age of the newest commit that
-the repository has (``pgproof.wal.lag``). What nobody measured is not met.
+the repository has (``pgproof.gaps.lag``). What nobody measured is not met.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, NoBackup, PgproofError
+from pgproof.gaps.check import WalCheck, check_wal
+from pgproof.gaps.copies import OpenCopy
 from pgproof.postgres.connection import connect
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
@@ -24,8 +26,6 @@ from pgproof.validation.forecast import Forecast, Load, forecast
 from pgproof.validation.proof import Proof
 from pgproof.validation.trend import Trend, read_trend
 from pgproof.wal.archive import list_wal
-from pgproof.wal.check import WalCheck, check_wal
-from pgproof.wal.copies import OpenCopy
 
 _SIZE = "SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database WHERE datallowconn"
 

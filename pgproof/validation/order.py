@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import NotProven
-from pgproof.validation.fence import Fence
+from pgproof.validation.fences.fence import Fence
 
 
 def require_before(record: BackupRecord, fence: Fence) -> None:

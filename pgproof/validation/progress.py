@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 if TYPE_CHECKING:  # all of them need the scratch directory, which forgets its progress when it goes
-    from pgproof.validation.check import CheckResult
+    from pgproof.validation.checks.check import CheckResult
     from pgproof.validation.comparison import Comparison
-    from pgproof.validation.fence import Fence
+    from pgproof.validation.fences.fence import Fence
     from pgproof.validation.targets.attempt import Targets
 
 

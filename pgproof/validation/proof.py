@@ -9,7 +9,7 @@ from typing import Any
 from pgproof.backups.catalog import PROVEN
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, StoredObject
-from pgproof.validation.fence import NotChecked
+from pgproof.validation.fences.fence import NotChecked
 
 
 @dataclass(frozen=True, slots=True)

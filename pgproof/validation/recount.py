@@ -13,9 +13,9 @@ import psycopg
 from pgproof.config import DrillConfig
 from pgproof.errors import NotProven, RecoveryFailed
 from pgproof.validation.comparison import TableComparison, compare_database
-from pgproof.validation.counting import reason_of
-from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, NotChecked, TableContent
-from pgproof.validation.fingerprint import (
+from pgproof.validation.fences.counting import reason_of
+from pgproof.validation.fences.fence import LARGE_OBJECTS, DatabaseFence, NotChecked, TableContent
+from pgproof.validation.fences.fingerprint import (
     Fingerprint,
     Table,
     fingerprint,

@@ -25,11 +25,11 @@ from pgproof.postgres.server import LocalServer
 from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS, TRANSACTION_TIMEOUT
 from pgproof.restore.settings import LEAKING, recovery_settings
 from pgproof.restore.target import RecoveryTarget
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
+from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL
 from pgproof.validation.claim import make_socket
 from pgproof.validation.scratch import Scratch
-from pgproof.validation.server_log import LOG_PREFIX, REFUSAL
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 
 _SAFE = {
     "listen_addresses": "",

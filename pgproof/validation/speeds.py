@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pgproof.timelines.segment import WalSegment
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.fence import Fence
-from pgproof.wal.segment import WalSegment
+from pgproof.validation.fences.fence import Fence
 
 # What a restore does, too, until its server answers; a drill verifies, counts, compares and checks besides
 RESTORING = ("extract", "combine", "fetch", "start", "replay")

@@ -1,1 +1,1 @@
-"""WAL: positions, segments, and the archive that carries them."""
+"""WAL: the archive, what brings WAL into it and out of it, and what its content says."""

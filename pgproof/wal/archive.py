@@ -12,15 +12,15 @@ from pgproof.repository.layout import SUFFIXES, Layout, without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import TimelineHistory
-from pgproof.wal.lsn import LSN
-from pgproof.wal.runs import Interval, Numbered, Numbers, Run
-from pgproof.wal.segment import (
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import (
     BACKUP_HISTORY_NAME,
     HISTORY_NAME,
     PARTIAL_NAME,
     SEGMENT_NAME,
     WalSegment,
 )
+from pgproof.wal.runs import Interval, Numbered, Numbers, Run
 
 _PART_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
 

@@ -10,8 +10,8 @@ from typing import Any
 from pgproof.errors import ObjectExists, PgproofError
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
 from pgproof.wal.pages import checked_pages
-from pgproof.wal.segment import SEGMENT_NAME, WalSegment
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from pgproof.errors import PermanentError
 from pgproof.postgres.programs import run
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.pages import LONG, SegmentPages, end_of_record
-from pgproof.wal.segment import WalSegment
 
 _TIMEOUT = 3600.0  # seconds; a gigabyte takes about two
 _SWITCH = re.compile(

@@ -16,7 +16,7 @@ from typing import Any
 
 from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.segment import WalSegment
 
 # An object stored less than this before it was read is read once more: a store may count time in whole seconds, and
 # another object may take its place within the same one.

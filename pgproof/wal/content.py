@@ -21,9 +21,9 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.checked import MARGIN, CheckedRun, Recall, read_memory, write_memory
-from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import Needed, Row, Span, Stored, Survey, take_survey
 from pgproof.wal.window import WindowResult, check_window, windows
 

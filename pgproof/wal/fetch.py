@@ -17,8 +17,8 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 from pgproof.wal.archive import find_key, part_end, part_name
-from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 
 
 def fetch_from(openers: Iterable[Callable[[], Archive]], name: str, destination: Path) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from pgproof.errors import ObjectDamaged
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import SegmentHeader, WalSegment, check_segment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import SegmentHeader, WalSegment, check_segment
 
 # XLogPageHeaderData: xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
 _HEADER = struct.Struct("=HHIQI")

@@ -14,7 +14,7 @@ from pgproof.errors import ConfigError, ObjectDamaged, ObjectExists, ObjectMissi
 from pgproof.repository.layout import SUFFIXES
 from pgproof.repository.repository import Archive
 from pgproof.wal.archive import is_archived, part_end, part_name
-from pgproof.wal.received import Piece, ReceivedWal
+from pgproof.wal.receiving.received import Piece, ReceivedWal
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -23,8 +23,8 @@ from pgproof.errors import (
 from pgproof.postgres.control import read_system_identifier
 from pgproof.repository.repository import Archive, StoredObject
 from pgproof.repository.store import CHUNK
+from pgproof.timelines.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_archivable
 from pgproof.wal.archive import find_key
-from pgproof.wal.segment import SEGMENT_NAME, SegmentHeader, check_segment, is_archivable
 
 
 @dataclass(frozen=True, slots=True)

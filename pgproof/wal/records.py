@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pgproof.errors import ObjectDamaged
 from pgproof.postgres.programs import ending_with_us, environment
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 _LINE = re.compile(
     r"rmgr: (?P<rmgr>\w+)\s+len [^,]*, tx:\s+(?P<xid>\d+), lsn: (?P<lsn>[0-9A-F]+/[0-9A-F]+), "

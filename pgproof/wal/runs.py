@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 
 Interval = tuple[int, int]  # segment numbers, both ends included
 

@@ -12,8 +12,8 @@ from pgproof.errors import ObjectDamaged, PermanentError
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import TimelineHistory
+from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 from pgproof.wal.archive import read_history
-from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 
 
 class Span(Protocol):

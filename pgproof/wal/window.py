@@ -10,10 +10,10 @@ from pathlib import Path
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectMissing, PermanentError
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import Source
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.chain import Link, check_chain
 from pgproof.wal.pages import SegmentPages, check_pages
-from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import Stored, Survey
 
 _SEGMENTS, _BYTES = 8, 512 << 20  # of one window; on disk while it is checked, with those beside it

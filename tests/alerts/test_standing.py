@@ -18,7 +18,7 @@ from pgproof.errors import StoreUnavailable
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.repository import StoredObject, open_store
 from pgproof.repository.usage import Usage, measure_usage
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tasks.proof_events import FRESH, STALE
 from tasks.standing import ABOVE, BELOW, OVERDUE, RECENT, Standing, standing_events
 

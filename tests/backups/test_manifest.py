@@ -11,7 +11,7 @@ import pytest
 from pgproof.backups.manifest import check_manifest
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tests.retention.archives import NOON, entry
 
 RECORD = entry("20261123T120000Z-full", NOON, 3, last=5).record

@@ -1,4 +1,4 @@
-"""The README's reference of pgproof.toml is what pgproof/config.py reads: names, defaults, units."""
+"""The reference of pgproof.toml is what pgproof/config.py reads: names, defaults, units."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from pgproof import config, quantity
 from pgproof.config import parse
 from pgproof.section import Section
-from tests.docs.pages import PROJECT, blocks, headings, table_under, title
+from tests.docs.pages import PAGES, PROJECT, blocks, headings, table_under, title
 
-README = PROJECT / "README.md"
+PAGE = PROJECT / "docs" / "configuration.md"
 SECTIONS: dict[str, type[BaseModel]] = {
     "pgproof.toml": config.Config,
     "[alerts]": config.AlertsConfig,
@@ -60,7 +60,7 @@ def keys(section: str) -> dict[str, FieldInfo]:
 
 
 def shown(section: str) -> dict[str, list[str]]:
-    return {row[0].strip("`"): row[1:] for row in table_under(README, section)}
+    return {row[0].strip("`"): row[1:] for row in table_under(PAGE, section)}
 
 
 def test_every_section_has_a_table() -> None:
@@ -70,7 +70,7 @@ def test_every_section_has_a_table() -> None:
         if isinstance(value, type) and issubclass(value, Section) and value is not Section
     }
     assert set(SECTIONS.values()) == models
-    assert [heading for heading in headings(README) if heading in SECTIONS] == list(SECTIONS)
+    assert [heading for heading in headings(PAGE) if heading in SECTIONS] == list(SECTIONS)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -115,12 +115,7 @@ def test_units_are_looked_for() -> None:
     assert wanted_unit(keys("[clusters.NAME]")["password"]) == "reference"
 
 
-EXAMPLES = [
-    (title(page), block.text)
-    for page in [README, *sorted((PROJECT / "docs").rglob("*.md"))]
-    for block in blocks(page)
-    if block.language == "toml"
-]
+EXAMPLES = [(title(page), block.text) for page in PAGES for block in blocks(page) if block.language == "toml"]
 
 
 @pytest.mark.parametrize(("page", "text"), EXAMPLES, ids=lambda value: value.split("\n")[0])

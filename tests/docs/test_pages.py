@@ -20,18 +20,18 @@ from pgproof.backups.record import BackupRecord, Volume
 from pgproof.backups.state import ProofAge
 from pgproof.backups.verification import Verification
 from pgproof.fleet.score import unread
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.gap import GapReport
 from pgproof.repository.lease import Lease
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.repository import StoredObject
 from pgproof.repository.store import read
 from pgproof.repository.usage import Usage
-from pgproof.validation.fence import DatabaseFence, Fence, TableContent
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
+from pgproof.validation.fences.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.proof import Proof
-from pgproof.wal.check import WalCheck
 from pgproof.wal.checked import CheckedRun, write_memory
-from pgproof.wal.gaps import GapReport
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 from tasks import events, fleet_card, lineage, proof_events, standing
 from tasks.fleet import Outcome
 from tests.docs.pages import PAGES, PROJECT, headings, inline_code, prose, table_under, tables, title

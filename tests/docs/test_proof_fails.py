@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, NOT_SOUND, read_catalog
-from pgproof.validation import expectations as suites
+from pgproof.validation.expectations import suites
 from tests.docs.pages import PROJECT, table_under
 from tests.docs.test_commands import command_lines
 from tests.drills.damage import answer, flip_bit

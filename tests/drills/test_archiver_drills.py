@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.gaps.check import check_wal
 from pgproof.wal.archive import find_key
-from pgproof.wal.check import check_wal
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now
 from tests.wal.spooled import processes, until

@@ -14,10 +14,10 @@ import pytest
 
 from pgproof.commands import drill as command
 from pgproof.errors import DestinationRefused
-from pgproof.validation import amcheck
+from pgproof.validation.checks import amcheck
+from pgproof.validation.checks.page_checksums import OFF
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import Restored
-from pgproof.validation.page_checksums import OFF
 from pgproof.validation.proof import Proof, read_proof
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.validation import foreign, replay
-from pgproof.validation.fence import NEVER_CHECKED
+from pgproof.validation import replay
+from pgproof.validation.fences.fence import NEVER_CHECKED
+from pgproof.validation.origins import foreign
 from tests.drills.damage import answer, flip_bit, truncate
 from tests.servers.postgres import Source, installed, running_source
 from tests.servers.tools import BarmanTool, DirectoryTool, PgBackRestTool, missing

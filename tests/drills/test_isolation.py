@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgproof.validation import checking
-from pgproof.validation import expectations as suites
+from pgproof.validation.checks import checking
+from pgproof.validation.expectations import suites
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, running_source
 

@@ -18,8 +18,8 @@ from pgproof.config import RepositoryConfig
 from pgproof.postgres.connection import display_dsn
 from pgproof.postgres.server import LocalServer
 from pgproof.repository.repository import Archive, open_repository
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer, flip_bit, tree
 from tests.servers.postgres import Source, running_source
 from tests.wal.files import MB, OTHER

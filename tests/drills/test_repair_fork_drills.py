@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pgproof.postgres.connection import display_dsn
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key, list_wal
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer
 from tests.restore.successor import succeed
 from tests.servers.postgres import Source, running_source

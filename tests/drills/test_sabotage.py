@@ -14,18 +14,17 @@ import pytest
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands import drill as command
 from pgproof.repository.repository import StoredObject
-from pgproof.validation import expectations as suites
-from pgproof.validation import judgement
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.validation import scratch as scratch_module
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import Restored, make_proof
-from pgproof.validation.fence import DatabaseFence, Fence, TableContent
-from pgproof.validation.fencing import _Fencer
-from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.expectations import judgement, suites
+from pgproof.validation.fences.fence import DatabaseFence, Fence, TableContent
+from pgproof.validation.fences.fencing import _Fencer
+from pgproof.validation.fences.fingerprint import Fingerprint
 from pgproof.validation.proof import Proof, read_proof
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, read_records
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import fence_of, restored_copy

@@ -14,9 +14,9 @@ import pytest
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.seal import sealed
-from pgproof.validation import expectations as suites
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.expectations import suites
 from pgproof.validation.proof import read_proof
-from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
 

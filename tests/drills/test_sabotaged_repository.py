@@ -18,7 +18,7 @@ import pytest
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.codec import Codec
 from pgproof.repository.repository import Archive
-from pgproof.validation import expectations as suites
+from pgproof.validation.expectations import suites
 from pgproof.validation.proof import read_proof
 from pgproof.wal.archive import find_key
 from tests.drills.damage import answer

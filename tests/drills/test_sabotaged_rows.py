@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from pgproof.errors import NotProven
-from pgproof.validation.checking import open_for_writing
+from pgproof.validation.checks.checking import open_for_writing
 from pgproof.validation.comparison import Comparison
-from pgproof.validation.cut import Snapshot
 from pgproof.validation.drill import Restored, make_proof
-from pgproof.validation.fence import DatabaseFence, Fence
+from pgproof.validation.fences.cut import Snapshot
+from pgproof.validation.fences.fence import DatabaseFence, Fence
 from pgproof.validation.recount import recount
 from pgproof.validation.replay import recovered
 from tests.servers.postgres import Source, now, running_source

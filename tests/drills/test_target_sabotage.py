@@ -18,13 +18,13 @@ import pytest
 
 from pgproof.backups.catalog import NOT_RECOVERED, PROVEN
 from pgproof.postgres.control import read_control
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import Restored, make_proof
-from pgproof.validation.fence import Fence, NotChecked
+from pgproof.validation.fences.fence import Fence, NotChecked
 from pgproof.validation.progress import forget
 from pgproof.validation.targets.plan import Stretch, draw_wishes
 from pgproof.validation.targets.trial import title_of
-from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import drill, fence_of, restored_copy

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.segment import WalSegment
 from tests.drills.damage import answer, assert_command_refused, assert_refused, flip_bit, tree, truncate
 from tests.servers.postgres import PGPROOF, PROJECT, Source, running_source
 

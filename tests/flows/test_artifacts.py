@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgproof.validation.fence import NotChecked
+from pgproof.validation.fences.fence import NotChecked
 from tasks import artifacts
 from tasks.artifacts import count, key_for, markdown_table
 

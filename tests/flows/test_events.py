@@ -20,8 +20,8 @@ from prefect.client.orchestration import get_client
 from prefect.events.actions import SendNotification
 
 from pgproof.errors import StoreUnavailable
-from pgproof.wal.check import WalCheck
-from pgproof.wal.gaps import GapReport
+from pgproof.gaps.check import WalCheck
+from pgproof.gaps.gap import GapReport
 from tasks.events import CHECKED, CURRENT, GAP, LAG, REPAIRED, Event, emit, resource_of, wal_events
 from tasks.events import WHOLE as WHOLE_ARCHIVE
 from tasks.retries import RETRY, settings

@@ -16,7 +16,7 @@ from flows.writer import ensure_limit
 from pgproof.backups.catalog import read_catalog
 from pgproof.repository.seal import sealed
 from pgproof.validation.drill import restore_scratch
-from pgproof.validation.fence import Fence
+from pgproof.validation.fences.fence import Fence
 from tests.flows.runs import Run, run
 from tests.servers.postgres import Source
 

@@ -16,10 +16,10 @@ from flows.restore_validation import restore_validation
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.seal import sealed, unsealed
-from pgproof.validation import judgement
 from pgproof.validation.drill import restore_scratch
-from pgproof.validation.fence import Fence
-from pgproof.validation.fencing import take_fence
+from pgproof.validation.expectations import judgement
+from pgproof.validation.fences.fence import Fence
+from pgproof.validation.fences.fencing import take_fence
 from pgproof.validation.proof import Proof
 from tests.drills.damage import answer
 from tests.flows.runs import Run, run

@@ -18,7 +18,7 @@ from tests.servers.postgres import PROJECT
 RUN = 'from pgproof.postgres.programs import run; run(["sleep", "120"], timeout=120)'
 WAL = """
 from pathlib import Path
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import read_records
 list(read_records(Path({bin!r}), Path("/"), LSN(0), LSN(1), 1))
 """

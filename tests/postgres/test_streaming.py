@@ -22,8 +22,8 @@ from pgproof.postgres.streaming import (
     read_segment,
     read_slot,
 )
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from tests.servers.postgres import Source, running_source
 
 MB = 1 << 20

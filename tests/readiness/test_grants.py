@@ -19,7 +19,7 @@ from pgproof.postgres.grants import (
     role_steps,
     setting_steps,
 )
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 SETTINGS = {
     "wal_level": "replica",

@@ -8,7 +8,7 @@ import pytest
 
 from pgproof.restore.border import Border, border_of
 from pgproof.restore.target import RecoveryTarget
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord, Record, RestorePoint
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ import pytest
 
 from pgproof.errors import ObjectMissing
 from pgproof.restore.locate import WalReader
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.records import CommitRecord, RestorePoint
-from pgproof.wal.segment import WalSegment
 from tests.servers.postgres import Source
 
 SIZE = 1 << 20

@@ -24,10 +24,10 @@ from pgproof.repository.repository import StoredObject
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.plan import Destination, RestorePlan, RestoreRequest, look_at_destination, plan_restore
 from pgproof.restore.target import RecoveryTarget
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing
 from pgproof.wal.records import CommitRecord
 from pgproof.wal.runs import Numbers
-from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON, entry
 from tests.wal.listings import at, catalog, listing, name
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgproof.errors import InvalidTarget
 from pgproof.restore.target import RecoveryTarget, parse_time
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 
 @pytest.mark.parametrize(

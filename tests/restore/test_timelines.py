@@ -11,9 +11,9 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.timelines.history import TimelineHistory
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key, read_history
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import answer, assert_refused
 from tests.restore.successor import succeed
 from tests.servers.postgres import Source, running_source

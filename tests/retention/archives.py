@@ -17,8 +17,8 @@ from pgproof.repository.seal import unsealed
 from pgproof.repository.store import ObjectInfo, Store
 from pgproof.retention.plan import ExpireFacts
 from pgproof.timelines.history import TimelineHistory
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from tests.repository.passing import Passing
 
 SIZE = 1 << 20  # of a WAL segment

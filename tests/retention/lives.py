@@ -15,7 +15,7 @@ from pgproof.backups.catalog import BackupEntry, Hold
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import ExpireFacts
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tests.retention.archives import NOON, SIZE, entry, facts, history_object, wal
 
 ACTIONS = (

@@ -22,7 +22,7 @@ from pgproof.retention.expire import ExpireResult, expire, gather_facts
 from pgproof.retention.hold import add_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan, plan_expire
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tests.retention import archives
 from tests.retention.archives import LAYOUT, NOON, SIZE, Watched, archive_on, content_of, entry, policy, wal
 

@@ -13,7 +13,7 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import ExpirePlan, plan_expire
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tests.retention.archives import LAYOUT, NOON, SIZE, entry, facts, history_object, wal
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.txt"

@@ -11,7 +11,7 @@ from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import plan_expire
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from tests.retention.archives import LAYOUT, NOON, SIZE, entry, facts, history_object, names, positions, wal
 
 WEEK = 7 * 86400

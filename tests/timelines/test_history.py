@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pgproof.errors import ObjectDamaged
 from pgproof.timelines.history import Fork, TimelineHistory, history_of, leaves
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 THIRD = TimelineHistory(3, (Fork(1, LSN(1000)), Fork(2, LSN(2000))))
 # As PostgreSQL 17.10 writes it: recovery along timeline 2 stopped before 2 forked from 1, and was promoted.

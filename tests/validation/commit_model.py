@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pgproof.validation.cut import Snapshot
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.fences.cut import Snapshot
 from pgproof.wal.records import CommitRecord
 
 WRAP = 1 << 32

@@ -12,8 +12,8 @@ from pgproof.validation.comparing import OnDatabase, compare_restored
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.fence import NEVER_CHECKED, Fence, write_fence
-from pgproof.validation.fencing import _Fencer, take_fence
+from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, write_fence
+from pgproof.validation.fences.fencing import _Fencer, take_fence
 from pgproof.validation.proof import Proof
 from tests.servers.postgres import Source, now
 

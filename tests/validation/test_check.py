@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_SOUND, PROVEN
-from pgproof.validation.check import CheckResult, not_possible, result_of, shortened
+from pgproof.validation.checks.check import CheckResult, not_possible, result_of, shortened
+from pgproof.validation.checks.own_checks import judge
+from pgproof.validation.checks.server_log import check_log, complaint
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import make_proof
-from pgproof.validation.fence import NEVER_CHECKED, NotChecked
-from pgproof.validation.own_checks import judge
+from pgproof.validation.fences.fence import NEVER_CHECKED, NotChecked
 from pgproof.validation.proof import Proof
 from pgproof.validation.replay import _missing_library
-from pgproof.validation.server_log import check_log, complaint
 from tests.servers.postgres import now
 from tests.validation.values import archive, compared, fence
 

@@ -14,8 +14,8 @@ import pytest
 
 from pgproof.errors import ServerNotReady, ServerUnreachable
 from pgproof.postgres.connection import connect
-from pgproof.validation.fence import LARGE_OBJECTS, NotChecked
-from pgproof.validation.fingerprint import SETTINGS
+from pgproof.validation.fences.fence import LARGE_OBJECTS, NotChecked
+from pgproof.validation.fences.fingerprint import SETTINGS
 from tests.servers.postgres import Source, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
 from tests.validation.writers import repeated
@@ -288,7 +288,7 @@ def test_the_lock_of_a_table_is_not_kept_while_others_are_counted(
     shared.sql("CREATE TABLE aa (a int); CREATE TABLE zz (a int)")
     shared.write_config("drill.workers = 1\n")
     locked = []
-    from pgproof.validation import counting
+    from pgproof.validation.fences import counting
 
     original = counting.current_definition
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, PROVEN
+from pgproof.validation.catalogs.object_comparison import ObjectComparison
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.coverage import expected_tables, gap_in
-from pgproof.validation.fence import OBJECTS, Fence, NotChecked
-from pgproof.validation.object_comparison import ObjectComparison
+from pgproof.validation.fences.fence import OBJECTS, Fence, NotChecked
 from tests.servers.postgres import Source, running_source
 from tests.validation.drilling import drill, fence_of
 from tests.validation.values import compared, content, database, fence

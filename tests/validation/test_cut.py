@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgproof.validation.burst import Candidate, choose, cuts_of, find_cuts
-from pgproof.validation.cut import Snapshot, find_cut
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.fences.burst import Candidate, choose, cuts_of, find_cuts
+from pgproof.validation.fences.cut import Snapshot, find_cut
 from pgproof.wal.records import CommitRecord
 from tests.validation.commit_model import DATABASES, FIRST_NORMAL_XID, WRAP, Server
 

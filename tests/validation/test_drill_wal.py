@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgproof.wal.segment import SEGMENT_NAME, WalSegment
+from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
 from tests.servers.postgres import Source
 from tests.validation.drilling import fence_of, restored_copy
 

@@ -13,7 +13,7 @@ import pytest
 from pgproof.config import ExpectationConfig
 from pgproof.errors import PermanentError
 from pgproof.validation.comparison import MISSING, Comparison, TableComparison
-from pgproof.validation.expectations import ExpectationOutcome, ExpectationRun, available
+from pgproof.validation.expectations.suites import ExpectationOutcome, ExpectationRun, available
 from tests.servers.postgres import Source
 from tests.validation.values import compared, comparison
 

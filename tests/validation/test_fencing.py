@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pgproof.errors import NotProven, ServerNotReady, ServerUnreachable, WalNotArchived, WrongSystem
-from pgproof.validation import burst, fencing
-from pgproof.validation.counting import Counter
-from pgproof.validation.fence import WHOLE_DATABASE, NotChecked, read_fence
-from pgproof.validation.fencing import _Fencer, take_fence
+from pgproof.validation.fences import burst, fencing
+from pgproof.validation.fences.counting import Counter
+from pgproof.validation.fences.fence import WHOLE_DATABASE, NotChecked, read_fence
+from pgproof.validation.fences.fencing import _Fencer, take_fence
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
 from tests.validation.stuck import AWAY, stuck_commit

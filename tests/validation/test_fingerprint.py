@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgproof.validation.fingerprint import (
+from pgproof.validation.fences.fingerprint import (
     Fingerprint,
     current_definition,
     fingerprint,

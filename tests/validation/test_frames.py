@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas
 
-from pgproof.validation.data_docs import finish_docs, offline
-from pgproof.validation.frames import COLUMNS, frames_of, to_parquet
-from pgproof.validation.suite import (
+from pgproof.validation.expectations.data_docs import finish_docs, offline
+from pgproof.validation.expectations.suite import (
     as_suite,
     changes,
     comparison_expectations,
@@ -17,7 +16,8 @@ from pgproof.validation.suite import (
     was_changed,
     write_suite,
 )
-from pgproof.validation.unexpected import bounded
+from pgproof.validation.expectations.unexpected import bounded
+from pgproof.validation.frames import COLUMNS, frames_of, to_parquet
 from tests.validation.values import compared, comparison
 
 BIG = (1 << 53) + 1

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from pgproof.errors import ObjectDamaged
-from pgproof.validation.objects import CatalogContent, CatalogRow, DatabaseObjects, HeldObjects, ObjectSpool
-from pgproof.validation.sequences import SequenceState
-from pgproof.validation.system_catalogs import SystemCatalog
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.catalogs.objects import (
+    CatalogContent,
+    CatalogRow,
+    DatabaseObjects,
+    HeldObjects,
+    ObjectSpool,
+)
+from pgproof.validation.catalogs.sequences import SequenceState
+from pgproof.validation.catalogs.system_catalogs import SystemCatalog
 from tests.validation.values import archive
 
 STATE = SequenceState("7", "public.s", True, "1/1/9", 1, False, 3, True)

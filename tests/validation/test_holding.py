@@ -7,7 +7,7 @@ import time
 import pytest
 from psycopg import sql
 
-from pgproof.validation import fingerprint
+from pgproof.validation.fences import fingerprint
 from tests.servers.postgres import Source
 from tests.validation.drilling import drill, fence_of, meanwhile, sessions
 

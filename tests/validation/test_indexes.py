@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from pgproof.config import DrillConfig
-from pgproof.validation import asking, indexes
-from pgproof.validation.check import CheckResult
+from pgproof.validation.checks import asking, indexes
+from pgproof.validation.checks.check import CheckResult
 from tests.servers.postgres import Source, installed, running_source
 
 PAGE = 8192

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from pgproof.commands.drill import show
-from pgproof.validation import counting, recount
+from pgproof.validation import recount
 from pgproof.validation.comparison import most_telling
-from pgproof.validation.counting import Counter
-from pgproof.validation.fingerprint import Fingerprint
+from pgproof.validation.fences import counting
+from pgproof.validation.fences.counting import Counter
+from pgproof.validation.fences.fingerprint import Fingerprint
 from tests.servers.postgres import Source, running_source
 from tests.validation.drilling import drill, fence_of
 

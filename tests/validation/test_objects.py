@@ -14,15 +14,15 @@ import pytest
 from pgproof.commands.console import make_console
 from pgproof.commands.drill import show_objects
 from pgproof.errors import NotProven
-from pgproof.validation import fencing
+from pgproof.validation.catalogs.identities import KINDS
+from pgproof.validation.catalogs.object_recount import recount_objects
+from pgproof.validation.catalogs.objects import HeldObjects
+from pgproof.validation.checks.page_checksums import OFF
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import make_proof
-from pgproof.validation.fence import NEVER_CHECKED, OBJECTS, NotChecked
-from pgproof.validation.identities import KINDS
-from pgproof.validation.object_recount import recount_objects
-from pgproof.validation.objects import HeldObjects
-from pgproof.validation.page_checksums import OFF
+from pgproof.validation.fences import fencing
+from pgproof.validation.fences.fence import NEVER_CHECKED, OBJECTS, NotChecked
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.validation.drilling import drill, fence_of, meanwhile, restored_copy

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from pgproof.errors import NotProven
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.order import require_before
-from pgproof.wal.lsn import LSN
 from tests.retention.archives import NOON, entry
 from tests.validation.values import AT, database, fence
 

@@ -11,13 +11,20 @@ import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN
 from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed, WalGap
+from pgproof.validation.catalogs.object_comparison import ObjectComparison
 from pgproof.validation.comparison import MISSING, Comparison, TableComparison, compare_database
 from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.expectations import ExpectationOutcome
-from pgproof.validation.fence import NEVER_CHECKED, Fence, NotChecked, TableContent, read_fence, write_fence
-from pgproof.validation.fingerprint import Fingerprint
-from pgproof.validation.object_comparison import ObjectComparison
+from pgproof.validation.expectations.suites import ExpectationOutcome
+from pgproof.validation.fences.fence import (
+    NEVER_CHECKED,
+    Fence,
+    NotChecked,
+    TableContent,
+    read_fence,
+    write_fence,
+)
+from pgproof.validation.fences.fingerprint import Fingerprint
 from pgproof.validation.proof import Proof, read_proof, write_proof
 from pgproof.validation.scratch import Scratch
 from tests.validation.values import AT, SYSTEM, archive, compared, comparison, content, database, fence

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pgproof.errors import ObjectDamaged
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.records import CommitRecord, RestorePoint, parse_line, read_records
-from pgproof.wal.segment import WalSegment
 from tests.servers.postgres import Source, running_source
 
 HEAD = (

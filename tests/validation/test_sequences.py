@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pgproof.validation.sequences import LOGGED_AHEAD, SequenceState, difference, unfit
+from pgproof.validation.catalogs.sequences import LOGGED_AHEAD, SequenceState, difference, unfit
 from tests.servers.postgres import installed, running_source
 from tests.validation.drilling import drill, meanwhile
 from tests.validation.writers import repeated

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import Fork
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.targets.plan import CANARIES, PlannedTarget, Stretch, plan_targets
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, QuietPoint, Record, RestorePoint
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -13,12 +13,12 @@ import pytest
 
 from pgproof.backups.catalog import PROVEN
 from pgproof.postgres.programs import account
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.drill import Restored
-from pgproof.validation.fence import Fence
+from pgproof.validation.fences.fence import Fence
 from pgproof.validation.targets.plan import PlannedTarget, Stretch, plan_targets
 from pgproof.validation.targets.stretch import read_stretch, stretch_of
 from pgproof.validation.targets.trial import Trial
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord, Record
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from pgproof.validation.cut import Snapshot
-from pgproof.validation.fencing import _Fencer
+from pgproof.validation.fences.cut import Snapshot
+from pgproof.validation.fences.fencing import _Fencer
 from pgproof.validation.targets.canary import _PLANTED
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgproof.validation.fence import LARGE_OBJECTS, NEVER_CHECKED, WHOLE_DATABASE, NotChecked
-from pgproof.validation.page_checksums import OFF
+from pgproof.validation.checks.page_checksums import OFF
+from pgproof.validation.fences.fence import LARGE_OBJECTS, NEVER_CHECKED, WHOLE_DATABASE, NotChecked
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import Drill, drill, sessions
 

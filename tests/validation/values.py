@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive, create_repository
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.comparison import Comparison, TableComparison
-from pgproof.validation.cut import Snapshot
-from pgproof.validation.fence import LARGE_OBJECTS, DatabaseFence, Fence, NotChecked, TableContent
-from pgproof.validation.fingerprint import Fingerprint
-from pgproof.wal.lsn import LSN
+from pgproof.validation.fences.cut import Snapshot
+from pgproof.validation.fences.fence import LARGE_OBJECTS, DatabaseFence, Fence, NotChecked, TableContent
+from pgproof.validation.fences.fingerprint import Fingerprint
 
 AT = datetime(2026, 11, 23, 21, 27, 15, 112664, UTC)
 SYSTEM = 7576129391221604354  # over 2^53

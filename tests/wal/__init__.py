@@ -1,1 +1,1 @@
-"""WAL: positions, segments, and what is made of them."""
+"""The WAL archive, and what brings WAL into it and out of it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive, create_repository
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.segment import WalSegment
 
 SYSTEM = 7412345678901234567
 OTHER = 7499999999999999999

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.postgres.facts import ArchiverFacts, RoleFacts, ServerFacts
 from pgproof.timelines.history import Fork, TimelineHistory
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing
-from pgproof.wal.lsn import LSN
 from pgproof.wal.runs import Numbers
-from pgproof.wal.segment import WalSegment
 from tests.retention.archives import NOON
 
 SIZE = 1 << 20

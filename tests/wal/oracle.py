@@ -1,6 +1,6 @@
 """The gap check one segment at a time, as anybody would write it first: what the one with runs must agree with.
 
-It shares the paths and what retention keeps with pgproof.wal.gaps, and nothing that counts in runs.
+It shares the paths and what retention keeps with pgproof.gaps.gap, and nothing that counts in runs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from datetime import datetime
 from pgproof.backups.catalog import Catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.config import RetentionConfig
+from pgproof.gaps.gap import GapReport, recovery_paths
 from pgproof.postgres.facts import ServerFacts
 from pgproof.retention.plan import decide
 from pgproof.timelines.history import TimelineHistory
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing
-from pgproof.wal.gaps import GapReport, recovery_paths
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 
 Window = tuple[str, int, LSN, LSN, WalSegment | None, bool]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive, create_repository, open_repository
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key, list_wal
 from pgproof.wal.content import ContentReport, check_content_of
-from pgproof.wal.segment import WalSegment
 from pgproof.wal.survey import rows_of
 from tests.servers.postgres import Source
 

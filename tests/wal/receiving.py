@@ -15,12 +15,12 @@ from typing import Any
 
 from pgproof.commands.wal_receive import archives_of
 from pgproof.repository.repository import Archive
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import list_wal
-from pgproof.wal.events import ReceiveEvent
-from pgproof.wal.lsn import LSN
 from pgproof.wal.parts import list_parts
-from pgproof.wal.receive import Receiver, ReceiveRequest, ReceiveResult
-from pgproof.wal.segment import WalSegment
+from pgproof.wal.receiving.events import ReceiveEvent
+from pgproof.wal.receiving.receive import Receiver, ReceiveRequest, ReceiveResult
 from tests.servers.postgres import PGPROOF, PROJECT, Source, running_source
 
 MB = 1 << 20

@@ -12,8 +12,8 @@ import psycopg
 
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME
 from pgproof.wal.parts import list_parts
-from pgproof.wal.segment import HISTORY_NAME, SEGMENT_NAME
 from tests.servers.postgres import Source
 
 

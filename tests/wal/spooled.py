@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.repository.repository import Archive
-from pgproof.wal.segment import WalSegment
-from pgproof.wal.spool import Spool
+from pgproof.timelines.segment import WalSegment
+from pgproof.wal.background.spool import Spool
 from tests.servers.background import processes
 from tests.servers.postgres import PGPROOF, PROJECT
 from tests.wal.files import MB, SYSTEM, DataDirectory, make_archive, segment_bytes

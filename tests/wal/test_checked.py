@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.segment import WalSegment
 from tests.servers.postgres import running_source
 from tests.wal.files import MB
 from tests.wal.real import MONTH, NOW, Wal

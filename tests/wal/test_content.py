@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.content import ContentReport
-from pgproof.wal.segment import WalSegment
 from tests.repository.conftest import recipient_of
 from tests.servers.postgres import installed, running_source
 from tests.wal.files import MB, OTHER

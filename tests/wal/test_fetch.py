@@ -23,11 +23,11 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.repository.repository import Archive
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.content import check_segment_content
 from pgproof.wal.fetch import fetch, fetch_all, fetch_histories
 from pgproof.wal.push import push
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import flip_bit, truncate
 from tests.repository.conftest import recipient_of
 from tests.wal.files import MB, OTHER, SYSTEM, DataDirectory, make_archive, segment_bytes

@@ -14,11 +14,11 @@ import pytest
 from pgproof.config import RepositoryConfig
 from pgproof.errors import ObjectMissing
 from pgproof.repository.repository import create_repository
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
+from pgproof.wal.background.prefetcher import Prefetcher
 from pgproof.wal.fetch import fetch
-from pgproof.wal.prefetcher import Prefetcher
 from pgproof.wal.push import push
-from pgproof.wal.segment import WalSegment
 from tests.drills.damage import flip_bit
 from tests.wal.files import OTHER, segment_bytes
 from tests.wal.spooled import MB, SYSTEM, Spooled, content, processes, until

@@ -21,9 +21,9 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.repository.repository import Archive, StoredObject
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.push import PushResult, push, system_identifier_of
-from pgproof.wal.segment import WalSegment
 from tests.repository.conftest import recipient_of
 from tests.wal.files import MB, OTHER, SYSTEM, DataDirectory, make_archive, segment_bytes
 

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from pgproof.errors import LeaseHeld, ServerUnreachable, SlotInUse, WrongSystem
-from pgproof.wal import following
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.parts import list_parts
-from pgproof.wal.receive import Receiver
-from pgproof.wal.segment import WalSegment
+from pgproof.wal.receiving import following
+from pgproof.wal.receiving.receive import Receiver
 from tests.drills.damage import answer, assert_refused
 from tests.servers.postgres import Source
 from tests.wal.receiving import (

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from pgproof.postgres.server import LocalServer
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import list_wal
-from pgproof.wal.lsn import LSN
 from tests.drills.damage import answer
 from tests.servers.postgres import Source
 from tests.wal.receiving import (

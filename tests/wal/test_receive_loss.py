@@ -11,7 +11,7 @@ import pytest
 from pgproof.errors import ServerUnreachable
 from pgproof.repository.repository import create_repository
 from pgproof.wal.parts import list_parts
-from pgproof.wal.receive import Receiver
+from pgproof.wal.receiving.receive import Receiver
 from tests.servers.postgres import Source
 from tests.wal.receiving import (
     assert_stored,

@@ -12,14 +12,14 @@ import pytest
 from pgproof.errors import LeaseHeld, NoRoom, ObjectDamaged, StoreUnavailable, WalConflict
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.wal.delivery import Delivery, HistoryFile, Job, Position, agreed, store_history
-from pgproof.wal.events import ReceiveEvent
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.parts import list_parts, remove_parts, store_part, sweep_parts
 from pgproof.wal.push import push
-from pgproof.wal.received import Piece, ReceivedWal
-from pgproof.wal.segment import WalSegment
-from pgproof.wal.start import Start, find_start
+from pgproof.wal.receiving.delivery import Delivery, HistoryFile, Job, Position, agreed, store_history
+from pgproof.wal.receiving.events import ReceiveEvent
+from pgproof.wal.receiving.received import Piece, ReceivedWal
+from pgproof.wal.receiving.start import Start, find_start
 from tests.wal.files import MB, make_archive, segment_bytes
 
 SEGMENT = WalSegment(1, 5, MB)

@@ -11,12 +11,16 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import TargetOutsideWindow, WalGap
+from pgproof.gaps.check import WalCheck, check_wal
+from pgproof.gaps.gap import GapReport, check_gaps
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.store import ObjectInfo
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import (
     ReceivedPart,
     WalListing,
@@ -28,10 +32,6 @@ from pgproof.wal.archive import (
     received_on,
     require,
 )
-from pgproof.wal.check import WalCheck, check_wal
-from pgproof.wal.gaps import GapReport, check_gaps
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
 from tests.retention.archives import LAYOUT, NOON, entry
 from tests.servers.postgres import Source, now, running_source
 from tests.wal.listings import SIZE, at, catalog, listing, name, source

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from pgproof.backups.catalog import Catalog
 from pgproof.config import RetentionConfig
+from pgproof.gaps.check import expired_of
+from pgproof.gaps.gap import check_gaps
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import ExpireFacts, plan_expire
 from pgproof.timelines.history import Fork, TimelineHistory
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, listing_of, runs_between, segments_between
-from pgproof.wal.check import expired_of
-from pgproof.wal.gaps import check_gaps
-from pgproof.wal.lsn import LSN
 from pgproof.wal.runs import Numbers, Run, by_timeline, intersect, runs_of, subtract
-from pgproof.wal.segment import WalSegment
 from tests.retention.archives import LAYOUT, NOON, entry, policy
 from tests.wal import oracle
 from tests.wal.listings import source

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pgproof.gaps.gap import Gap, RecoveryWindow
 from pgproof.timelines.history import TimelineHistory
-from pgproof.wal.gaps import Gap, RecoveryWindow
-from pgproof.wal.lsn import LSN
-from pgproof.wal.segment import WalSegment
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from tasks.windows import View
 
 MB = 1 << 20

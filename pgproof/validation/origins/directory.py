@@ -14,9 +14,9 @@ from pgproof.config import DirectoryConfig
 from pgproof.errors import DestinationRefused, NoBackup, NoRoom, ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.restore.execute import make_startable
 from pgproof.restore.extract import extract_member, link_tablespaces
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.origins.origin import ForeignBackup
 from pgproof.validation.origins.stored import copy_stored, find_stored, opened, plain_name, size_of_files
-from pgproof.wal.lsn import LSN
 
 
 class Directory:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pgproof.errors import NoBackup
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 
 
 @dataclass(frozen=True, slots=True)

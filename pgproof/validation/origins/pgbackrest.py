@@ -12,9 +12,9 @@ from typing import Any
 
 from pgproof.config import PgBackRestConfig
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, PgproofError, ToolFailed
+from pgproof.timelines.lsn import LSN
 from pgproof.validation.origins.origin import ForeignBackup
 from pgproof.validation.origins.program import RESTORE, Program, said
-from pgproof.wal.lsn import LSN
 
 # Exit codes of pgBackRest (build/error/error.yaml): checksum, format, missing file; and what archive-get says
 # when it wraps them in a code that stands for any failure of every repository

@@ -11,13 +11,13 @@ from typing import Any
 
 from pgproof.config import DrillConfig
 from pgproof.errors import ObjectDamaged
-from pgproof.validation.check import EVERY_DATABASE
-from pgproof.validation.fence import Fence, NotChecked
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.checks.check import EVERY_DATABASE
+from pgproof.validation.fences.fence import Fence, NotChecked
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.targets.plan import plan_targets
 from pgproof.validation.targets.stretch import read_stretch, stretch_of
 from pgproof.validation.targets.trial import TargetResult, Trial
-from pgproof.wal.lsn import LSN
 
 WHAT = "recovery targets"
 

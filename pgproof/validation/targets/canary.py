@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from pgproof.validation.cut import Snapshot
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.fences.cut import Snapshot
 from pgproof.wal.records import CommitRecord
 
 _PLANTED = 3

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import Fork
-from pgproof.wal.lsn import LSN
+from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord, Record, RestorePoint
 
 CANARIES = 10  # commits on each side that are asked for

@@ -11,14 +11,14 @@ from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive
 from pgproof.restore.plan import RestorePlan
 from pgproof.timelines.history import Fork, TimelineHistory
-from pgproof.validation.fence import Fence
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
+from pgproof.validation.fences.fence import Fence
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.targets.plan import Stretch
 from pgproof.wal.archive import segments_between
 from pgproof.wal.fetch import fetch
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import Record, read_records
-from pgproof.wal.segment import WalSegment
 
 
 def bring_forks(archive: Archive, plan: RestorePlan, scratch: Scratch) -> list[Path]:

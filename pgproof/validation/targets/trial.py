@@ -16,12 +16,12 @@ from typing import Any
 import psycopg
 
 from pgproof.errors import RecoveryFailed
+from pgproof.timelines.lsn import LSN
+from pgproof.validation.checks.server_log import REFUSED_TO_OPEN
 from pgproof.validation.replay import held, length_of, tail_of
 from pgproof.validation.scratch import Scratch
-from pgproof.validation.server_log import REFUSED_TO_OPEN
 from pgproof.validation.targets.canary import look_for
 from pgproof.validation.targets.plan import CANARIES, PlannedTarget
-from pgproof.wal.lsn import LSN
 from pgproof.wal.records import CommitRecord
 
 _TOO_SMALL = "hot standby is not possible because of insufficient parameter settings"

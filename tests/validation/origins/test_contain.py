@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgproof.errors import DestinationRefused
-from pgproof.validation.foreign import contain
+from pgproof.validation.origins.foreign import contain
 from pgproof.validation.scratch import Scratch
 
 

@@ -1,0 +1,1 @@
+"""Checks: what a drill looks at besides the comparison."""

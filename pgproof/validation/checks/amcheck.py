@@ -1,0 +1,255 @@
+"""Structure of tables and indexes, checked in the opened copy with PostgreSQL's extensions amcheck and pg_visibility.
+
+What pg_amcheck does, with a deadline and a result for each relation: ``verify_heapam`` of every table, and
+``bt_index_parent_check`` of every b-tree with ``heapallindexed``, which finds the row that an index lost. Of eight
+bits flipped in upper levels of b-trees, ``bt_index_check`` found three, and this one all. amcheck believes the
+visibility map; ``pg_check_visible`` and ``pg_check_frozen`` ask whether it is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pgproof.config import DrillConfig
+from pgproof.postgres.connection import said_by
+from pgproof.postgres.versions import GIN_CHECK
+from pgproof.validation.checks.check import CheckResult, not_possible, shortened
+from pgproof.validation.fences.fence import NotChecked
+
+NAME = "amcheck"
+VISIBILITY = "pg_visibility"
+ENDED = "the copy's server ended while this was checked"
+_LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
+_UNTIL_LOGGED = 1.0  # seconds after which the server has logged how a process ended, and not only dropped it
+_MOST_OF_ONE = 5  # findings of one table
+# SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
+_DAMAGE = ("XX", "58")
+_COLLATION = """
+SELECT coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), '')
+FROM pg_database WHERE datname = current_database()
+"""
+_TABLES = """
+SELECT c.oid, c.oid::regclass::text FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+ORDER BY c.relpages DESC, c.oid
+"""
+# 950 and 951 are the collations C and POSIX, whose order no library decides
+_INDEXES = """
+SELECT c.oid, c.oid::regclass::text, a.amname, i.indisvalid AND i.indisready,
+       EXISTS (SELECT FROM unnest(i.indcollation) AS used(oid) WHERE used.oid NOT IN (0, 950, 951))
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE c.relkind = 'i' AND c.relpersistence <> 't'
+ORDER BY c.relpages DESC, c.oid
+"""
+
+
+_TABLE_CHECK = """
+SELECT format('block %s, row %s: %s', blkno, offnum, msg) FROM {}.verify_heapam({}::regclass) LIMIT {}
+"""
+_MAP_CHECK = """
+SELECT format('row %s: the visibility map says that everybody sees it, and that is not so', t_ctid)
+  FROM {schema}.pg_check_visible({table}::regclass) AS t_ctid
+ UNION ALL
+SELECT format('row %s: the visibility map says that it is frozen, and it is not', t_ctid)
+  FROM {schema}.pg_check_frozen({table}::regclass) AS t_ctid
+ LIMIT {most}
+"""
+_GIN_CHECK = "SELECT {}.gin_index_check({}::regclass)"
+_INDEX_CHECK = "SELECT {}.bt_index_check({}::regclass, heapallindexed => true)"
+_PARENT_CHECK = "SELECT {}.bt_index_parent_check({}::regclass, heapallindexed => true, rootdescend => {})"
+
+
+@dataclass(frozen=True)
+class _Relation:
+    title: str
+    query: sql.Composed
+    weaker: sql.Composed | None = None  # for where the lock that the query takes cannot be had
+
+
+@dataclass
+class _Inspection:
+    """One database, while it is checked."""
+
+    drill: DrillConfig
+    database: str
+    deadline: float
+    findings: list[str] = field(default_factory=list)
+    not_checked: list[NotChecked] = field(default_factory=list)
+    checked: int = 0
+
+    def leave_out(self, what: str, reason: str) -> None:
+        self.not_checked.append(NotChecked(self.database, what, reason))
+
+
+def check_relations(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
+    """Check every table with its visibility map, every b-tree, and from PostgreSQL 18 on every GIN index of a database.
+
+    Indexes of other kinds are named as not checked, and so are invalid ones, which are invalid in the source, too:
+    no replay makes an index invalid.
+
+    Args:
+        drill: settings.
+        dsn: of the database in the opened copy, for a superuser.
+        database: its name.
+    """
+    started = time.monotonic()
+    inspection = _Inspection(drill, database, started + drill.check_timeout)
+    try:
+        with contextlib.ExitStack() as stack:
+            first = _connect(dsn, stack)
+            if reason := _create_extension(first, NAME):
+                return not_possible(NAME, database, reason, time.monotonic() - started)
+            relations = _relations(first, inspection)
+            if reason := _create_extension(first, VISIBILITY):
+                inspection.leave_out("visibility maps", reason)
+            else:
+                relations += _maps(first)
+            idle = [first, *(_connect(dsn, stack) for _ in range(drill.workers - 1))]
+            _check_all(inspection, relations, idle)
+    except psycopg.Error as error:
+        inspection.findings.append(f"the copy does not answer: {' '.join(str(error).split())}")
+    return CheckResult(
+        NAME,
+        database,
+        inspection.checked,
+        time.monotonic() - started,
+        shortened(sorted(inspection.findings)),
+        tuple(inspection.not_checked),
+    )
+
+
+def _connect(dsn: str, stack: contextlib.ExitStack) -> psycopg.Connection:
+    connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+    # names are shown with their schema when no schema is searched
+    for name, value in {"lock_timeout": _LOCK_TIMEOUT, "search_path": "pg_catalog"}.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    return connection
+
+
+def _create_extension(connection: psycopg.Connection, extension: str) -> str:
+    """Make an extension in the copy; why it cannot be made, empty when it was.
+
+    The source's event triggers are switched off first: they would run for what is made here.
+    """
+    version = connection.info.server_version // 10000
+    known = connection.execute("SELECT FROM pg_available_extensions WHERE name = %s", (extension,)).fetchone()
+    if known is None:
+        return (
+            f"the extension {extension} is not installed on this machine; "
+            f"apt-get install postgresql-{version}, or dnf install postgresql{version}-contrib"
+        )
+    try:
+        for (name,) in connection.execute("SELECT evtname FROM pg_event_trigger").fetchall():
+            connection.execute(sql.SQL("ALTER EVENT TRIGGER {} DISABLE").format(sql.Identifier(name)))
+        name = sql.Identifier(extension)
+        connection.execute(sql.SQL("CREATE EXTENSION IF NOT EXISTS {} WITH SCHEMA pg_catalog").format(name))
+        connection.execute(sql.SQL("ALTER EXTENSION {} UPDATE").format(name))
+    except psycopg.DatabaseError as error:
+        if connection.closed:
+            raise
+        return f"the extension {extension} cannot be created in the copy: {_reason(error)}"
+    return ""
+
+
+def _relations(connection: psycopg.Connection, inspection: _Inspection) -> list[_Relation]:
+    """What is checked: tables first, the largest first of each kind."""
+    schema, most = _schema_of(connection, NAME), sql.Literal(_MOST_OF_ONE)
+    heap = sql.SQL(_TABLE_CHECK)
+    tables = [
+        _Relation(title, heap.format(schema, sql.Literal(oid), most))
+        for oid, title in connection.execute(_TABLES)
+    ]
+    btree, weaker, descend = (
+        sql.SQL(_PARENT_CHECK),
+        sql.SQL(_INDEX_CHECK),
+        sql.Literal(inspection.drill.parent_check),
+    )
+    row: Any = connection.execute(_COLLATION).fetchone()
+    indexes = []
+    gin = sql.SQL(_GIN_CHECK) if connection.info.server_version // 10000 >= GIN_CHECK else None
+    for oid, title, kind, valid, collated in connection.execute(_INDEXES):
+        if not valid and (kind == "btree" or "indexes" not in inspection.drill.checks):
+            inspection.leave_out(title, "an index that is invalid, in the source as well")
+        elif valid and kind == "gin" and gin is not None:
+            indexes.append(_Relation(title, gin.format(schema, sql.Literal(oid))))
+        elif kind != "btree":
+            checked = "b-trees" if gin is None else "b-trees and GIN indexes"
+            if "indexes" not in inspection.drill.checks:
+                inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
+        elif collated and row[0] != row[1]:
+            reason = f"the source sorts by collation version {row[0]}, this machine by {row[1]}"
+            inspection.leave_out(title, reason)
+        else:
+            index = sql.Literal(oid)
+            indexes.append(
+                _Relation(title, btree.format(schema, index, descend), weaker.format(schema, index))
+            )
+    return tables + indexes
+
+
+def _schema_of(connection: psycopg.Connection, extension: str) -> sql.Identifier:
+    """Where an extension is: the source may have it in another schema."""
+    row: Any = connection.execute(
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = %s",
+        (extension,),
+    ).fetchone()
+    return sql.Identifier(row[0])
+
+
+def _maps(connection: psycopg.Connection) -> list[_Relation]:
+    """The visibility map of every table; only pages that it calls all-visible or all-frozen are read."""
+    schema, most = _schema_of(connection, VISIBILITY), sql.Literal(_MOST_OF_ONE)
+    return [
+        _Relation(title, sql.SQL(_MAP_CHECK).format(schema=schema, table=sql.Literal(oid), most=most))
+        for oid, title in connection.execute(_TABLES)
+    ]
+
+
+def _check_all(inspection: _Inspection, relations: list[_Relation], idle: list[psycopg.Connection]) -> None:
+    def one(relation: _Relation) -> None:
+        connection = idle.pop()
+        try:
+            _check_one(inspection, connection, relation)
+        finally:
+            idle.append(connection)
+
+    with ThreadPoolExecutor(len(idle), NAME) as pool:
+        list(pool.map(one, relations))
+
+
+def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation: _Relation) -> None:
+    """Check one relation; one that a prepared transaction has written is checked with less of a lock."""
+    left = inspection.deadline - time.monotonic()
+    if left <= 0 or connection.closed:
+        over = f"drill.check_timeout of {inspection.drill.check_timeout} s is over"
+        return inspection.leave_out(relation.title, over if left <= 0 else "the copy had ended")
+    try:
+        connection.execute(
+            "SELECT set_config('statement_timeout', %s, false)", (f"{int(left * 1000) + 1}ms",)
+        )
+        found = [str(row[0]) for row in connection.execute(relation.query) if row[0]]
+    except psycopg.DatabaseError as error:
+        if relation.weaker is not None and isinstance(error, psycopg.errors.LockNotAvailable):
+            inspection.leave_out(f"{relation.title}, its upper levels", _reason(error))
+            return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
+        if not connection.closed and not str(error.sqlstate or "").startswith(_DAMAGE):
+            return inspection.leave_out(relation.title, _reason(error))
+        found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
+        if connection.closed:
+            time.sleep(_UNTIL_LOGGED)
+    inspection.checked += 1
+    inspection.findings += [f"{relation.title}: {finding}" for finding in found]
+    return None
+
+
+def _reason(error: psycopg.Error) -> str:
+    primary = said_by(error)
+    detail = error.diag.message_detail
+    return f"{primary}: {' '.join(detail.split())}" if detail else primary

@@ -1,0 +1,66 @@
+"""The server's log of a replay: what recovery complained of, without what every scratch server says.
+
+The client sessions in it are the drill's own: what they fail with is a result of the comparison already, and counts
+here only where it tells of damaged pages.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible, shortened
+
+LOG_PREFIX = "%m [%p] %b "
+# how a scratch server that would open its copy, and may not, is ended: by its restore_command
+REFUSAL = 255
+REFUSED_TO_OPEN = f'.history" from archive: child process exited with exit code {REFUSAL}'
+_LINE = re.compile(
+    r"\S+ \S+ \S+ \[\d+\] (?P<backend>.+?) (?P<level>LOG|WARNING|ERROR|FATAL|PANIC):  (?P<text>.*)"
+)
+_OURS = ("client backend", "parallel worker", "not initialized")
+_DAMAGE = re.compile(
+    r"page verification failed|invalid page in block|could not read block|missing chunk number"
+)
+_CRASH = re.compile(
+    r"was terminated by signal (?!9\b|3\b)"
+)  # these two are how a server is ended from outside
+# text of a complaint that is none, and the reason
+HARMLESS = (
+    ("the database system is ", "we ask for a connection before the server takes any"),
+    ("due to administrator command", "the server is stopped between two cuts"),
+    ("terminating background worker", "the server is stopped between two cuts"),
+    (REFUSED_TO_OPEN, "a copy that cannot be held at a recovery target is ended rather than opened"),
+)
+
+
+def check_log(log: Path, until: int | None = None) -> CheckResult:
+    """Look for complaints of the server during the replay.
+
+    Args:
+        log: of the scratch server, written with LOG_PREFIX.
+        until: byte where the replay and the comparison had ended; None is the end.
+    """
+    try:
+        with open(log, "rb") as file:
+            text = file.read(-1 if until is None else until).decode(errors="replace")
+    except OSError as error:
+        return not_possible("log", EVERY_DATABASE, f"the server's log cannot be read: {error.strerror}")
+    lines = text.splitlines()
+    findings = dict.fromkeys(found for line in lines if (found := complaint(line)))
+    return CheckResult("log", EVERY_DATABASE, len(lines), 0.0, shortened(list(findings)))
+
+
+def complaint(line: str) -> str:
+    """What a line of the log complains of, with who says it; empty when of nothing that matters."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return ""
+    backend, level, text = match["backend"], match["level"], match["text"]
+    if level == "LOG":
+        matters = backend == "postmaster" and bool(_CRASH.search(text))
+    elif backend in _OURS:
+        matters = level == "PANIC" or bool(_DAMAGE.search(text))
+    else:
+        matters = not any(part in text for part, _ in HARMLESS)
+    return f"{backend}: {level}: {text}" if matters else ""

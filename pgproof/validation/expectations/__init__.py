@@ -1,0 +1,1 @@
+"""Expectations: Great Expectations' suites of a cluster, what they say, and their pages."""

@@ -1,0 +1,1 @@
+"""Receiving: WAL streamed from a replication slot into every repository."""

@@ -1,0 +1,1 @@
+"""What a recovery would need and the archive lacks, and its repair."""
