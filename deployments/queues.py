@@ -107,8 +107,10 @@ def remove_idle(idle: Sequence[IdleQueue]) -> None:
 
 
 def _ours(client: Any, config: str | None) -> Iterator[tuple[str, Any]]:
-    for pool in _pages(client.read_work_pools):
-        for queue in _pages(client.read_work_queues, work_pool_name=pool.name):
+    from tasks.deployed import pages
+
+    for pool in pages(client.read_work_pools):
+        for queue in pages(client.read_work_queues, work_pool_name=pool.name):
             if queue.description == description_of(
                 queue.name, config or f"block:pgproof-cluster/{queue.name}"
             ):
@@ -118,26 +120,20 @@ def _ours(client: Any, config: str | None) -> Iterator[tuple[str, Any]]:
 def _deployments(client: Any, queue: UUID, gone: Collection[UUID]) -> list[Any]:
     from prefect.client.schemas import filters
 
+    from tasks.deployed import pages
+
     wanted = filters.WorkQueueFilter(id=filters.WorkQueueFilterId(any_=[queue]))
-    return [one for one in _pages(client.read_deployments, work_queue_filter=wanted) if one.id not in gone]
+    return [one for one in pages(client.read_deployments, work_queue_filter=wanted) if one.id not in gone]
 
 
 def _unfinished(client: Any, queue: UUID, gone: Collection[UUID]) -> list[Any]:
     from prefect.client.schemas import filters
     from prefect.client.schemas.objects import TERMINAL_STATES
 
+    from tasks.deployed import pages
+
     wanted = filters.WorkQueueFilter(id=filters.WorkQueueFilterId(any_=[queue]))
     ended = filters.FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))
     state = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=ended))
-    runs = _pages(client.read_flow_runs, work_queue_filter=wanted, flow_run_filter=state)
+    runs = pages(client.read_flow_runs, work_queue_filter=wanted, flow_run_filter=state)
     return [run for run in runs if not (run.deployment_id in gone and run.state.is_scheduled())]
-
-
-def _pages(read: Any, **wanted: Any) -> Iterator[Any]:
-    """Everything that a call of the client gives, page by page."""
-    size = 200  # what the server gives at once
-    for offset in range(0, 1_000_000, size):
-        page = read(**wanted, limit=size, offset=offset)
-        yield from page
-        if len(page) < size:
-            return

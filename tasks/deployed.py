@@ -5,7 +5,7 @@ Ours are those that carry the tag ``pgproof``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -27,8 +27,18 @@ def read_deployed(client: SyncPrefectClient, flow: str | None = None) -> Iterato
     wanted: dict[str, Any] = {"deployment_filter": ours}
     if flow is not None:
         wanted["flow_filter"] = filters.FlowFilter(name=filters.FlowFilterName(any_=[flow]))
+    return pages(client.read_deployments, **wanted)
+
+
+def pages(read: Callable[..., list[Any]], **wanted: Any) -> Iterator[Any]:
+    """Everything that a call of the client gives, page by page.
+
+    Args:
+        read: the call, with ``limit`` and ``offset``.
+        wanted: its filters.
+    """
     for offset in range(0, 1_000_000, _PAGE):
-        page = client.read_deployments(**wanted, limit=_PAGE, offset=offset)
+        page = read(**wanted, limit=_PAGE, offset=offset)
         yield from page
         if len(page) < _PAGE:
             return

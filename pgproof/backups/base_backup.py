@@ -44,6 +44,7 @@ from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import is_archived
 
 Clock = Callable[[], datetime]
+_LABELS = 3  # seconds that one backup waits for a label of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,21 @@ def take_backup(
         return _take(cluster, archive, facts, parent, lease, clock, progress)
 
 
+def _new_label(archive: Archive, kind: str, clock: Clock) -> tuple[datetime, str]:
+    """When a backup began, and its label; a label has whole seconds, so that a second one waits for the next."""
+    for _ in range(_LABELS):
+        at = clock().astimezone(UTC)
+        label = f"{at:%Y%m%dT%H%M%SZ}-{kind}"
+        if not any(True for _ in archive.store.list(archive.layout.backup(label))):
+            return at.replace(microsecond=0), label
+        time.sleep(1 - at.microsecond / 1e6)
+    raise BackupFailed(
+        f'backup "{label}" exists already',
+        f"The clock did not move on in {_LABELS} seconds.",
+        "look at the clock of this machine, and try again",
+    )
+
+
 def _take(
     cluster: ClusterConfig,
     archive: Archive,
@@ -107,13 +123,8 @@ def _take(
     clock: Clock,
     progress: Callable[[int], None],
 ) -> BackupRecord:
-    started = clock().astimezone(UTC).replace(microsecond=0)
-    label = f"{started:%Y%m%dT%H%M%SZ}-{'incremental' if parent else 'full'}"
+    started, label = _new_label(archive, "incremental" if parent else "full", clock)
     prefix = archive.layout.backup(label)
-    if any(True for _ in archive.store.list(prefix)):
-        raise BackupFailed(
-            f'backup "{label}" exists already', "Two backups started in one second.", "try again"
-        )
     try:
         stream = _read_stream(cluster, archive, prefix, label, parent, progress)
         record = BackupRecord(

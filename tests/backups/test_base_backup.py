@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.backups.base_backup import take_backup
+from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.volumes import END_OF_TAR
+from pgproof.errors import BackupFailed
 from pgproof.postgres.programs import run
 from tests.drills.damage import answer, assert_refused
 from tests.repository.conftest import recipient_of
-from tests.servers.postgres import PGPROOF, PROJECT, Source, running_source
+from tests.servers.postgres import PGPROOF, PROJECT, Source, now, running_source
 
 ZSTD, TAR = shutil.which("zstd"), shutil.which("tar")
 
@@ -186,6 +189,16 @@ def test_json_answer(taken: Taken) -> None:
     assert code == 0
     assert BackupRecord.from_dict({n: backup[n] for n in taken.record.as_dict()}) == taken.record
     assert (backup["state"], backup["stored_size"]) == ("complete", taken.record.stored_size)
+
+
+def test_backups_that_begin_in_one_second(source: Source) -> None:
+    first = source.backup()
+    began = [first.started_at, first.started_at.replace(microsecond=900_000)]
+    second = take_backup(source.cluster, source.repository, lambda: began.pop() if began else now())
+    assert first.label < second.label
+    with pytest.raises(BackupFailed, match=f'"{second.label}" exists already'):
+        take_backup(source.cluster, source.repository, lambda: second.started_at.replace(microsecond=990_000))
+    assert [entry.label for entry in read_catalog(source.archive).entries] == [first.label, second.label]
 
 
 def test_everything_is_encrypted(source: Source, identity: str) -> None:

@@ -66,7 +66,6 @@ class Source:
     root: Path
     settings: dict[str, str] = field(default_factory=dict)
     server: LocalServer = field(init=False)
-    _second: str = field(init=False, default="")
 
     @property
     def data(self) -> Path:
@@ -172,12 +171,7 @@ class Source:
         return find_archive(self.repository, self.cluster)
 
     def backup(self, *, incremental: bool = False) -> BackupRecord:
-        """Take one; a label has whole seconds, so that the next one waits for the next second."""
-        while f"{now():%Y%m%dT%H%M%SZ}" == self._second:
-            time.sleep(0.05)
-        record = take_backup(self.cluster, self.repository, now, incremental=incremental)
-        self._second = record.label.partition("-")[0]
-        return record
+        return take_backup(self.cluster, self.repository, now, incremental=incremental)
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"{self.server.dsn} user={user} dbname={database}"
