@@ -50,6 +50,10 @@ SELECT 1 + g % 40000, timestamptz '2025-06-01 00:00:00+00' + g * interval '2 min
        (ARRAY['paid', 'sent', 'returned']::order_state[])[1 + g % 3], (g % 1000) / 7.0
   FROM generate_series(1, 200000) g;
 
+CREATE INDEX ON product USING gin (labels);
+CREATE INDEX ON product USING gist (dimensions);
+CREATE INDEX ON orders USING brin (placed);
+
 -- no primary key, and rows that are equal to each other
 CREATE TABLE audit_line (at timestamptz, "user name" text, detail xml, amount money, bits bit(8), host inet);
 INSERT INTO audit_line
