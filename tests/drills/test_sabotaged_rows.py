@@ -20,7 +20,7 @@ from pgproof.validation.drill import Restored, make_proof
 from pgproof.validation.fences.cut import Snapshot
 from pgproof.validation.fences.fence import DatabaseFence, Fence
 from pgproof.validation.recount import recount
-from pgproof.validation.replay import recovered
+from pgproof.validation.replay import as_users_connect, recovered
 from tests.servers.postgres import Source, now, running_source
 from tests.validation.drilling import fence_of, restored_copy
 
@@ -123,7 +123,7 @@ class Opened:
         with psycopg.connect(f"{self.dsn} dbname=template1", autocommit=True) as connection:
             connection.execute("CREATE DATABASE sabotaged TEMPLATE postgres")
             dsn = f"{self.dsn} dbname=sabotaged"
-            with psycopg.connect(dsn, autocommit=True) as inner:
+            with psycopg.connect(as_users_connect(dsn), autocommit=True) as inner:
                 inner.execute(sabotage.encode())
             try:
                 found = recount(self.source.cluster.drill, self.database, dsn, set())
@@ -152,7 +152,7 @@ def opened() -> Iterator[Opened]:
 def test_a_copy_that_was_written_to_is_told_before_a_row_is_counted(opened: Opened) -> None:
     database = next(d for d in opened.fence.databases if d.database == "postgres")
     with psycopg.connect(f"{opened.dsn} dbname=template1", autocommit=True) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS written (a int)")
+        connection.execute("CREATE TABLE IF NOT EXISTS public.written (a int)")
     with pytest.raises(NotProven) as caught:
         recount(opened.source.cluster.drill, database, f"{opened.dsn} dbname=postgres", set())
     assert re.fullmatch(
