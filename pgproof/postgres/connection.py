@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -30,6 +30,23 @@ _FULL = ("too many clients", "number of requested standby connections", "remaini
 _PINNED = """
 SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET statement_timeout = 0;
 SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0"""  # psycopg reads times in ISO alone
+
+
+# Every name with its schema: it is also said in sessions that search one of their users first
+_SET_ALL = """
+SELECT pg_catalog.count(pg_catalog.set_config(name, value, false))
+  FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.text[]), pg_catalog.unnest(%s::pg_catalog.text[]))
+       AS pins(name, value)"""
+
+
+def set_all(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """Give settings to a session, in one statement.
+
+    Args:
+        connection: outside a transaction, whose end would undo them.
+        settings: name to value.
+    """
+    connection.execute(_SET_ALL, (list(settings), list(settings.values())))
 
 
 def said_by(error: psycopg.Error) -> str:

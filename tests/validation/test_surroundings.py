@@ -87,6 +87,14 @@ def test_functions_of_users_never_run_in_the_sessions_of_a_drill(harmful: Source
     assert harmful.run("doctor", "main").returncode == 0
 
 
+def test_a_check_with_qualified_names_runs_no_function_of_users(harmful: Source) -> None:
+    own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "mine"\nsql = "SELECT g FROM public.t"\n'
+    harmful.write_config(extra=own)
+    found = drill(harmful)
+    assert [check.ok for check in found.comparison.checks if check.name == "mine"] == [True]
+    assert not (harmful.root / "marker").exists()
+
+
 def test_settings_of_roles_change_nothing(any_source: Source) -> None:
     any_source.sql(EVIL.format(marker="x"))
     any_source.backup()

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from pgproof.config import SqlCheckConfig
-from pgproof.postgres.connection import said_by
+from pgproof.postgres.connection import said_by, set_all
 from pgproof.validation.checks.check import CheckResult, not_possible
 
 _SHOWN = 3
@@ -45,8 +45,7 @@ def not_restored(check: SqlCheckConfig) -> CheckResult:
 def _run(check: SqlCheckConfig, dsn: str) -> str:
     with psycopg.connect(dsn, autocommit=True) as connection:
         timeout = f"{check.statement_timeout}s"
-        for name in ("statement_timeout", "lock_timeout"):
-            connection.execute("SELECT set_config(%s, %s, false)", (name, timeout))
+        set_all(connection, {"statement_timeout": timeout, "lock_timeout": timeout})
         connection.execute("BEGIN READ ONLY")
         cursor = connection.execute(check.sql.encode())
         if cursor.description is None:

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pgproof.postgres.connection import set_all
 from pgproof.postgres.versions import TRANSACTION_TIMEOUT
 
 # Every setting that changes how a value prints; both sides are read under the same
@@ -146,10 +147,7 @@ def pin_settings(connection: psycopg.Connection, statement_timeout: int) -> None
     settings = SETTINGS | {"statement_timeout": f"{statement_timeout}s"}
     if connection.info.server_version // 10000 >= TRANSACTION_TIMEOUT:
         settings["transaction_timeout"] = "0"
-    connection.execute(
-        "SELECT count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS pins(name, value)",
-        (list(settings), list(settings.values())),
-    )
+    set_all(connection, settings)
 
 
 def list_tables(connection: psycopg.Connection) -> list[Table]:
