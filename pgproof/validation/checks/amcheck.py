@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -20,17 +20,11 @@ from psycopg import sql
 from pgproof.config import DrillConfig
 from pgproof.postgres.connection import said_by
 from pgproof.postgres.versions import GIN_CHECK
-from pgproof.validation.checks.check import CheckResult, not_possible, shortened
-from pgproof.validation.fences.fence import NotChecked
+from pgproof.validation.checks.check import CheckResult, not_possible
+from pgproof.validation.checks.inspection import DAMAGE, ENDED, MOST_OF_ONE, UNTIL_LOGGED, Inspection, opened
 
 NAME = "amcheck"
 VISIBILITY = "pg_visibility"
-ENDED = "the copy's server ended while this was checked"
-_LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
-_UNTIL_LOGGED = 1.0  # seconds after which the server has logged how a process ended, and not only dropped it
-_MOST_OF_ONE = 5  # findings of one table
-# SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
-_DAMAGE = ("XX", "58")
 _COLLATION = """
 SELECT coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), '')
 FROM pg_database WHERE datname = current_database()
@@ -73,21 +67,6 @@ class _Relation:
     weaker: sql.Composed | None = None  # for where the lock that the query takes cannot be had
 
 
-@dataclass
-class _Inspection:
-    """One database, while it is checked."""
-
-    drill: DrillConfig
-    database: str
-    deadline: float
-    findings: list[str] = field(default_factory=list)
-    not_checked: list[NotChecked] = field(default_factory=list)
-    checked: int = 0
-
-    def leave_out(self, what: str, reason: str) -> None:
-        self.not_checked.append(NotChecked(self.database, what, reason))
-
-
 def check_relations(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
     """Check every table with its visibility map, every b-tree, and from PostgreSQL 18 on every GIN index of a database.
 
@@ -99,38 +78,19 @@ def check_relations(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
         dsn: of the database in the opened copy, for a superuser.
         database: its name.
     """
-    started = time.monotonic()
-    inspection = _Inspection(drill, database, started + drill.check_timeout)
-    try:
-        with contextlib.ExitStack() as stack:
-            first = _connect(dsn, stack)
-            if reason := _create_extension(first, NAME):
-                return not_possible(NAME, database, reason, time.monotonic() - started)
-            relations = _relations(first, inspection)
-            if reason := _create_extension(first, VISIBILITY):
-                inspection.leave_out("visibility maps", reason)
-            else:
-                relations += _maps(first)
-            idle = [first, *(_connect(dsn, stack) for _ in range(drill.workers - 1))]
-            _check_all(inspection, relations, idle)
-    except psycopg.Error as error:
-        inspection.findings.append(f"the copy does not answer: {' '.join(str(error).split())}")
-    return CheckResult(
-        NAME,
-        database,
-        inspection.checked,
-        time.monotonic() - started,
-        shortened(sorted(inspection.findings)),
-        tuple(inspection.not_checked),
-    )
-
-
-def _connect(dsn: str, stack: contextlib.ExitStack) -> psycopg.Connection:
-    connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
-    # names are shown with their schema when no schema is searched
-    for name, value in {"lock_timeout": _LOCK_TIMEOUT, "search_path": "pg_catalog"}.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-    return connection
+    inspection = Inspection(drill, database)
+    with inspection.answering(), contextlib.ExitStack() as stack:
+        first = stack.enter_context(opened(dsn))
+        if reason := _create_extension(first, NAME):
+            return not_possible(NAME, database, reason, time.monotonic() - inspection.started)
+        relations = _relations(first, inspection)
+        if reason := _create_extension(first, VISIBILITY):
+            inspection.leave_out("visibility maps", reason)
+        else:
+            relations += _maps(first)
+        idle = [first, *(stack.enter_context(opened(dsn)) for _ in range(drill.workers - 1))]
+        _check_all(inspection, relations, idle)
+    return inspection.result(NAME)
 
 
 def _create_extension(connection: psycopg.Connection, extension: str) -> str:
@@ -158,9 +118,9 @@ def _create_extension(connection: psycopg.Connection, extension: str) -> str:
     return ""
 
 
-def _relations(connection: psycopg.Connection, inspection: _Inspection) -> list[_Relation]:
+def _relations(connection: psycopg.Connection, inspection: Inspection) -> list[_Relation]:
     """What is checked: tables first, the largest first of each kind."""
-    schema, most = _schema_of(connection, NAME), sql.Literal(_MOST_OF_ONE)
+    schema, most = _schema_of(connection, NAME), sql.Literal(MOST_OF_ONE)
     heap = sql.SQL(_TABLE_CHECK)
     tables = [
         _Relation(title, heap.format(schema, sql.Literal(oid), most))
@@ -175,14 +135,15 @@ def _relations(connection: psycopg.Connection, inspection: _Inspection) -> list[
     indexes = []
     gin = sql.SQL(_GIN_CHECK) if connection.info.server_version // 10000 >= GIN_CHECK else None
     for oid, title, kind, valid, collated in connection.execute(_INDEXES):
-        if not valid and (kind == "btree" or "indexes" not in inspection.drill.checks):
-            inspection.leave_out(title, "an index that is invalid, in the source as well")
-        elif valid and kind == "gin" and gin is not None:
+        if valid and kind == "gin" and gin is not None:
             indexes.append(_Relation(title, gin.format(schema, sql.Literal(oid))))
+        elif kind != "btree" and "indexes" in inspection.drill.checks:
+            continue  # that check says of it whatever there is to say
+        elif not valid:
+            inspection.leave_out(title, "an index that is invalid, in the source as well")
         elif kind != "btree":
             checked = "b-trees" if gin is None else "b-trees and GIN indexes"
-            if "indexes" not in inspection.drill.checks:
-                inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
+            inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
         elif collated and row[0] != row[1]:
             reason = f"the source sorts by collation version {row[0]}, this machine by {row[1]}"
             inspection.leave_out(title, reason)
@@ -205,14 +166,14 @@ def _schema_of(connection: psycopg.Connection, extension: str) -> sql.Identifier
 
 def _maps(connection: psycopg.Connection) -> list[_Relation]:
     """The visibility map of every table; only pages that it calls all-visible or all-frozen are read."""
-    schema, most = _schema_of(connection, VISIBILITY), sql.Literal(_MOST_OF_ONE)
+    schema, most = _schema_of(connection, VISIBILITY), sql.Literal(MOST_OF_ONE)
     return [
         _Relation(title, sql.SQL(_MAP_CHECK).format(schema=schema, table=sql.Literal(oid), most=most))
         for oid, title in connection.execute(_TABLES)
     ]
 
 
-def _check_all(inspection: _Inspection, relations: list[_Relation], idle: list[psycopg.Connection]) -> None:
+def _check_all(inspection: Inspection, relations: list[_Relation], idle: list[psycopg.Connection]) -> None:
     def one(relation: _Relation) -> None:
         connection = idle.pop()
         try:
@@ -224,12 +185,11 @@ def _check_all(inspection: _Inspection, relations: list[_Relation], idle: list[p
         list(pool.map(one, relations))
 
 
-def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation: _Relation) -> None:
+def _check_one(inspection: Inspection, connection: psycopg.Connection, relation: _Relation) -> None:
     """Check one relation; one that a prepared transaction has written is checked with less of a lock."""
-    left = inspection.deadline - time.monotonic()
+    left = inspection.left
     if left <= 0 or connection.closed:
-        over = f"drill.check_timeout of {inspection.drill.check_timeout} s is over"
-        return inspection.leave_out(relation.title, over if left <= 0 else "the copy had ended")
+        return inspection.leave_out(relation.title, inspection.over if left <= 0 else "the copy had ended")
     try:
         connection.execute(
             "SELECT set_config('statement_timeout', %s, false)", (f"{int(left * 1000) + 1}ms",)
@@ -239,11 +199,11 @@ def _check_one(inspection: _Inspection, connection: psycopg.Connection, relation
         if relation.weaker is not None and isinstance(error, psycopg.errors.LockNotAvailable):
             inspection.leave_out(f"{relation.title}, its upper levels", _reason(error))
             return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
-        if not connection.closed and not str(error.sqlstate or "").startswith(_DAMAGE):
+        if not connection.closed and not str(error.sqlstate or "").startswith(DAMAGE):
             return inspection.leave_out(relation.title, _reason(error))
         found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
         if connection.closed:
-            time.sleep(_UNTIL_LOGGED)
+            time.sleep(UNTIL_LOGGED)
     inspection.checked += 1
     inspection.findings += [f"{relation.title}: {finding}" for finding in found]
     return None

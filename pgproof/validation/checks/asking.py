@@ -22,9 +22,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import said_by
+from pgproof.postgres.connection import said_by, set_all
 from pgproof.validation.checks import lookup
-from pgproof.validation.checks.amcheck import ENDED
+from pgproof.validation.checks.inspection import DAMAGE, ENDED
 from pgproof.validation.checks.lookup import Index
 
 MOST_ROWS = 5_000_000  # of a table, that are read; of a larger one, a sample of its blocks
@@ -33,8 +33,6 @@ _GRACE = 30.0  # seconds that a session has, to end what it was told to
 _PATIENCE = 50  # times the time that the last lookups took
 _BATCH, _MOST_KEYS = 1.0, 200_000  # seconds that some lookups should take, and keys at once
 _CRASH = "57P02"  # told to those whose server was ended by another session (quickdie)
-# SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
-_DAMAGE = ("XX", "58")
 _TWICE, _KEPT = "twice", "kept"
 _SCANS = {"Index Scan", "Bitmap Heap Scan"}
 _UNREADABLE = "it cannot be read"
@@ -264,7 +262,7 @@ class Asking:
 
     def _prepare(self, lookups: _Lookups) -> sql.Composed:
         self._set(lookup.ASK)
-        self._execute(sql.SQL("DEALLOCATE ALL") + sql.SQL(""), LONG)  # a plan would outlive its index
+        self._execute(sql.SQL("DEALLOCATE ALL"), LONG)  # a plan would outlive its index
         asking = sql.SQL("PREPARE ask(bigint, bigint) AS ") + lookup.ask(self._index, lookups.pattern)
         self._execute(asking, LONG)
         return sql.SQL("EXECUTE ask({}, {})").format(lookups.first, lookups.last)
@@ -278,7 +276,7 @@ class Asking:
         if used != {self._shown} or not scans <= wanted:
             raise NotAsked("PostgreSQL does not use it to find its rows")
 
-    def _execute(self, query: sql.Composed, seconds: float) -> list[Any]:
+    def _execute(self, query: sql.SQL | sql.Composed, seconds: float) -> list[Any]:
         """Run a query, and end the connection where the server does not end it in time."""
         with self._watched(seconds):
             self._set({"statement_timeout": f"{int(max(seconds, 0.001) * 1000) + 1}ms"})
@@ -305,7 +303,7 @@ class Asking:
 
     def _set(self, settings: Mapping[str, str]) -> None:
         with self._watched(LONG):
-            self._session.execute(lookup.SET, (list(settings), list(settings.values())))
+            set_all(self._session, settings)
 
     # ---- which index answers
 
@@ -359,7 +357,7 @@ class Asking:
 
 
 def _tells_of_damage(error: psycopg.Error) -> bool:
-    return str(error.sqlstate or "").startswith(_DAMAGE) and error.diag.source_file != _LOADER
+    return str(error.sqlstate or "").startswith(DAMAGE) and error.diag.source_file != _LOADER
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.checks import amcheck, dump, indexes, page_checksums
 from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible
+from pgproof.validation.checks.inspection import ENDED
 from pgproof.validation.checks.own_checks import not_restored, run_check
 from pgproof.validation.checks.server_log import check_log
 from pgproof.validation.replay import as_users_connect
@@ -108,10 +109,10 @@ class Checking:
             error: of the server.
         """
         ended = [
-            f"{check.name} of {check.database}: {finding.partition(f': {amcheck.ENDED}')[0]}"
+            f"{check.name} of {check.database}: {finding.partition(f': {ENDED}')[0]}"
             for check in self.results
             for finding in check.findings
-            if amcheck.ENDED in finding
+            if ENDED in finding
         ]
         at = ", ".join(ended) or self._doing or "between two checks"
         return NotProven(

@@ -20,16 +20,20 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.validation.checks.amcheck import ENDED
+from pgproof.postgres.connection import set_all
 from pgproof.validation.checks.asking import Asking
-from pgproof.validation.checks.check import CheckResult, shortened
-from pgproof.validation.checks.lookup import SET, Index, list_indexes
-from pgproof.validation.fences.fence import NotChecked
+from pgproof.validation.checks.check import CheckResult
+from pgproof.validation.checks.inspection import (
+    ENDED,
+    LOCK_TIMEOUT,
+    MOST_OF_ONE,
+    UNTIL_LOGGED,
+    Inspection,
+    opened,
+)
+from pgproof.validation.checks.lookup import Index, list_indexes
 
 NAME = "indexes"
-_MOST_OF_ONE = 5  # findings of one index
-_LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
-_UNTIL_LOGGED = 1.0  # seconds after which the server has logged how a process ended, and not only dropped it
 _RECOVERY = 60.0  # seconds, of the server, after a backend was ended
 _ROLE = sql.Identifier("pgproof lookup")
 _EXISTS = "SELECT FROM pg_roles WHERE rolname = 'pgproof lookup'"
@@ -43,7 +47,7 @@ _RIGHTS = (
 _GIVEN = "SELECT name FROM pg_settings WHERE source = 'client' AND name NOT IN ('role', 'client_encoding')"
 # The search path stays that of the database: functions in expressions may need the one that the index was filled with
 _SETTINGS = {
-    "lock_timeout": _LOCK_TIMEOUT,
+    "lock_timeout": LOCK_TIMEOUT,
     "default_transaction_read_only": "off",
     "default_table_access_method": "heap",
     "temp_tablespaces": "",
@@ -59,30 +63,20 @@ _SETTINGS = {
 
 
 @dataclass
-class _Survey:
+class _Survey(Inspection):
     """One database, while its indexes are asked."""
 
-    drill: DrillConfig
-    database: str
-    dsn: str
-    deadline: float
-    left: int  # indexes that are still to be asked
-    findings: list[str] = field(default_factory=list)
-    not_checked: list[NotChecked] = field(default_factory=list)
-    checked: int = 0
+    dsn: str = field(kw_only=True)
+    waiting: int = 0  # indexes that are still to be asked
     stuck: list[int] = field(default_factory=list)  # backends that do not end
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def leave_out(self, what: str, reason: str) -> None:
-        self.not_checked.append(NotChecked(self.database, what, reason))
 
     def share(self) -> float:
         """Seconds for the next index."""
         with self.lock:
-            rounds = -(-self.left // self.drill.workers)
-            self.left -= 1
-        left = self.deadline - time.monotonic()
-        return min(self.drill.index_timeout, left / max(1, rounds))
+            rounds = -(-self.waiting // self.drill.workers)
+            self.waiting -= 1
+        return min(self.drill.index_timeout, self.left / max(1, rounds))
 
 
 def check_indexes(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
@@ -93,10 +87,9 @@ def check_indexes(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
         dsn: of the database in the opened copy, for a superuser.
         database: its name.
     """
-    started = time.monotonic()
-    survey = _Survey(drill, database, dsn, started + drill.check_timeout, 0)
-    try:
-        with _admin(dsn) as admin:
+    survey = _Survey(drill, database, dsn=dsn)
+    with survey.answering():
+        with opened(dsn) as admin:
             indexes = _to_ask(survey, list_indexes(admin))
             if indexes:
                 _make_role(admin, database)
@@ -104,24 +97,7 @@ def check_indexes(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
         with ThreadPoolExecutor(drill.workers, NAME) as pool:
             list(pool.map(lambda table: _check_table(survey, table), tables))
         _end_stuck(survey)
-    except psycopg.Error as error:
-        survey.findings.append(f"the copy does not answer: {' '.join(str(error).split())}")
-    return CheckResult(
-        NAME,
-        database,
-        survey.checked,
-        time.monotonic() - started,
-        shortened(sorted(survey.findings)),
-        tuple(survey.not_checked),
-    )
-
-
-@contextlib.contextmanager
-def _admin(dsn: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        # names are shown with their schema when no schema is searched
-        connection.execute(SET, (["lock_timeout", "search_path"], [_LOCK_TIMEOUT, "pg_catalog"]))
-        yield connection
+    return survey.result(NAME)
 
 
 def _to_ask(survey: _Survey, indexes: list[Index]) -> list[Index]:
@@ -129,7 +105,7 @@ def _to_ask(survey: _Survey, indexes: list[Index]) -> list[Index]:
         if index.refusal:
             survey.leave_out(index.title, index.refusal)
     wanted = [index for index in indexes if not index.refusal]
-    survey.left = len(wanted)
+    survey.waiting = len(wanted)
     return wanted
 
 
@@ -147,10 +123,10 @@ def _check_table(survey: _Survey, indexes: list[Index]) -> None:
     for index in indexes:
         seconds = survey.share()
         if seconds <= 0:
-            survey.leave_out(index.title, f"drill.check_timeout of {survey.drill.check_timeout} s is over")
+            survey.leave_out(index.title, survey.over)
             continue
         try:
-            with _admin(survey.dsn) as admin, _session(survey.dsn) as session:
+            with opened(survey.dsn) as admin, _session(survey.dsn) as session:
                 backend = session.info.backend_pid
                 asking = Asking(admin, session, index, seconds)
                 asking.run()
@@ -164,7 +140,7 @@ def _end_stuck(survey: _Survey) -> None:
     """End backends that do not listen, so that they do not outlive the copy; the server recovers by itself."""
     end = time.monotonic() + _RECOVERY
     while survey.stuck and time.monotonic() < end:
-        with contextlib.suppress(psycopg.OperationalError, OSError), _admin(survey.dsn) as admin:
+        with contextlib.suppress(psycopg.OperationalError, OSError), opened(survey.dsn) as admin:
             query = "SELECT pid FROM pg_stat_activity WHERE pid = ANY (%s)"
             survey.stuck = [pid for (pid,) in admin.execute(query, (survey.stuck,))]
             for pid in survey.stuck:
@@ -176,14 +152,14 @@ def _end_stuck(survey: _Survey) -> None:
 def _session(dsn: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(dsn, autocommit=True, user="pgproof lookup", options="") as connection:
         connection.prepare_threshold = None  # what psycopg prepares would be gone with DEALLOCATE ALL
-        connection.execute(SET, (list(_SETTINGS), list(_SETTINGS.values())))
+        set_all(connection, _SETTINGS)
         yield connection
 
 
 def _tell(survey: _Survey, index: Index, asking: Asking, backend: int) -> None:
     findings, reasons = asking.answers.findings, asking.answers.not_asked
-    if len(findings) > _MOST_OF_ONE:
-        findings = [*findings[:_MOST_OF_ONE], f"and {len(findings) - _MOST_OF_ONE} rows more"]
+    if len(findings) > MOST_OF_ONE:
+        findings = [*findings[:MOST_OF_ONE], f"and {len(findings) - MOST_OF_ONE} rows more"]
     with survey.lock:
         survey.checked += 1
         survey.findings += [f"{index.title}: {finding}" for finding in findings]
@@ -191,4 +167,4 @@ def _tell(survey: _Survey, index: Index, asking: Asking, backend: int) -> None:
         for reason in reasons:
             survey.leave_out(index.title, reason)
     if any(finding.startswith(ENDED) for finding in findings):
-        time.sleep(_UNTIL_LOGGED)
+        time.sleep(UNTIL_LOGGED)

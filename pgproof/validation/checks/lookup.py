@@ -74,7 +74,6 @@ SELECT i.indexrelid::bigint, i.indrelid::bigint, c.oid::regclass::text, c.relnam
 # Of the sessions that ask. The table is read once; whatever else reads it must go through the index.
 _TAKEN = sql.Identifier("pgproof taken")
 _ASKED = sql.Identifier("pgproof asked")
-SET = "SELECT count(pg_catalog.set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS pins(name, value)"
 READ = {"enable_seqscan": "on", "enable_indexscan": "off", "enable_bitmapscan": "off"}
 ASK = {"enable_seqscan": "off", "enable_indexscan": "on", "enable_bitmapscan": "on"}
 LIST = {"enable_seqscan": "off", "enable_indexscan": "on", "enable_bitmapscan": "off"}
