@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from deployments.block_clusters import reference
 from deployments.server import server
 
 
@@ -55,7 +56,7 @@ def find_gone(clusters: Collection[str], config: str | None) -> list[Gone]:
         Gone(one.id, one.name, one.parameters["cluster"], one.work_pool_name or "")
         for one in standing
         if isinstance(one.parameters.get("cluster"), str)
-        and one.parameters.get("config") == (config or f"block:pgproof-cluster/{one.parameters['cluster']}")
+        and one.parameters.get("config") == (config or reference(one.parameters["cluster"]))
         and one.parameters["cluster"] not in clusters
     ]
     return [*gone, *_idle_reapers(standing, {one.id for one in gone})]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from deployments.block_clusters import reference
 from deployments.server import server
 
 _BY = "; made by pgproof deploy"
@@ -63,7 +64,9 @@ def ensure_queues(pool: str, clusters: Mapping[str, str]) -> None:
     with server() as client:
         from prefect.exceptions import ObjectAlreadyExists
 
-        there = {queue.name: queue for queue in client.read_work_queues(work_pool_name=pool)}
+        from tasks.deployed import pages
+
+        there = {queue.name: queue for queue in pages(client.read_work_queues, work_pool_name=pool)}
         for cluster, config in clusters.items():
             wanted, queue = description_of(cluster, config), there.get(cluster)
             if queue is None:
@@ -84,10 +87,13 @@ def find_idle(config: str | None, gone: Collection[UUID] = ()) -> list[IdleQueue
         AuthenticationFailed, TransientError: the server did not answer.
     """
     with server() as client:
+        from tasks.deployed import pages
+
+        used = {one.work_queue_id for one in pages(client.read_deployments) if one.id not in gone}
         return [
             IdleQueue(queue.id, queue.name, pool, len(_unfinished(client, queue.id, gone)))
             for pool, queue in _ours(client, config)
-            if not _deployments(client, queue.id, gone)
+            if queue.id not in used
         ]
 
 
@@ -111,19 +117,8 @@ def _ours(client: Any, config: str | None) -> Iterator[tuple[str, Any]]:
 
     for pool in pages(client.read_work_pools):
         for queue in pages(client.read_work_queues, work_pool_name=pool.name):
-            if queue.description == description_of(
-                queue.name, config or f"block:pgproof-cluster/{queue.name}"
-            ):
+            if queue.description == description_of(queue.name, config or reference(queue.name)):
                 yield pool.name, queue
-
-
-def _deployments(client: Any, queue: UUID, gone: Collection[UUID]) -> list[Any]:
-    from prefect.client.schemas import filters
-
-    from tasks.deployed import pages
-
-    wanted = filters.WorkQueueFilter(id=filters.WorkQueueFilterId(any_=[queue]))
-    return [one for one in pages(client.read_deployments, work_queue_filter=wanted) if one.id not in gone]
 
 
 def _unfinished(client: Any, queue: UUID, gone: Collection[UUID]) -> list[Any]:
