@@ -6,7 +6,7 @@ from rich.console import Console
 
 from flows.protect import Protection
 from pgproof.commands.console import table
-from pgproof.commands.drill import show_checks, show_objects
+from pgproof.commands.drill import not_checked_lines, show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MOST_SHOWN, most_telling
@@ -38,10 +38,7 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     _show_tables(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
-    warnings = [
-        f"not checked: {item.database}: {item.what}: {item.reason}" for item in proof.not_checked[:MOST_SHOWN]
-    ]
-    for warning in [*warnings, *([f"retention {done.waits}"] if done.waits else [])]:
+    for warning in [*not_checked_lines(proof), *([f"retention {done.waits}"] if done.waits else [])]:
         console.print(warning, markup=False, style="yellow")
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
     console.print(

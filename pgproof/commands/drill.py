@@ -148,14 +148,19 @@ def show(console: Console, proof: Proof, key: str) -> None:
     show_targets(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
-    for item in proof.not_checked[:MOST_SHOWN]:
-        console.print(f"  not checked: {item.database}: {item.what}: {item.reason}", markup=False)
-    if (more := len(proof.not_checked) - MOST_SHOWN) > 0:
-        console.print(f"  not checked: {more:,} more; the proof and --json have all")
+    for line in not_checked_lines(proof):
+        console.print(f"  {line}", markup=False)
     if proof.expectations:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
+
+
+def not_checked_lines(proof: Proof) -> list[str]:
+    """What the proof does not say, a line each; not more than a person reads."""
+    lines = [f"not checked: {n.database}: {n.what}: {n.reason}" for n in proof.not_checked[:MOST_SHOWN]]
+    more = len(proof.not_checked) - MOST_SHOWN
+    return [*lines, f"not checked: {more:,} more; the proof and --json have all"] if more > 0 else lines
 
 
 def show_targets(console: Console, proof: Proof) -> None:
