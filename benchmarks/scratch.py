@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import pwd
@@ -16,9 +17,9 @@ from typing import NoReturn
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import run
-from pgproof.postgres.programs import die_with_parent
 
 PYTHON = Path("/usr/bin/python3")
+_PR_SET_PDEATHSIG = 1
 _MARK = ".pgproof-benchmark"  # in directories that may be emptied
 
 
@@ -129,7 +130,7 @@ def _become(owner: pwd.struct_passwd, home: Path, action: Callable[[], int]) -> 
         os.setgid(owner.pw_gid)
         os.setuid(owner.pw_uid)
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background job ignores it
-        die_with_parent()  # after setuid, which would forget it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)  # after setuid, which would forget it
         os.umask(0o077)
         home.mkdir(exist_ok=True)
         os.chdir(home)  # where we were may be closed to the account

@@ -54,14 +54,13 @@ def _prefect(environment: dict[str, str], words: Sequence[str], limit: float) ->
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *words],
+            ending_with_us([sys.executable, "-m", "prefect", *words], signal.SIGTERM),
             env=environment,
             cwd=project(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=limit,
-            preexec_fn=ending_with_us(signal.SIGTERM),
         )
     except subprocess.TimeoutExpired as error:
         raise TransientError(what, f"It did not end within {limit:.0f} s.", hint) from error

@@ -96,10 +96,9 @@ def start_writer(dsn: str, log: Path) -> subprocess.Popen[bytes]:
     """The writer, in a process of its own that ends with this one."""
     with open(log, "ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "deployments.demo.writer", dsn],
+            ending_with_us([sys.executable, "-m", "deployments.demo.writer", dsn]),
             stdout=output,
             stderr=output,
-            preexec_fn=ending_with_us(),
         )
 
 

@@ -26,10 +26,11 @@ _FULL = ("too many clients", "number of requested standby connections", "remaini
 
 # Given before any query, in statements that call no function: the owner of a database may have its sessions search
 # a schema with functions and operators of his own before PostgreSQL's (CVE-2018-1058), and what he puts there would
-# run with our privileges. Limits of a role or database are made for other sessions than ours.
+# run with our privileges. Limits of a role or database are made for other sessions than ours. psycopg reads times in
+# ISO alone. To compile a query over catalogs takes a second of the server's CPU, and running it some milliseconds.
 _PINNED = """
 SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET statement_timeout = 0;
-SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0"""  # psycopg reads times in ISO alone
+SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET jit = off"""
 
 
 # Every name with its schema: it is also said in sessions that search one of their users first

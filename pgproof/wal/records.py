@@ -116,11 +116,10 @@ def read_records(
     command: list[str] = [str(bin_directory / "pg_waldump"), "-p", str(directory), "-t", str(timeline)]
     command += ["-s", str(start), "-e", str(end), *(f"--rmgr={name}" for name in rmgrs)]
     with subprocess.Popen(
-        command,
+        ending_with_us(command, signal.SIGTERM),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
-        preexec_fn=ending_with_us(signal.SIGTERM),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:

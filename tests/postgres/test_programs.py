@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.descent import descendants
-from pgproof.postgres.programs import die_with_parent
+from pgproof.postgres.programs import ending_with_us, run
 from tests.deployments.upped import until
 from tests.servers.postgres import PROJECT
 
@@ -47,11 +47,23 @@ def test_a_program_that_is_read_from(tmp_path: Path) -> None:
     assert ends(child)
 
 
-def test_a_parent_that_died_before_the_kernel_was_told() -> None:
+def test_a_parent_that_died_before_the_kernel_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between fork and prctl nothing tells: the child finds another parent than it was promised."""
-    child = os.fork()
-    if child == 0:
-        die_with_parent(parent=1, number=signal.SIGTERM)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        command = ending_with_us(["sleep", "120"], signal.SIGTERM)
+    assert subprocess.run(command, timeout=20).returncode == -signal.SIGKILL
+
+
+def test_a_program_that_cannot_be_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="No such file or directory: 'no-such-program'"):
+        run(["no-such-program"], timeout=1)
+    (tmp_path / "closed").touch(mode=0o644)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{tmp_path}/closed'"):
+        run([tmp_path / "closed"], timeout=1)
+
+
+def test_arguments_come_as_they_are() -> None:
+    words = ["", "a b", "$HOME", "'\"", "-n", "--", "\n"]
+    done = run(["/usr/bin/printf", "%s|", *words], timeout=10)
+    assert done.stdout == "".join(f"{word}|" for word in words)

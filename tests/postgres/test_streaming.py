@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from pgproof.postgres.streaming import (
 )
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+from tests.deployments.upped import until
 from tests.servers.postgres import Source, running_source
 
 MB = 1 << 20
@@ -164,11 +166,18 @@ def test_an_idle_server_says_that_it_lives(source: Source) -> None:
         assert None in found
 
 
+def streams(states: list[tuple[Any, ...]]) -> bool:
+    return states == [("streaming",)]
+
+
 def test_a_server_that_shuts_down_ends_the_stream(source: Source) -> None:
     with connection(source) as used:
         server = used.identify_system()
         stream = WalStream(used, server.flush_lsn, 1)
         stream.confirm(server.flush_lsn, server.flush_lsn, time.time())
+        # a sender that has not begun yet is ended as any session is
+        states = until(lambda: source.sql("SELECT state FROM pg_stat_replication"), streams, 30)
+        assert streams(states)
 
         stopping = threading.Thread(target=source.server.stop, args=("fast",))
         stopping.start()

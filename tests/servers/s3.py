@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import shutil
 import signal
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from pgproof.config import RepositoryConfig
+from pgproof.postgres.programs import ending_with_us
 from pgproof.repository.repository import Credentials
 
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
@@ -36,7 +36,6 @@ _FLAGS = (
     "-s3.autoCreateBucket=false",  # a missing bucket is an error, as it is with everybody else
 )
 _READY_WITHIN = 30.0  # seconds; measured: 1 to 3
-_PR_SET_PDEATHSIG = 1
 
 
 def seaweedfs_program() -> Path | None:
@@ -139,23 +138,14 @@ def _start(program: Path, place: Path) -> tuple[subprocess.Popen[bytes], S3Serve
     (place / "data").mkdir()
     sockets = (f"-filer.localSocket={place / 'filer.sock'}", f"-s3.localSocket={place / 's3.sock'}")
     with open(place / "log", "wb") as log:
+        words = [program, f"-logdir={place}", "mini", f"-dir={place / 'data'}", f"-s3.config={config}"]
         process = subprocess.Popen(
-            [
-                program,
-                f"-logdir={place}",
-                "mini",
-                f"-dir={place / 'data'}",
-                f"-s3.config={config}",
-                *_FLAGS,
-                *sockets,
-                *flags,
-            ],
+            ending_with_us([*words, *_FLAGS, *sockets, *flags], signal.SIGKILL),
             cwd=place,
             env={"HOME": str(place), "PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=die_with_parent,
         )
     endpoint = f"http://127.0.0.1:{s3_port}"
     return process, S3Server(endpoint, key["accessKey"], key["secretKey"], process.pid, tuple(grpc))
@@ -185,11 +175,6 @@ def _remove_sockets(ports: Sequence[int]) -> None:
     """Remove what a killed server leaves in /tmp; it takes no other place for these."""
     for name, port in zip(_PORTS, ports, strict=True):
         Path(f"/tmp/seaweedfs-{name.removesuffix('.port')}-grpc-{port}.sock").unlink(missing_ok=True)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent's thread ends (for ``preexec_fn``)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:

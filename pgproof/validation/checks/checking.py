@@ -10,7 +10,6 @@ import pwd
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -25,7 +24,12 @@ from pgproof.validation.checks.server_log import check_log
 from pgproof.validation.replay import as_users_connect
 from pgproof.validation.scratch import Scratch
 
-_PROMOTION = 300  # seconds; it is one record of WAL, and fsync is off
+_PROMOTION = 300  # seconds; it is one checkpoint of few buffers, and fsync is off
+_OPEN = """
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN NULL
+            WHEN pg_get_wal_replay_pause_state() = 'paused' THEN pg_wal_replay_resume()::text
+            ELSE pg_promote(false)::text END
+"""
 _FILES = """
 SELECT pg_relation_filepath(c.oid), c.oid::regclass::text FROM pg_class c
 WHERE pg_relation_filepath(c.oid) IS NOT NULL
@@ -187,15 +191,19 @@ def refuse_beyond(scratch: Scratch, minimum: LSN, cut: LSN) -> None:
 
 
 def open_for_writing(dsn: str) -> str:
-    """End the copy's recovery where it stands (``pg_promote``); why it could not be ended, empty when it was.
+    """End the copy's recovery where it stands; why it could not be ended, empty when it was.
 
-    It goes on as a new timeline that nothing archives.
+    It goes on as a new timeline that nothing archives. A server that is paused at its target sees a promotion only
+    after up to a second (``recoveryPausesHere``); it hears at once that it may go on, and then opens by itself.
     """
+    end = time.monotonic() + _PROMOTION
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            row: Any = connection.execute(
-                "SELECT NOT pg_is_in_recovery() OR pg_promote(true, %s)", (_PROMOTION,)
-            ).fetchone()
+            connection.execute(_OPEN)
+            while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
+                if time.monotonic() > end:
+                    return f"the copy was not open for writing after {_PROMOTION} s"
+                time.sleep(0.02)
     except psycopg.Error as error:
         return f"the copy could not be opened for writing: {' '.join(str(error).split())}"
-    return "" if row[0] else f"the copy was not open for writing after {_PROMOTION} s"
+    return ""

@@ -77,11 +77,10 @@ def _open(path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
 def _through_lz4(path: Path, mode: str) -> Iterator[IO[bytes]]:
     try:
         process = subprocess.Popen(
-            ["lz4", "-dc", str(path)],
+            ending_with_us(["lz4", "-dc", path], signal.SIGTERM),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            preexec_fn=ending_with_us(signal.SIGTERM),
         )
     except FileNotFoundError as error:
         raise ProgramMissing('program "lz4" is not installed here', hint="apt-get install lz4") from error
