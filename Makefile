@@ -1,5 +1,6 @@
 # make demo   set up, then run the main job on an embedded PostgreSQL
 # make test   set up, then run the whole suite against real servers
+# make quick  the tests that a change is most likely to break, in under three minutes
 # make lint   formatting, lint and types
 # make bench  measure the WAL path beside other tools, and write benchmarks/results/wal.md;
 #             make bench-drill: restore drills, and benchmarks/results/drill.md
@@ -22,15 +23,17 @@ REACHABLE := $(if $(ROOT),$(shell $(AS) test -x '$(HERE)' -a -r '$(HERE)' && ech
 VENV := $(if $(REACHABLE),.venv,/opt/pgproof-venv-$(shell echo -n '$(HERE)' | sha256sum | cut -c1-12))
 BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
-WORKERS ?= 2
+WORKERS ?= 3
+BASE ?= HEAD
+GROUPS := /sys/fs/cgroup/cpuacct/pgproof-tests
 LOCK := --universal --generate-hashes --no-emit-index-url --no-header -q
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup demo test test-unprivileged test-root screenshots lint bench bench-drill format lock clean
+.PHONY: help setup demo test test-unprivileged test-root quick profile screenshots lint bench bench-drill format lock clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 $(VENV)/.locked: requirements.lock
 	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then \
@@ -53,21 +56,34 @@ demo: setup
 
 # The suite runs from a copy of the tests where the unprivileged account cannot enter this directory. uv compiles
 # nothing, and the account may not write here: without a place for bytecode each of thousands of processes would compile.
-test: setup $(if $(ROOT),test-root,) test-unprivileged
+test: setup
+	@$(if $(ROOT),root=$$(mktemp); $(MAKE) --no-print-directory test-root >"$$root" 2>&1 & pid=$$!;) \
+	failed=0; $(MAKE) --no-print-directory test-unprivileged || failed=1; \
+	$(if $(ROOT),wait $$pid || failed=1; cat "$$root"; rm "$$root";) exit $$failed
 
 test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
 	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock Dockerfile .dockerignore $$place/; fi; \
-	$(if $(ROOT),chown -R $(ACCOUNT) "$$home";) \
-	python=$(abspath $(BIN))/python; \
-	cd $$place && $(AS) env -u PYTHONDONTWRITEBYTECODE HOME=$$home PYTHONPYCACHEPREFIX=$$home/pycache \
+	python=$(abspath $(BIN))/python; bytecode=$(abspath $(VENV))/bytecode; mkdir -p $$bytecode; \
+	$(if $(ROOT),chown -R $(ACCOUNT) "$$home" $$bytecode;) \
+	cd $$place && $(AS) env -u PYTHONDONTWRITEBYTECODE HOME=$$home PYTHONPYCACHEPREFIX=$$bytecode \
 	  HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
-	  $$python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not as_root' $(PYTEST_ARGS)
+	  $$python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m 'not slow and not as_root' $(PYTEST_ARGS)
 
 test-root: setup
 	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m as_root $(PYTEST_ARGS)
+
+# What a change is most likely to break, as far as three minutes go; BASE is the commit to compare with.
+quick: setup
+	@$(MAKE) --no-print-directory test-unprivileged PYTEST_ARGS="$$($(BIN)/python -m tests.quick $(BASE) | tr '\n' ' ') $(PYTEST_ARGS)"
+
+# The suite with its CPU counted by file, fixture and test; tests/README.md says how to read it. As root.
+profile: setup
+	@mkdir -p $(GROUPS); chown $(ACCOUNT) $(GROUPS); place=$$(mktemp -d /tmp/pgproof-profile-XXXXXX); chown $(ACCOUNT) $$place; \
+	PGPROOF_CPU_PROFILE=$$place $(MAKE) --no-print-directory test-unprivileged PYTEST_ARGS="-p tests.cpu $(PYTEST_ARGS)"; \
+	$(BIN)/python -m tests.cpu $$place; rm -rf $$place
 
 lint: setup
 	$(BIN)/ruff format --check .

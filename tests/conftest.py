@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.order import arrange
+from tests.servers.data import templates
+from tests.servers.loopback import trust_one_authority
 from tests.servers.place import place
 from tests.servers.postgres import Source, installed, running_source
 from tests.servers.s3 import S3Server, running_seaweedfs, seaweedfs_program
@@ -25,11 +28,34 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+DEMAND = (
+    "PGPROOF_DEMAND"  # set where everything is installed, as in .ci/run: what is missing is an error there
+)
+# Cases that do not exist for the account or the parameters of a test, whatever is installed
+NO_CASE = ("root may", "permissions do not bind root", "needs root", "its checksums tell first")
+
+
+def pytest_configure() -> None:
+    # in the first process, so that its workers share them
+    trust_one_authority(templates())
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = os.geteuid() == 0
     for item in items:
         if item.get_closest_marker("as_root") and not root:
             item.add_marker(pytest.mark.skip(reason="needs root; make test runs these apart when it is root"))
+    arrange(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+    if report.skipped and os.environ.get(DEMAND) and not reason.startswith(NO_CASE):
+        report.outcome, report.longrepr = "failed", f"skipped, although {DEMAND} is set: {reason}"
+    return report
 
 
 @pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")

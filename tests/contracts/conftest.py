@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,12 @@ def posix_store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def memory_store() -> Store:
-    return open_store(RepositoryConfig(url=f"memory://{uuid.uuid4()}"))
+def memory_store() -> Iterator[Store]:
+    """Emptied afterwards, as it lives as long as the process."""
+    store = open_store(RepositoryConfig(url=f"memory://{uuid.uuid4()}"))
+    yield store
+    for found in list(store.list("")):
+        store.delete(found.key)
 
 
 @pytest.fixture(params=["posix", "memory", "s3"])

@@ -122,11 +122,18 @@ class Up:
         return sorted(found, key=lambda limit: str(limit["name"]))
 
 
-def until(look: Callable[[], _T], wanted: Callable[[_T], bool], timeout: float) -> _T:
-    """Look again until it is as wanted; the last look is given back in any case."""
+def until(look: Callable[[], _T], wanted: Callable[[_T], bool], timeout: float, pause: float = 0.2) -> _T:
+    """Look again until it is as wanted; the last look is given back in any case.
+
+    Args:
+        look: what to look at.
+        wanted: whether it is.
+        timeout: seconds.
+        pause: seconds between two looks; each costs a server of Prefect some 15 ms.
+    """
     end = time.monotonic() + timeout
     while True:
         seen = look()
         if wanted(seen) or time.monotonic() > end:
             return seen
-        time.sleep(0.2)
+        time.sleep(pause)

@@ -49,9 +49,8 @@ def test_the_chain(shop: Source, first: Run) -> None:
     assert first.name == "protect main"
     assert first.tasks == CHAIN
     assert set(first.attempts.values()) == {1}
-    assert set(first.artifacts) == {
-        f"pgproof-main-{noun}" for noun in ("backup", "wal", "proof", "retention")
-    }
+    kept = {key for key in first.artifacts if not key.endswith("-progress")}  # of steps over five seconds
+    assert kept == {f"pgproof-main-{noun}" for noun in ("backup", "wal", "proof", "retention")}
     assert first.artifact("pgproof-main-proof").startswith("# PROVEN: main\n")
     done: Protection = first.state.result()
     assert done.stored.proof.backup == done.taken.record.label

@@ -15,20 +15,12 @@ from pgproof.commands.init import InitResult, initialise
 from pgproof.config import ClusterConfig, Config, load
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.postgres.server import LocalServer
-from pgproof.postgres.server import initialise as initdb
 from pgproof.readiness.checks import Check
+from tests.servers.data import make_data_directory
 from tests.servers.place import give_to_server, make_directory
 
 MAJORS = (15, 17, 18)
-
-
-def make_template(major: int, root: Path) -> Path:
-    """A data directory to copy: initdb takes longer than all else."""
-    data = root / f"template-{major}"
-    initdb(find_bin_directory(major), data, owner=account(None), options=("--wal-segsize=1",))
-    with (data / "postgresql.conf").open("a") as file:
-        file.write("listen_addresses = ''\nfsync = off\nshared_buffers = 16MB\nlog_min_messages = warning\n")
-    return data
+_CONF = "listen_addresses = ''\nfsync = off\nshared_buffers = 16MB\nlog_min_messages = warning\n"
 
 
 @dataclass
@@ -40,24 +32,21 @@ class Site:
     major: int
 
     @classmethod
-    def copy(cls, template: Path, major: int, settings: str = "", hba: str = "") -> Site:
+    def make(cls, major: int, settings: str = "", hba: str = "") -> Site:
         """A site that is not started.
 
         Args:
-            template: data directory to copy.
-            major: of its version.
+            major: version of its server.
             settings: lines for postgresql.conf.
             hba: lines above those of pg_hba.conf.
         """
         root = make_directory()
         data = root / "data"
-        shutil.copytree(template, data)
+        make_data_directory(major, data, ("--wal-segsize=1",))
         with (data / "postgresql.conf").open("a") as file:
-            file.write(settings)
+            file.write(_CONF + settings)
         access = data / "pg_hba.conf"
         access.write_text(hba + access.read_text())
-        give_to_server(data)
-        data.chmod(0o700)
         server = LocalServer(find_bin_directory(major), data, root / "s", root / "log", owner=account(None))
         return cls(root, server, major)
 

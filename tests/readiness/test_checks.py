@@ -246,8 +246,8 @@ def test_an_archive_command_that_fails(make_site: MakeSite, major: int) -> None:
     assert stopped(list(checks.values())) == ("backup",)
 
 
-def test_a_standby(templates: dict[int, Path]) -> None:
-    site = Site.copy(templates[17], 17, settings="archive_mode = on\narchive_command = 'pgproof'\n")
+def test_a_standby() -> None:
+    site = Site.make(17, settings="archive_mode = on\narchive_command = 'pgproof'\n")
     (site.root / "data" / "standby.signal").touch()
     give_to_server(site.root / "data" / "standby.signal")
     with site:

@@ -23,7 +23,7 @@ from pgproof.backups.record import BackupRecord
 from pgproof.config import ClusterConfig, Config, load
 from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
-from pgproof.postgres.server import LocalServer, initialise
+from pgproof.postgres.server import LocalServer
 from pgproof.repository.repository import (
     Archive,
     Repository,
@@ -33,6 +33,7 @@ from pgproof.repository.repository import (
 )
 from pgproof.wal.archive import find_key
 from tests.servers.background import end_background
+from tests.servers.data import make_data_directory
 from tests.servers.place import give_to_server, make_directory
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,9 +99,7 @@ class Source:
         """Make the cluster, its role and its repository, and start it."""
         libc = ("--locale-provider=libc",) if self.major >= 15 else ()
         owner = account(None)
-        initialise(
-            self.bin, self.data, owner=owner, options=(*libc, f"--wal-segsize={segment_size}", *options)
-        )
+        make_data_directory(self.major, self.data, (*libc, f"--wal-segsize={segment_size}", *options))
         defaults = {
             "listen_addresses": "",
             "fsync": "off",

@@ -26,6 +26,7 @@ from pgproof.backups.catalog import read_catalog
 from tests.deployments.upped import MARK, until
 from tests.servers.fleet import Fleet
 from tests.servers.postgres import PROJECT, Source, run_pgproof
+from tests.servers.prefect_database import place_database
 from tests.servers.s3 import free_ports
 
 SLOW = "backup.max_rate = 2048"  # kB/s: a new cluster takes more than ten seconds
@@ -58,7 +59,8 @@ class Plant:
         home = self.source.root / "home"
         home.mkdir(exist_ok=True)
         (self.source.root / "state" / "tmp").mkdir(parents=True, exist_ok=True)
-        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": str(PROJECT), "HOME": str(home)}
+        path = f"{PROJECT / 'tests/servers/without_expectations'}:{PROJECT}"
+        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": path, "HOME": str(home)}
         return (
             os.environ
             | environment(self.source.root / "state", self.port)
@@ -87,6 +89,7 @@ class Plant:
             )
 
     def start_server(self) -> None:
+        place_database(self.source.root / "state" / "prefect")
         self.server = self._start(
             "server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)
         )
@@ -134,7 +137,7 @@ class Plant:
 
     def wait_for(self, run: UUID, *names: str, timeout: float = 90) -> FlowRun:
         """The run, once its state has one of these names."""
-        found = until(lambda: self.read(run), lambda seen: seen.state_name in names, timeout)
+        found = until(lambda: self.read(run), lambda seen: seen.state_name in names, timeout, 0.5)
         assert found.state_name in names, (
             f"{found.state} instead of {names}\n{self.logs(run)}\n{self.log('worker')}"
         )
