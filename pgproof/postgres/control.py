@@ -31,6 +31,15 @@ class ControlData:
     state: str
     minima: dict[str, int]
     minimum_recovery_lsn: LSN = LSN(0)
+    segment_size: int = 16 << 20
+
+    @property
+    def wal_sizes(self) -> dict[str, str]:
+        """The settings of WAL on disk: a server does not start with less than two segments (``ReadControlFile``)."""
+        return {
+            "min_wal_size": f"{max(80, 2 * self.segment_size >> 20)}MB",
+            "max_wal_size": f"{max(1024, 4 * self.segment_size >> 20)}MB",
+        }
 
 
 def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
@@ -53,6 +62,7 @@ def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
         values["Database cluster state"],
         {name: int(values[label]) for name, label in _MINIMA.items()},
         LSN.parse(values["Minimum recovery ending location"]),
+        int(values["Bytes per WAL segment"]),
     )
 
 

@@ -278,7 +278,7 @@ def _settings(
     minima["max_locks_per_transaction"] = str(each)
     # without those of this recovery: its own target must come last, as in recovery_settings
     unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
-    return {**files, **_SAFE, **minima, **unset, **recovery}
+    return {**files, **_SAFE, **control.wal_sizes, **minima, **unset, **recovery}
 
 
 def _arrived(dsn: str, log: Path, said: int) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
-from tests.servers.postgres import Source
-from tests.validation.drilling import fence_of, restored_copy
+from tests.servers.postgres import Source, running_source
+from tests.validation.drilling import drill, fence_of, restored_copy
 
 
 def test_nothing_is_fetched_past_the_fence(source: Source) -> None:
@@ -23,3 +25,16 @@ def test_nothing_is_fetched_past_the_fence(source: Source) -> None:
     }
     assert names == wanted
     assert not names & set(later)
+
+
+@pytest.mark.parametrize("size", [64, pytest.param(1024, marks=pytest.mark.slow)])
+def test_any_size_of_wal_segments(size: int) -> None:
+    """A server does not start where min_wal_size, or max_wal_size, is less than two segments."""
+    with running_source(15, segment_size=size, max_wal_size=f"{4 * size}MB") as source:
+        timeout = 'drill.archive_timeout = "120s"\nbackup.archive_timeout = "120s"'
+        source.write_config(cluster=f'{timeout}\ndrill.checks = ["log"]\ndrill.targets = 1')
+        source.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g")
+        source.backup()
+        found = drill(source)
+    assert found.proof.proven, found.proof.summary
+    assert [target["ok"] for target in found.proof.targets] == [True]
