@@ -18,6 +18,7 @@ from pgproof.errors import (
     ServerNotReady,
     ServerUnreachable,
 )
+from pgproof.postgres.faults import said_by, tells_of_damage
 
 # libpq gives no SQLSTATE for a refused connection, only text
 _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
@@ -48,21 +49,6 @@ def set_all(connection: psycopg.Connection, settings: Mapping[str, str]) -> None
         settings: name to value.
     """
     connection.execute(_SET_ALL, (list(settings), list(settings.values())))
-
-
-def said_by(error: psycopg.Error) -> str:
-    """What the server said, or psycopg where it said nothing, on one line."""
-    return error.diag.message_primary or " ".join(str(error).split())
-
-
-def tells_of_damage(error: psycopg.Error) -> bool:
-    """Whether a server could not read what is stored: data_corrupted, index_corrupted, a fault of a file.
-
-    The codes are those of the manual's appendix A. A length that makes no sense is found only when memory is
-    asked for it (``palloc``), and that is an internal error, whose text is never translated.
-    """
-    state = error.sqlstate or ""
-    return state.startswith(("XX001", "XX002", "58")) or (state == "XX000" and "alloc request" in str(error))
 
 
 def conninfo(cluster: ClusterConfig, **overrides: Any) -> str:

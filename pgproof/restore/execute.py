@@ -15,12 +15,13 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pgproof.errors import DestinationRefused, RecoveryFailed
+from pgproof.errors import DestinationRefused, NoRoom, RecoveryFailed
 from pgproof.postgres.programs import run
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
@@ -30,6 +31,8 @@ from pgproof.restore.settings import recovery_settings, write_settings
 
 Progress = Callable[[int], None]
 _STAGING = ".pgproof-chain"
+
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 def execute(
@@ -149,7 +152,10 @@ def _combine(
         started = time.monotonic()
         done = run(command, timeout=24 * 3600, owner=owner)
         if done.returncode != 0:
-            raise RecoveryFailed("pg_combinebackup failed", (done.stderr or done.stdout).strip()[-600:])
+            said = (done.stderr or done.stdout).strip()[-600:]
+            if _FULL.search(said):
+                raise NoRoom(f'no room left in "{data}"', said)
+            raise RecoveryFailed("pg_combinebackup failed", said)
         os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
         for path in combined.iterdir():
             os.rename(path, data / path.name)

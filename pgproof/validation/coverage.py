@@ -37,9 +37,13 @@ def gap_in(fence: Fence, comparison: Comparison | None) -> str:
 
 
 def expected_tables(fence: Fence, comparison: Comparison) -> int:
-    """How many tables a comparison must have: those that the fence counted, but for those that the copy had locked."""
+    """How many tables a comparison must have: those that the fence counted, but for those not checked in the copy."""
     counted = {(database.database, table.title) for database in fence.databases for table in database.tables}
-    return len(counted - {(item.database, item.what) for item in comparison.not_checked})
+    left_out = {(item.database, item.what) for item in comparison.not_checked}
+    return sum(
+        (database, title) not in left_out and (database, WHOLE_DATABASE) not in left_out
+        for database, title in counted
+    )
 
 
 def _stands_for_much(item: NotChecked) -> bool:

@@ -12,9 +12,16 @@ import psycopg
 
 from pgproof.config import DrillConfig
 from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.postgres.faults import shortage
 from pgproof.validation.comparison import TableComparison, compare_database
 from pgproof.validation.fences.counting import reason_of
-from pgproof.validation.fences.fence import LARGE_OBJECTS, DatabaseFence, NotChecked, TableContent
+from pgproof.validation.fences.fence import (
+    LARGE_OBJECTS,
+    WHOLE_DATABASE,
+    DatabaseFence,
+    NotChecked,
+    TableContent,
+)
 from pgproof.validation.fences.fingerprint import (
     Fingerprint,
     Table,
@@ -27,7 +34,6 @@ from pgproof.validation.fences.fingerprint import (
 _LOCK_TIMEOUT = "500ms"  # nothing is replayed any more, so a lock of the replay is never released
 _LOCKED = "locked in the copy by a transaction that had not ended at the cut, such as an ALTER TABLE"
 _MOST_XIDS = 1_000_000
-_RESOURCES = "53"  # SQLSTATE class: this machine is short of memory, disk, locks
 _UNREAD = Fingerprint(0, "")
 
 
@@ -61,7 +67,8 @@ def recount(
         progress: told the source's rows of each table that was read.
 
     Raises:
-        NotProven: a transaction is committed in the copy that the fence did not see, or its catalog is locked.
+        NotProven: a transaction is committed in the copy that the fence did not see, or its catalog is locked or takes
+            too long to read.
         RecoveryFailed: the copy does not answer.
     """
     try:
@@ -69,10 +76,14 @@ def recount(
     except psycopg.Error as error:
         if f'database "{source.database}" does not exist' in str(error):
             return Recount(compare_database(source, []))
-        if isinstance(error, psycopg.errors.LockNotAvailable):
+        locked = isinstance(error, psycopg.errors.LockNotAvailable)
+        passing = locked or (error.sqlstate or "").startswith(("53", "57014"))
+        if not passing and (reason := shortage(error)):
+            return Recount([], [NotChecked(source.database, WHOLE_DATABASE, f"in the copy: {reason}")])
+        if passing:
             raise NotProven(
                 f'database "{source.database}" could not be read at its cut',
-                f"Its catalog is {_LOCKED}.",
+                f"Its catalog is {_LOCKED}." if locked else f"The copy says: {reason_of(error, drill)}.",
                 "run the drill again",
             ) from error
         raise RecoveryFailed(
@@ -141,16 +152,16 @@ class _Recounter:
         return TableContent(table.schema, table.name, table.columns, found, sample)
 
     def _unread(self, connection: psycopg.Connection, title: str, error: psycopg.Error) -> Fingerprint:
-        """A table that cannot be read is a difference, unless it is only locked or takes too long."""
+        """A table that cannot be read is a difference, unless it is only locked, takes too long, or lacks a library."""
         if connection.closed:
             raise error
-        reason = reason_of(error, self._drill)
+        lacking = shortage(error)
         if isinstance(error, psycopg.errors.LockNotAvailable):
             self._skipped[title] = _LOCKED
-        elif isinstance(error, psycopg.errors.QueryCanceled) or (error.sqlstate or "").startswith(_RESOURCES):
-            self._skipped[title] = f"in the copy: {reason}"
+        elif lacking or isinstance(error, psycopg.errors.QueryCanceled):
+            self._skipped[title] = f"in the copy: {lacking or reason_of(error, self._drill)}"
         else:
-            self._faults[title] = reason
+            self._faults[title] = reason_of(error, self._drill)
         return _UNREAD
 
     def _surplus(self, connection: psycopg.Connection, tables: list[Table]) -> list[TableContent]:

@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgproof.errors import NotProven, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
+from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.server import LocalServer
 from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS, TRANSACTION_TIMEOUT
 from pgproof.restore.settings import LEAKING, recovery_settings
@@ -77,6 +78,7 @@ _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
 _UNKNOWN_MANAGER = re.compile(r"resource manager with ID (\d+) not registered")
 _NO_LIBRARY = re.compile(r'FATAL:  could not (?:access file|load library) "([^"]+)": ([^\n]+)')
+_ELSEWHERE = "give this machine what it lacks, or drill on another one"
 _LSN = re.compile(r"(?:at|LSN) ([0-9A-F]+/[0-9A-F]+)")
 
 
@@ -115,7 +117,7 @@ def recovered(
 
     Raises:
         RecoveryFailed: the server ended, or stopped elsewhere than at the cut.
-        NotProven: it cannot be held at a cut that is not the last.
+        NotProven: it cannot be held at a cut that is not the last, or this machine lacks what it needs.
         ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     target = RecoveryTarget("lsn", str(cut), exclusive=True, timeline=timeline)
@@ -161,6 +163,7 @@ def held(
 
     Raises:
         RecoveryFailed: the server ended.
+        NotProven: this machine lacks what it needs, or is too slow.
         ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     assert target.timeline is not None
@@ -179,7 +182,7 @@ def held(
                 server.wait(lambda: pace.look() or _arrived(dsn, scratch.log, pace.said), timeout, what)
                 pace.add_to(phases)
             except RecoveryFailed as error:
-                raise _explained(error, scratch, target.timeline, pace.said) from error
+                raise _explained(error, server, scratch, target.timeline, pace.said) from error
             yield dsn
     finally:
         server.stop(stop)
@@ -303,10 +306,19 @@ def _arrived(dsn: str, log: Path, said: int) -> bool:
         return False
 
 
-def _explained(error: RecoveryFailed, scratch: Scratch, timeline: int, said: int) -> RecoveryFailed:
-    """Why recovery failed, as far as the server's log tells."""
-    if missing := _missing_library(tail_of(scratch.log, said)):
+def _explained(
+    error: RecoveryFailed, server: LocalServer, scratch: Scratch, timeline: int, said: int
+) -> PgproofError:
+    """Why recovery failed, as far as the server's log tells; what this machine lacks says nothing of the backup."""
+    log = tail_of(scratch.log, said)
+    if missing := _missing_library(log):
         return missing
+    if reason := shortage_in(error.detail) or shortage_in(log):
+        return NotProven("the restored copy could not be recovered on this machine", f"{reason}.", _ELSEWHERE)
+    if server.running and "took over" in error.fact:
+        return NotProven(
+            error.fact, error.detail, "raise drill.replay_timeout of the cluster, or drill a newer backup"
+        )
     where = _where_wal_ended(scratch, timeline, said)
     return RecoveryFailed(error.fact, f"{where}{error.detail}", error.hint)
 
@@ -323,17 +335,17 @@ def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
     return f"Replay found no more valid WAL{' in segment' + name if name else ''}: {reason}. "
 
 
-def _missing_library(log: str) -> RecoveryFailed | None:
+def _missing_library(log: str) -> NotProven | None:
     """The error for WAL of an extension that is not loaded (``RmgrNotFound``), or that cannot be loaded."""
     hint = "install the extension here, and name its library in drill.preload_libraries of the cluster"
     if match := _UNKNOWN_MANAGER.search(log):
-        return RecoveryFailed(
+        return NotProven(
             "recovery needs the library of an extension, and scratch servers load none",
             f"The WAL has records of the custom resource manager {match[1]}, which only that library can replay.",
             hint,
         )
     if match := _NO_LIBRARY.search(log):
-        return RecoveryFailed(
+        return NotProven(
             f'library "{match[1]}" of drill.preload_libraries cannot be loaded on this machine',
             f"The server says: {match[2]}.",
             hint,

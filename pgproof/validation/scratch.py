@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.backups.verify import check_present
-from pgproof.errors import NoRoom, ObjectDamaged, WrongSystem
+from pgproof.errors import NoRoom, NotProven, ObjectDamaged, WrongSystem
+from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
@@ -147,6 +148,7 @@ def verify_files(
 
     Raises:
         ObjectDamaged: with what pg_verifybackup found.
+        NotProven: it could not look.
     """
     command: list[str | Path] = [
         bin_directory / "pg_verifybackup",
@@ -157,6 +159,8 @@ def verify_files(
     ]
     done = run(command, timeout=24 * 3600, owner=owner)
     if done.returncode != 0:
+        if reason := shortage_in(done.stderr):
+            raise NotProven("the restored files could not be checked on this machine", f"{reason}.")
         raise ObjectDamaged(
             f'the restored files in "{data}" are not those of the backup manifest',
             (done.stderr or done.stdout).strip()[:800],

@@ -158,7 +158,7 @@ def test_a_library_that_is_not_here(source: Source, monkeypatch: pytest.MonkeyPa
     source.write_config(cluster='drill.preload_libraries = ["not_here"]')
     code, out, err = answer(source, "drill", "main", "--json")
     proof = json.loads(out)
-    assert (proof["verdict"], code, err) == ("not recovered", 1, "")
+    assert (proof["verdict"], code, err) == ("not exact", 1, "")
     assert proof["summary"] == (
         'library "not_here" of drill.preload_libraries cannot be loaded on this machine '
         "DETAIL: The server says: No such file or directory. "

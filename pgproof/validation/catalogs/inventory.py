@@ -8,7 +8,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.postgres.connection import undone
+from pgproof.postgres.faults import said_by, tells_of_damage
 from pgproof.validation.catalogs.identities import DEFINITIONS
 from pgproof.validation.catalogs.objects import CatalogContent, CatalogRow
 from pgproof.validation.catalogs.system_catalogs import SystemCatalog, list_catalogs, read_rows

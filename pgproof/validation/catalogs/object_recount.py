@@ -9,6 +9,7 @@ import psycopg
 from pgproof.config import DrillConfig
 from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed
 from pgproof.postgres.connection import undone
+from pgproof.postgres.faults import shortage
 from pgproof.repository.repository import Archive
 from pgproof.validation.catalogs.identities import DEFINITIONS
 from pgproof.validation.catalogs.inventory import collation_versions, definitions
@@ -23,7 +24,14 @@ from pgproof.validation.catalogs.object_comparison import (
     different_keys,
 )
 from pgproof.validation.catalogs.objects import CatalogContent, CatalogRow, DatabaseObjects
-from pgproof.validation.catalogs.sequences import LOCKED, SequenceState, difference, read_sequences, unfit
+from pgproof.validation.catalogs.sequences import (
+    LOCKED,
+    UNREAD,
+    SequenceState,
+    difference,
+    read_sequences,
+    unfit,
+)
 from pgproof.validation.catalogs.system_catalogs import read_rows
 from pgproof.validation.fences.counting import reason_of
 from pgproof.validation.fences.fence import OBJECTS, DatabaseFence, Fence, NotChecked
@@ -96,6 +104,8 @@ def recount_objects(
         if f'database "{source.database}" does not exist' in str(error):
             gone = Difference(source.database, "", PRESENT, MISSING)
             return ObjectRecount([ObjectComparison(source.database, "databases", 1, 0, 1, (gone,))])
+        if reason := shortage(error):
+            return ObjectRecount([], [NotChecked(source.database, OBJECTS, f"in the copy: {reason}")])
         raise RecoveryFailed(
             f'the catalogs of restored database "{source.database}" cannot be read',
             " ".join(str(error).split()),
@@ -125,7 +135,7 @@ class _Recounter:
         return ObjectRecount(by_kind(self._source.database, compared), self._not_checked)
 
     def _catalog(self, held: CatalogContent) -> Compared | None:
-        """One catalog; None when it is only locked or takes too long."""
+        """One catalog; None when it is only locked, takes too long, or the copy's machine lacks something for it."""
         name, shared = held.catalog.name, held.catalog.shared
         try:
             with undone(self._connection):
@@ -133,8 +143,9 @@ class _Recounter:
         except psycopg.Error as error:
             if self._connection.closed:
                 raise
-            reason = reason_of(error, self._drill)
-            if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled):
+            lacking = shortage(error)
+            reason = lacking or reason_of(error, self._drill)
+            if lacking or isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled):
                 self._leave_out(f"catalog {name}", f"in the copy: {reason}")
                 return None
             fault = Difference(f"catalog {name}", "rows", f"{held.count} rows", f"cannot be read: {reason}")
@@ -187,7 +198,8 @@ class _Recounter:
     def _position(
         self, before: SequenceState, after: SequenceState | None, restored: SequenceState
     ) -> Difference | None:
-        reason = unfit(before, after) or (f"in the copy: {LOCKED}" if restored.fault == LOCKED else "")
+        excused = restored.fault == LOCKED or restored.fault.startswith(UNREAD)
+        reason = unfit(before, after) or (f"in the copy: {restored.fault}" if excused else "")
         if reason:
             self._leave_out(f"position of sequence {before.title}", reason)
             return None

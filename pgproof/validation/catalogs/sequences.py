@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import said_by, tells_of_damage
+from pgproof.postgres.faults import said_by, shortage, tells_of_damage
 from pgproof.validation.fences.fence import DAMAGED
 
 LOGGED_AHEAD = 32  # SEQ_LOG_VALS
 LOCKED = "locked by a transaction that had not ended"
+UNREAD = "it could not be read: "  # how a fault begins that says nothing of the sequence
 _AT_ONCE = 100  # read by one statement: each is locked for as long as that takes
 
 _LIST = """
@@ -122,12 +123,18 @@ def _one_by_one(
         except psycopg.Error as error:
             if connection.closed:
                 raise
-            locked = isinstance(error, psycopg.errors.LockNotAvailable)
-            reason = f"{DAMAGED if tells_of_damage(error) else ''}{said_by(error)}"
-            faults[row[0]] = LOCKED if locked else reason
+            faults[row[0]] = _fault(error)
     with contextlib.suppress(psycopg.Error):
         connection.execute("SELECT set_config('lock_timeout', '10s', false)")
     return states, faults
+
+
+def _fault(error: psycopg.Error) -> str:
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return LOCKED
+    if shortage(error) or isinstance(error, psycopg.errors.QueryCanceled):
+        return f"{UNREAD}{shortage(error) or said_by(error)}"
+    return f"{DAMAGED if tells_of_damage(error) else ''}{said_by(error)}"
 
 
 def unfit(before: SequenceState, after: SequenceState | None) -> str:

@@ -18,10 +18,17 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import said_by
+from pgproof.postgres.faults import said_by, shortage
 from pgproof.postgres.versions import GIN_CHECK
 from pgproof.validation.checks.check import CheckResult, not_possible
-from pgproof.validation.checks.inspection import DAMAGE, ENDED, MOST_OF_ONE, UNTIL_LOGGED, Inspection, opened
+from pgproof.validation.checks.inspection import (
+    ENDED,
+    MOST_OF_ONE,
+    UNTIL_LOGGED,
+    Inspection,
+    opened,
+    tells_of_damage,
+)
 
 NAME = "amcheck"
 VISIBILITY = "pg_visibility"
@@ -199,8 +206,8 @@ def _check_one(inspection: Inspection, connection: psycopg.Connection, relation:
         if relation.weaker is not None and isinstance(error, psycopg.errors.LockNotAvailable):
             inspection.leave_out(f"{relation.title}, its upper levels", _reason(error))
             return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
-        if not connection.closed and not str(error.sqlstate or "").startswith(DAMAGE):
-            return inspection.leave_out(relation.title, _reason(error))
+        if not connection.closed and not tells_of_damage(error):
+            return inspection.leave_out(relation.title, shortage(error) or _reason(error))
         found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
         if connection.closed:
             time.sleep(UNTIL_LOGGED)

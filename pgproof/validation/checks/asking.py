@@ -22,9 +22,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pgproof.postgres.connection import said_by, set_all
+from pgproof.postgres.connection import set_all
+from pgproof.postgres.faults import said_by
 from pgproof.validation.checks import lookup
-from pgproof.validation.checks.inspection import DAMAGE, ENDED
+from pgproof.validation.checks.inspection import ENDED, tells_of_damage
 from pgproof.validation.checks.lookup import Index
 
 MOST_ROWS = 5_000_000  # of a table, that are read; of a larger one, a sample of its blocks
@@ -43,7 +44,6 @@ _WRONG = {
     "otherwise": "is in it with another value",
 }
 _DOUBTFUL = (_WRONG["missing"], _WRONG["wrong"])
-_LOADER = "dfmgr.c"  # where a library that is not installed here is missed, with SQLSTATE 58P01
 
 
 class NotAsked(Exception):
@@ -255,7 +255,7 @@ class Asking:
         except psycopg.errors.QueryCanceled:
             return None
         except psycopg.DatabaseError as error:
-            if self._session.closed or not _tells_of_damage(error):
+            if self._session.closed or not tells_of_damage(error):
                 raise
             return frozenset({f"{_UNREADABLE}: {said_by(error)}"})
         return frozenset(f"row {at} {_WRONG[what]}" for at, what in rows)
@@ -354,10 +354,6 @@ class Asking:
 
     def _note(self, said: psycopg.errors.Diagnostic) -> None:
         self._told_of_crash |= said.sqlstate == _CRASH
-
-
-def _tells_of_damage(error: psycopg.Error) -> bool:
-    return str(error.sqlstate or "").startswith(DAMAGE) and error.diag.source_file != _LOADER
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.programs import run
 from pgproof.validation.checks.check import CheckResult, not_possible
 
@@ -43,7 +44,8 @@ def check_dump(
     if done.returncode == 0:
         return CheckResult(NAME, database, 1, seconds)
     said = " ".join(done.stderr.split())
-    # of a transaction that was prepared at the cut; or of more tables than the copy can lock at once
-    if "lock timeout" in said or "out of shared memory" in said:
+    if reason := shortage_in(done.stderr):  # also of more tables than the copy can lock at once
+        return not_possible(NAME, database, reason[:600], seconds)
+    if "lock timeout" in said:  # of a transaction that was prepared at the cut
         return not_possible(NAME, database, said[:300], seconds)
     return CheckResult(NAME, database, 1, seconds, (said[:600] or f"exit code {done.returncode}",))

@@ -11,15 +11,16 @@ import psycopg
 
 from pgproof.config import DrillConfig
 from pgproof.postgres.connection import set_all
+from pgproof.postgres.faults import shortage
 from pgproof.validation.checks.check import CheckResult, shortened
-from pgproof.validation.fences.fence import NotChecked
+from pgproof.validation.fences.fence import WHOLE_DATABASE, NotChecked
 
 ENDED = "the copy's server ended while this was checked"
 LOCK_TIMEOUT = "500ms"  # only a prepared transaction still holds locks in the copy
 UNTIL_LOGGED = 1.0  # seconds after which the server has logged how a process ended, and not only dropped it
 MOST_OF_ONE = 5  # findings of one relation
 # SQLSTATE classes that tell of damage: internal error (and corrupted data or index), and operating system
-DAMAGE = ("XX", "58")
+_DAMAGE = ("XX", "58")
 
 
 @dataclass
@@ -53,10 +54,12 @@ class Inspection:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """A copy that does not answer is a finding."""
+        """A copy that does not answer is a finding, unless its machine lacks something."""
         try:
             yield
         except psycopg.Error as error:
+            if reason := shortage(error):
+                return self.leave_out(WHOLE_DATABASE, reason)
             self.findings.append(f"the copy does not answer: {' '.join(str(error).split())}")
 
     def result(self, name: str) -> CheckResult:
@@ -64,6 +67,11 @@ class Inspection:
         seconds = time.monotonic() - self.started
         findings = shortened(sorted(self.findings))
         return CheckResult(name, self.database, self.checked, seconds, findings, tuple(self.not_checked))
+
+
+def tells_of_damage(error: psycopg.Error) -> bool:
+    """Whether what a check met is damage: in a copy that nobody else uses, an internal error is, too."""
+    return str(error.sqlstate or "").startswith(_DAMAGE) and not shortage(error)
 
 
 @contextlib.contextmanager

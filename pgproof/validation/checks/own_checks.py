@@ -9,17 +9,21 @@ from typing import Any
 import psycopg
 
 from pgproof.config import SqlCheckConfig
-from pgproof.postgres.connection import said_by, set_all
+from pgproof.postgres.connection import set_all
+from pgproof.postgres.faults import said_by, shortage
 from pgproof.validation.checks.check import CheckResult, not_possible
 
 _SHOWN = 3
+# SQLSTATE classes of SQL that cannot run at all, whatever the rows are: it is wrong, names what is not there, or may
+# not do what it does
+_CANNOT = ("0A", "25", "26", "34", "3D", "3F", "42")
 
 
 def run_check(check: SqlCheckConfig, dsn: str) -> CheckResult:
     """Run one check.
 
-    One that fails with an error is a finding: what it wants to see is not so. One that takes too long, or waits
-    for a lock that a transaction held at the cut, says nothing.
+    One that fails with an error over its rows, such as RAISE, is a finding: what it wants to see is not so. One that
+    cannot run, takes too long, or waits for a lock that a transaction held at the cut, says nothing.
 
     Args:
         check: of the configuration.
@@ -32,14 +36,18 @@ def run_check(check: SqlCheckConfig, dsn: str) -> CheckResult:
         reason = f"{error.diag.message_primary}; its statement_timeout is {check.statement_timeout} s"
         return not_possible(check.name, check.database, reason, time.monotonic() - started)
     except psycopg.Error as error:
-        finding = f"it could not run: {said_by(error)}"
+        lacking, said = shortage(error), said_by(error)
+        if lacking or (error.sqlstate or "").startswith(_CANNOT):
+            reason = f"it could not run: {lacking or said}"
+            return not_possible(check.name, check.database, reason, time.monotonic() - started)
+        finding = f"it could not run: {said}"
     seconds = time.monotonic() - started
     return CheckResult(check.name, check.database, 1, seconds, (finding,) if finding else ())
 
 
 def not_restored(check: SqlCheckConfig) -> CheckResult:
-    """The result of a check of a database that the copy does not have, or that had no fence."""
-    return CheckResult(check.name, check.database, 1, 0.0, ("its database was not restored",))
+    """The result of a check of a database that had no fence, such as one that does not exist or is closed."""
+    return not_possible(check.name, check.database, "its database was not fenced")
 
 
 def _run(check: SqlCheckConfig, dsn: str) -> str:

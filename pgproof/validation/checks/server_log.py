@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pgproof.postgres.faults import shortage_in
 from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible, shortened
 
 LOG_PREFIX = "%m [%p] %b "
@@ -62,5 +63,5 @@ def complaint(line: str) -> str:
     elif backend in _OURS:
         matters = level == "PANIC" or bool(_DAMAGE.search(text))
     else:
-        matters = not any(part in text for part, _ in HARMLESS)
+        matters = not any(part in text for part, _ in HARMLESS) and not shortage_in(text)
     return f"{backend}: {level}: {text}" if matters else ""

@@ -11,7 +11,8 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import said_by, tells_of_damage, undone
+from pgproof.postgres.connection import undone
+from pgproof.postgres.faults import said_by, tells_of_damage
 from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.checks.crash import CrashWatch
 from pgproof.validation.fences.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
@@ -220,6 +221,8 @@ def unknown_names(drill: DrillConfig, names: Collection[str], closed: Collection
 def reason_of(error: psycopg.Error, drill: DrillConfig) -> str:
     """Why something could not be read, on one line."""
     reason = said_by(error)
+    if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+        reason = f"a row or value is too long to be read: {reason}"
     if isinstance(error, psycopg.errors.QueryCanceled):
         reason += f"; drill.statement_timeout is {drill.statement_timeout} s"
     return reason
