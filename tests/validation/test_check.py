@@ -86,6 +86,33 @@ def test_a_log_that_is_not_there(tmp_path: Path) -> None:
     assert found.not_checked == (NotChecked("every database", "check log", reason),)
 
 
+STARTED = f"{HEAD}postmaster LOG:  starting PostgreSQL 17.6 on x86_64\n"
+GONE = f'{HEAD}startup WARNING:  could not open directory "base/16387": No such file or directory\n'
+USELESS = (
+    f'{HEAD}startup WARNING:  some useless files may be left behind in old database directory "base/16387"\n'
+)
+CONSISTENT = f"{HEAD}startup LOG:  consistent recovery state reached at 0/5000028\n"
+STOPPED = f"{HEAD}startup FATAL:  WAL contains references to invalid pages\n"
+FOUND_GONE, FOUND_USELESS, FOUND_STOPPED = (complaint(line.strip()) for line in (GONE, USELESS, STOPPED))
+REPLAYS = [
+    ([STARTED, GONE, CONSISTENT], False, [FOUND_GONE]),
+    ([STARTED, CONSISTENT, STARTED, GONE, USELESS, CONSISTENT], False, []),
+    ([STARTED, CONSISTENT, STARTED, CONSISTENT, GONE], False, [FOUND_GONE]),
+    ([STARTED, USELESS, CONSISTENT, STARTED, GONE, CONSISTENT], False, [FOUND_USELESS]),
+    ([STARTED, CONSISTENT, STARTED, STOPPED], False, [FOUND_STOPPED]),
+    ([STARTED, GONE, CONSISTENT], True, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "again", "wanted"), REPLAYS, ids=range(len(REPLAYS)))
+def test_a_second_replay_misses_what_the_first_one_removed(
+    tmp_path: Path, lines: list[str], again: bool, wanted: list[str]
+) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("".join(lines))
+    assert list(check_log(log, again=again).findings) == wanted
+
+
 def test_wal_of_an_extension_that_is_not_loaded() -> None:
     """The words are those of RmgrNotFound in PostgreSQL's rmgr.c."""
     error = _missing_library(f"{HEAD}startup FATAL:  resource manager with ID 128 not registered\n")

@@ -84,7 +84,7 @@ class Checking:
         started = time.monotonic()
         self.results += [not_restored(c) for c in self._cluster.checks if c.database not in self._visited]
         if "log" in self._drill.checks:
-            self.results.append(check_log(self._scratch.log))
+            self.results.append(check_log(self._scratch.log, again=self._scratch.killed_log.exists()))
         if self.needs_shutdown:
             self._name_files(dsns)
         wanted = [name for name in (amcheck.NAME, indexes.NAME, dump.NAME) if name in self._drill.checks]

@@ -7,6 +7,7 @@ here only where it tells of damaged pages.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pgproof.postgres.faults import shortage_in
@@ -26,6 +27,9 @@ _DAMAGE = re.compile(
 _CRASH = re.compile(
     r"was terminated by signal (?!9\b|3\b)"
 )  # these two are how a server is ended from outside
+_STARTED = " LOG:  starting PostgreSQL "
+_CONSISTENT = " LOG:  consistent recovery state reached at "
+_WARNED = "startup: WARNING: "
 # text of a complaint that is none, and the reason
 HARMLESS = (
     ("the database system is ", "we ask for a connection before the server takes any"),
@@ -35,12 +39,13 @@ HARMLESS = (
 )
 
 
-def check_log(log: Path, until: int | None = None) -> CheckResult:
+def check_log(log: Path, until: int | None = None, *, again: bool = False) -> CheckResult:
     """Look for complaints of the server during the replay.
 
     Args:
         log: of the scratch server, written with LOG_PREFIX.
         until: byte where the replay and the comparison had ended; None is the end.
+        again: whether a server had recovered the copy before the first one of this log.
     """
     try:
         with open(log, "rb") as file:
@@ -48,8 +53,26 @@ def check_log(log: Path, until: int | None = None) -> CheckResult:
     except OSError as error:
         return not_possible("log", EVERY_DATABASE, f"the server's log cannot be read: {error.strerror}")
     lines = text.splitlines()
-    findings = dict.fromkeys(found for line in lines if (found := complaint(line)))
+    findings = dict.fromkeys(_complaints(lines, again))
     return CheckResult("log", EVERY_DATABASE, len(lines), 0.0, shortened(list(findings)))
+
+
+def _complaints(lines: Sequence[str], again: bool) -> Iterator[str]:
+    """Every complaint that matters, in order.
+
+    A server that was stopped at a recovery target or a cut begins a little before it the next time. Until it is
+    consistent it replays only what was replayed before (``CheckRecoveryConsistency``), and warns of what that replay
+    has done already: a database, a tablespace or a file is gone. Of what is wrong there the first replay complained.
+    """
+    starts, consistent = int(again), False
+    for line in lines:
+        if _STARTED in line:
+            starts, consistent = starts + 1, False
+        elif _CONSISTENT in line:
+            consistent = True
+        repeats = starts > 1 and not consistent
+        if (found := complaint(line)) and not (repeats and found.startswith(_WARNED)):
+            yield found
 
 
 def complaint(line: str) -> str:
