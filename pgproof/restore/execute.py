@@ -18,20 +18,20 @@ import pwd
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pgproof.errors import DestinationRefused, NoRoom, RecoveryFailed
 from pgproof.postgres.programs import run
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
+from pgproof.restore.directories import entries_besides
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import recovery_settings, write_settings
 
 Progress = Callable[[int], None]
 _STAGING = ".pgproof-chain"
-
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -90,8 +90,7 @@ def place_files(
 ) -> float:
     """Steps 1 and 2: the files of the backup, with pg_control still aside; the seconds that combining took of it."""
     data = plan.request.destination
-    for directory in (data, *plan.tablespaces.values()):
-        _make_empty(directory, owner)
+    _make_directories((data, *plan.tablespaces.values()), owner)
     if len(plan.chain) == 1:
         extract_backup(
             archive, plan.record, data, plan.tablespaces, owner=owner, workers=workers, progress=progress
@@ -120,27 +119,30 @@ def _combine(
     """Extract each backup of a chain, and combine them; the seconds that combining took.
 
     All of it happens in a directory inside the destination: on its file system, which has the room, and where
-    the pg_control that pg_combinebackup writes makes nothing startable.
+    the pg_control that pg_combinebackup writes makes nothing startable. A tablespace is combined in a directory inside
+    its own: pg_combinebackup wants an empty one, and another directory of the restore may lie in it.
     """
     assert bin_directory is not None
     data = plan.request.destination
     staging = data / _STAGING
     combined = staging / "combined"
-    _make_empty(staging, owner)
+    _make_directories((staging,), owner)
     try:
         parts, mappings = [], []
         for record in plan.chain:
             part = staging / record.label / "data"
             spaces = {t.oid: staging / record.label / str(t.oid) for t in record.tablespaces}
-            for directory in (part, *spaces.values()):
-                _make_empty(directory, owner)
+            _make_directories((part, *spaces.values()), owner)
             extract_backup(archive, record, part, spaces, owner=owner, workers=workers, progress=progress)
             os.rename(part / CONTROL_ASIDE, part / CONTROL)
             parts.append(part)
         # the last backup's links say where a tablespace lies now; the mapping says where it goes
         last = plan.chain[-1]
         for oid, path in plan.tablespaces.items():
-            mappings.append(f"--tablespace-mapping={staging / last.label / str(oid)}={path}")
+            old, new = (
+                str(part).replace("=", "\\=") for part in (staging / last.label / str(oid), path / _STAGING)
+            )
+            mappings.append(f"--tablespace-mapping={old}={new}")
         command: list[str | Path] = [
             bin_directory / "pg_combinebackup",
             *parts,
@@ -157,12 +159,24 @@ def _combine(
                 raise NoRoom(f'no room left in "{data}"', said)
             raise RecoveryFailed("pg_combinebackup failed", said)
         os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
-        for path in combined.iterdir():
-            os.rename(path, data / path.name)
+        for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
+            _move(made, place)
         _rewrite_links(data, plan.tablespaces, owner)
         return time.monotonic() - started
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for directory in (data, *plan.tablespaces.values()):
+            shutil.rmtree(directory / _STAGING, ignore_errors=True)
+
+
+def _move(source: Path, destination: Path) -> None:
+    """Move what a directory holds into another one; a tablespace in the data directory has its directory in both."""
+    for path in source.iterdir():
+        there = destination / path.name
+        if path.is_dir() and not path.is_symlink() and there.is_dir():
+            _move(path, there)
+        else:
+            os.rename(path, there)
+    source.rmdir()
 
 
 def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
@@ -178,10 +192,16 @@ def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struc
     _own(data / "tablespace_map", owner)
 
 
-def _make_empty(directory: Path, owner: pwd.struct_passwd | None) -> None:
+def _make_directories(directories: Sequence[Path], owner: pwd.struct_passwd | None) -> None:
+    """Make directories, an outer one before one inside it."""
+    for directory in sorted(directories, key=lambda path: len(path.parts)):
+        _make_empty(directory, directories, owner)
+
+
+def _make_empty(directory: Path, directories: Sequence[Path], owner: pwd.struct_passwd | None) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if entries_besides(directory, directories):
             raise DestinationRefused(
                 f'cannot restore into "{directory}"', "It is not empty any more.", "name a new directory"
             )

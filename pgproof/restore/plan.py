@@ -19,6 +19,7 @@ from pgproof.errors import (
 )
 from pgproof.restore.border import Border
 from pgproof.restore.cautions import cautions
+from pgproof.restore.directories import fault_of
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -128,30 +129,14 @@ def look_at_destination(request: RestoreRequest, tablespaces: Sequence[Path]) ->
     free: dict[Path, int] = {}
     device: dict[Path, int] = {}
     for path in (request.destination, *tablespaces):
-        usable[path] = "two directories of the backup would share it" if path in usable else _fault(path)
+        shared = "two directories of the backup would share it" if path in usable else None
+        usable[path] = shared or fault_of(path, (request.destination, *tablespaces))
         parent = path
         while not parent.exists():
             parent = parent.parent
         state = os.statvfs(parent)
         free[path], device[path] = state.f_bavail * state.f_frsize, parent.stat().st_dev
     return Destination(usable, free, device)
-
-
-def _fault(path: Path) -> str | None:
-    if not path.is_absolute():
-        return "it is not an absolute path"
-    if path.exists() and not path.is_dir():
-        return "it is not a directory"
-    if path.is_dir():
-        try:
-            names = sorted(os.listdir(path))
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-        return f"it is not empty: it has {len(names)} entries, such as {names[0]}" if names else None
-    parent = path
-    while not parent.exists():
-        parent = parent.parent
-    return None if os.access(parent, os.W_OK) else f"{parent} is not writable"
 
 
 def plan_restore(
