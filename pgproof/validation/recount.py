@@ -144,12 +144,12 @@ class _Recounter:
         return connection
 
     def _read(self, connection: psycopg.Connection, table: Table) -> TableContent:
-        sample = self._counted[table.title].sample
+        counted = self._counted[table.title]
         try:
-            found = fingerprint(connection, table, sample)
+            found = fingerprint(connection, table, counted.sample, pieces=counted.pieces)
         except psycopg.Error as error:
             found = self._unread(connection, table.title, error)
-        return TableContent(table.schema, table.name, table.columns, found, sample)
+        return TableContent(table.schema, table.name, table.columns, found, counted.sample, counted.pieces)
 
     def _unread(self, connection: psycopg.Connection, title: str, error: psycopg.Error) -> Fingerprint:
         """A table that cannot be read is a difference, unless it is only locked, takes too long, or lacks a library."""

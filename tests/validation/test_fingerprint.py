@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from pgproof.validation.fences.fingerprint import (
+    PIECE,
     Fingerprint,
     current_definition,
     fingerprint,
@@ -44,9 +45,9 @@ def connection(shared: Source) -> Iterator[Connection]:
         made.execute("ROLLBACK")
 
 
-def of(connection: Connection, name: str = "w") -> Fingerprint:
+def of(connection: Connection, name: str = "w", *, pieces: bool = False) -> Fingerprint:
     (table,) = [table for table in list_tables(connection) if table.title == f"public.{name}"]
-    return fingerprint(connection, table)
+    return fingerprint(connection, table, pieces=pieces)
 
 
 CHANGES = [
@@ -77,9 +78,11 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_with_content(connection: Connection, change: str) -> None:
-    before = of(connection)
+    """As one text of each row, and each value by itself."""
+    before = of(connection), of(connection, pieces=True)
     connection.execute(change)  # type: ignore[call-overload]
-    assert of(connection) != before
+    assert of(connection) != before[0]
+    assert of(connection, pieces=True) != before[1]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +263,25 @@ def test_large_objects_change_with_content_and_number(connection: Connection) ->
         found.append(fingerprint_large_objects(connection))
     assert len({item.hash for item in found}) == len(found)
     assert [item.rows - found[0].rows for item in found] == [0, 1, 1, 1, 2, 1, 1]
+
+
+def test_every_piece_of_a_large_object_counts(connection: Connection) -> None:
+    """The last one may be empty; what was never written reads as zeros."""
+    connection.execute("SELECT lo_create(70001)")
+    found = []
+    for at, what in (
+        (PIECE - 1, "a"),
+        (PIECE, "b"),
+        (2 * PIECE - 1, "c"),
+        (PIECE + 7, "d"),
+        (2 * PIECE + 1, "e"),
+    ):
+        connection.execute("SELECT lo_put(70001, %s, %s::text::bytea)", (at, what))
+        found.append(fingerprint_large_objects(connection).hash)
+    assert len(set(found)) == len(found)
+    connection.execute("SELECT lo_put(70001, %s, '\\x00')", (PIECE + 7,))
+    found.append(fingerprint_large_objects(connection).hash)
+    assert len(set(found)) == len(found)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from pgproof.config import DrillConfig
 from pgproof.postgres.connection import undone
-from pgproof.postgres.faults import said_by, tells_of_damage
+from pgproof.postgres.faults import said_by, tells_of_damage, too_long
 from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.checks.crash import CrashWatch
 from pgproof.validation.fences.fence import DAMAGED, LARGE_OBJECTS, NotChecked, TableContent
@@ -142,23 +142,35 @@ class Counter:
             self._leave_out(table.title, self._holding.reason)
             return None
         try:
-            with undone(connection):
-                self._limit(connection)
-                sample = self._sample(connection, table)
-                found = fingerprint(connection, table, sample)
-                same = current_definition(catalog, table) == table.definition
+            content = self._read_table(connection, catalog, table)
         except psycopg.Error as error:
             if connection.closed or catalog.closed:
                 self._watch.lost(table.title, connection)
                 raise
             self._leave_out(table.title, self._reason(error))
             return None
-        if not same:
+        if content is None:
             self._leave_out(table.title, "it was altered or rewritten while it was counted")
-            return None
-        if sample is not None:
-            self._leave_out(table.title, f"sampled: {sample:g} % of its blocks were compared")
-        return TableContent(table.schema, table.name, table.columns, found, sample)
+        elif content.sample is not None:
+            self._leave_out(table.title, f"sampled: {content.sample:g} % of its blocks were compared")
+        return content
+
+    def _read_table(
+        self, connection: psycopg.Connection, catalog: psycopg.Connection, table: Table, pieces: bool = False
+    ) -> TableContent | None:
+        """What a table holds; None when it was altered meanwhile. A row too long for a text is read in pieces."""
+        try:
+            with undone(connection):
+                self._limit(connection)
+                sample = self._sample(connection, table)
+                found = fingerprint(connection, table, sample, pieces=pieces)
+                if current_definition(catalog, table) != table.definition:
+                    return None
+                return TableContent(table.schema, table.name, table.columns, found, sample, pieces)
+        except psycopg.Error as error:
+            if connection.closed or catalog.closed or pieces or not too_long(error):
+                raise
+        return self._read_table(connection, catalog, table, pieces=True)
 
     def _limit(self, connection: psycopg.Connection) -> None:
         """A statement ends when the fence must; to be undone afterwards."""

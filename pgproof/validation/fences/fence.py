@@ -24,13 +24,14 @@ WHOLE_DATABASE = "(whole database)"
 
 @dataclass(frozen=True, slots=True)
 class TableContent:
-    """One table at the fence: its columns, and its fingerprint."""
+    """One table at the fence: its columns, and its fingerprint; ``pieces`` says how it was read."""
 
     schema: str
     name: str
     columns: tuple[str, ...]
     fingerprint: Fingerprint
     sample: float | None = None
+    pieces: bool = False
 
     @property
     def title(self) -> str:

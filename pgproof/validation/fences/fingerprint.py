@@ -32,6 +32,7 @@ SETTINGS = {
     "idle_session_timeout": "0",
 }
 
+PIECE = 64 << 20  # bytes of a large object that are read at once
 # Whatever decides how a table's rows are read and printed: its file, its names, its columns, and the user-defined
 # types below them. What is below FirstNormalObjectId (16384) is PostgreSQL's own and never changes. Columns beyond
 # a number are left out, as one that was added later is not read.
@@ -39,7 +40,7 @@ _TABLES = """
 SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, c.oid::bigint,
        hashtextextended(ROW(n.nspname, c.relname, c.relkind, c.relfilenode, columns.definition,
                             types.labels, types.attributes)::text COLLATE "C", 0)::text,
-       c.relnatts, columns.names, columns.forms
+       c.relnatts, columns.names, columns.forms, columns.senders
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL (
        SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
@@ -50,10 +51,15 @@ SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text
                                       WHEN t.typname = 'bytea' THEN 'bytea'
                                       WHEN t.typname IN ('json', 'jsonb', 'xml') THEN 'document'
                                       ELSE 'value' END ORDER BY a.attnum), '{}') AS forms,
+              coalesce(array_agg(CASE WHEN g.lanname IN ('c', 'internal') THEN format('%%I.%%I', f_n.nspname, f.proname)
+                                      ELSE '' END ORDER BY a.attnum), '{}') AS senders,
               array_agg(ROW(a.attnum, a.attname, a.atttypid, d.adbin::text) ORDER BY a.attnum)::text AS definition
          FROM pg_catalog.pg_attribute a
          JOIN pg_catalog.pg_type s ON s.oid = a.atttypid
          JOIN pg_catalog.pg_type t ON t.oid = CASE s.typbasetype WHEN 0 THEN s.oid ELSE s.typbasetype END
+         LEFT JOIN pg_catalog.pg_proc f ON f.oid = s.typsend
+         LEFT JOIN pg_catalog.pg_namespace f_n ON f_n.oid = f.pronamespace
+         LEFT JOIN pg_catalog.pg_language g ON g.oid = f.prolang
          LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
                                           AND a.attgenerated = 'v'
         WHERE a.attrelid = c.oid AND a.attnum BETWEEN 1 AND %(width)s AND NOT a.attisdropped) columns
@@ -76,6 +82,23 @@ SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text
                  FROM used JOIN pg_catalog.pg_type t ON t.oid = used.oid
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0) AS attributes) types
 """
+# The first piece, and where that is full the hashes of all further ones (lo_get reads 1 GB at most). OFFSET 0: a piece
+# is read once, and kept no longer than its hash takes
+_LARGE_OBJECTS = f"""
+SELECT count(*), coalesce(sum(hashtextextended(concat(o.oid, ':', encode(sha256(o.head), 'hex'),
+                     CASE WHEN octet_length(o.head) = {PIECE} THEN (
+                          WITH RECURSIVE piece(number, hash, size) AS (
+                                 SELECT 1, sha256(read.piece), octet_length(read.piece)
+                                   FROM (SELECT lo_get(o.oid, {PIECE}, {PIECE}) AS piece OFFSET 0) AS read
+                                  UNION ALL
+                                 SELECT number + 1, sha256(read.piece), octet_length(read.piece)
+                                   FROM piece CROSS JOIN LATERAL (
+                                        SELECT lo_get(o.oid, (number + 1) * {PIECE}::bigint, {PIECE}) AS piece
+                                        OFFSET 0) AS read
+                                  WHERE size = {PIECE})
+                          SELECT string_agg(encode(hash, 'hex'), '' ORDER BY number) FROM piece) END) COLLATE "C",
+                  0)::numeric), 0)::text
+  FROM (SELECT oid, lo_get(oid, 0, {PIECE}) AS head FROM pg_catalog.pg_largeobject_metadata OFFSET 0) AS o"""
 _WIDEST = 32767  # an attribute number has 16 bits
 # How the text of a row has a column. record_out looks at every byte and doubles some, and a text ends at 1 GB: so a
 # long value is there as its hash, which is several times as fast, and whatever a column can hold can be read. Some
@@ -90,6 +113,10 @@ _FORMS = {
     "bytea": f"CASE WHEN octet_length({{column}}) > {_LONG} THEN sha256({{column}}) ELSE {{column}}::bytea END",
     "document": 'hashtextextended({column}::text COLLATE "C", 0)',
 }
+# Where the text of a value or of a row would be longer than 1 GB: each value by itself, as it is sent in binary form,
+# which is about as long as it is stored
+_PIECE = "sha256({sender}({column}))"
+_UNSENT = 'hashtextextended({column}::text COLLATE "C", 0)'  # of a type that has no binary form
 _USERS_TABLES = """
  WHERE c.relkind IN ('r', 'm', 'f') AND c.relpersistence <> 't'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)'
@@ -111,6 +138,7 @@ class Table:
         width: the number of its last column.
         columns: in their order, without dropped ones.
         forms: of each column, how the text of a row has it.
+        senders: of each column, the function that gives its binary form; empty where its type has none.
     """
 
     schema: str
@@ -122,6 +150,7 @@ class Table:
     width: int
     columns: tuple[str, ...]
     forms: tuple[str, ...]
+    senders: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -153,10 +182,10 @@ def pin_settings(connection: psycopg.Connection, statement_timeout: int) -> None
 def list_tables(connection: psycopg.Connection) -> list[Table]:
     """Every table, materialized view and foreign table that is not PostgreSQL's own; locks none of them."""
     rows = connection.execute(f"{_TABLES}{_USERS_TABLES}".encode(), {"width": _WIDEST}).fetchall()
-    return [Table(*(*row[:7], tuple(row[7]), tuple(row[8]))) for row in rows]
+    return [Table(*row[:7], *(tuple(of_each) for of_each in row[7:])) for row in rows]
 
 
-def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
+def fingerprint_query(table: Table, sample: float | None, *, pieces: bool = False) -> sql.Composed:
     """The query that fingerprints a table.
 
     The row's text has the columns by name, so that a column added meanwhile does not count.
@@ -165,10 +194,13 @@ def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
         table: to read.
         sample: per cent of its blocks, chosen by hash of the block number, so the same on both sides;
             None reads all.
+        pieces: read each value by itself: no text of a value or a row is made that could be too long.
     """
     columns = sql.SQL(", ").join(
-        sql.SQL(_FORMS[form]).format(column=sql.Identifier("t", column))
-        for column, form in zip(table.columns, table.forms, strict=True)
+        sql.SQL(_piece(form, sender) if pieces else _FORMS[form]).format(
+            column=sql.Identifier("t", column), sender=sql.SQL(sender)
+        )
+        for column, form, sender in zip(table.columns, table.forms, table.senders, strict=True)
     )
     source = sql.SQL("ONLY {} t").format(sql.Identifier(table.schema, table.name))
     if table.kind == "m":
@@ -181,9 +213,17 @@ def fingerprint_query(table: Table, sample: float | None) -> sql.Composed:
     ).format(columns=columns, source=source)
 
 
-def fingerprint(connection: psycopg.Connection, table: Table, sample: float | None = None) -> Fingerprint:
+def _piece(form: str, sender: str) -> str:
+    if form != "value":
+        return _FORMS[form]
+    return _PIECE if sender else _UNSENT
+
+
+def fingerprint(
+    connection: psycopg.Connection, table: Table, sample: float | None = None, *, pieces: bool = False
+) -> Fingerprint:
     """Count and hash a table under the connection's snapshot."""
-    row: Any = connection.execute(fingerprint_query(table, sample)).fetchone()
+    row: Any = connection.execute(fingerprint_query(table, sample, pieces=pieces)).fetchone()
     return Fingerprint(row[0], row[1], sample is not None)
 
 
@@ -206,15 +246,11 @@ def table_size(connection: psycopg.Connection, table: Table) -> int:
 
 
 def fingerprint_large_objects(connection: psycopg.Connection) -> Fingerprint:
-    """Count and hash every large object of a database.
+    """Count and hash every large object of a database, each in pieces, as it may have up to 4 TB.
 
     Needs ``lo_compat_privileges``, or ownership of each; raises psycopg's InsufficientPrivilege otherwise.
     """
-    row: Any = connection.execute(
-        """SELECT count(*), coalesce(sum(hashtextextended(
-                      oid::text || ':' || encode(sha256(lo_get(oid)), 'hex') COLLATE "C", 0)::numeric), 0)::text
-             FROM pg_catalog.pg_largeobject_metadata"""
-    ).fetchone()
+    row: Any = connection.execute(_LARGE_OBJECTS.encode()).fetchone()
     return Fingerprint(row[0], row[1])
 
 
