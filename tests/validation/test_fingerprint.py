@@ -296,3 +296,12 @@ def test_every_piece_of_a_large_object_counts(connection: Connection) -> None:
 )
 def test_a_title_names_one_table_only(schema: str, name: str, title: str) -> None:
     assert table_title(schema, name) == title
+
+
+def test_tables_of_users_are_told_by_their_oids(connection: Connection) -> None:
+    """A superuser makes tables in information_schema, and moves others to pg_catalog; extensions keep data there."""
+    connection.execute("CREATE TABLE information_schema.mine (a int)")
+    connection.execute("ALTER TABLE w SET SCHEMA pg_catalog")
+    connection.execute("CREATE TEMP TABLE passing (a int)")
+    titles = {table.title for table in list_tables(connection)}
+    assert titles == {"information_schema.mine", "pg_catalog.w", "public.t"}

@@ -26,7 +26,7 @@ FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND c.oid >= 16384
 ORDER BY pg_catalog.pg_total_relation_size(c.oid) DESC, 1, 2
 """
 _DATABASES = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
