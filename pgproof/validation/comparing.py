@@ -28,7 +28,8 @@ from pgproof.validation.drill import Done, Restored
 from pgproof.validation.fences.fence import DatabaseFence, Fence
 from pgproof.validation.progress import AtCut, progress_of
 from pgproof.validation.recount import recount
-from pgproof.validation.replay import as_users_connect, recovered
+from pgproof.validation.replay import recovered
+from pgproof.validation.sessions import Sessions, sessions_of
 from pgproof.validation.speeds import rounded
 from pgproof.validation.targets.attempt import Targets, try_targets
 
@@ -141,24 +142,29 @@ class _Comparing:
             preload=self._cluster.drill.preload_libraries,
             phases=took,
         ) as dsn:
-            names = {d.database: make_conninfo(dsn, dbname=d.database) for d in self._fenced}
+            wanted = [d.database for d in self._fenced if last or d.cut == cut]
+            names = {name: self._sessions(dsn, name) for name in wanted}
             here = {d.database: names[d.database] for d in self._fenced if d.cut == cut}
             parts = self._compare(here, took)
             self._restored.software["restored"] = _version_of(dsn)
-            self._checking.at_cut(here)
+            self._checking.at_cut({name: sessions.users for name, sessions in here.items()})
             own = tuple(self._checking.results[known:])
             if last:
-                self._checking.after_cut(names)
+                self._checking.after_cut({name: sessions.indexes for name, sessions in names.items()})
         return AtCut(parts, own, frozenset(here), took)
 
-    def _compare(self, here: Mapping[str, str], took: dict[str, float]) -> tuple[Comparison, ...]:
+    def _sessions(self, dsn: str, database: str) -> Sessions:
+        held = self._held.of(database)
+        return sessions_of(make_conninfo(dsn, dbname=database), held.settings if held else {})
+
+    def _compare(self, here: Mapping[str, Sessions], took: dict[str, float]) -> tuple[Comparison, ...]:
         """Compare the databases of one cut; ``took`` gains the seconds of ``count`` and ``compare``."""
         started, parts = time.monotonic(), []
         for database in (d for d in self._fenced if d.database in here):
-            name = here[database.database]
+            sessions = here[database.database]
             held = self._held.of(database.database)
-            parts.append(_compare_one(self._cluster, self._fence, database, held, name, took, self._told))
-            self._on_database(database.database, as_users_connect(name))
+            parts.append(_compare_one(self._cluster, self._fence, database, held, sessions, took, self._told))
+            self._on_database(database.database, sessions.users)
         took["compare"] = time.monotonic() - started - took.get("count", 0.0)
         return tuple(parts)
 
@@ -187,19 +193,18 @@ def _compare_one(
     fence: Fence,
     database: DatabaseFence,
     held: DatabaseObjects | None,
-    dsn: str,
+    sessions: Sessions,
     took: dict[str, float],
     progress: Done,
 ) -> Comparison:
     """Compare one database, without what the fence left out; ``took`` gains the seconds of ``count``."""
     left_out = {item.what for item in fence.not_checked if item.database == database.database}
     started = time.monotonic()
-    tables = recount(cluster.drill, database, dsn, left_out, progress)
+    tables = recount(cluster.drill, database, sessions.ours, left_out, progress)
     took["count"] = took.get("count", 0.0) + time.monotonic() - started
-    others = recount_objects(cluster.drill, database, held, dsn)
-    return Comparison(
-        tuple(tables.rows), (*tables.not_checked, *others.not_checked), objects=tuple(others.rows)
-    )
+    others = recount_objects(cluster.drill, database, held, sessions.ours)
+    left = (*tables.not_checked, *others.not_checked, *sessions.not_checked(database.database))
+    return Comparison(tuple(tables.rows), left, objects=tuple(others.rows))
 
 
 def _version_of(dsn: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.validation.sessions import REFUSED
 from tests.drills.damage import answer
 from tests.servers.place import make_directory
 from tests.servers.postgres import Source, running_source
@@ -24,7 +25,7 @@ CREATE TABLE words AS SELECT g AS id, ('Word ' || g)::citext AS word FROM genera
 CREATE INDEX words_word ON words (word);
 CREATE INDEX words_trgm ON words USING gin ((word::text) gin_trgm_ops);
 """
-GONE = {"hstore.so", "citext.so", "pg_trgm.so"}
+GONE = {"hstore.so", "citext.so", "pg_trgm.so", "Australia"}
 
 
 def without(bin_directory: Path, root: Path, gone: set[str]) -> Path:
@@ -42,7 +43,7 @@ def without(bin_directory: Path, root: Path, gone: set[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
-    with running_source(17) as made:
+    with running_source(17, timezone_abbreviations="Australia") as made:
         made.sql(TABLES)
         made.backup()
         yield made
@@ -69,6 +70,8 @@ def test_libraries_of_extensions(source: Source, poor: Path) -> None:
     assert reasons["public.kept"].startswith(f"in the copy: {lacks.format('hstore')}")
     assert reasons["public.words_word"].startswith(lacks.format("citext"))
     assert "$libdir/pg_trgm" in reasons["public.words_trgm"]
+    assert reasons[REFUSED].startswith("timezone_abbreviations = Australia: ")
+    assert reasons[REFUSED].endswith("; a function that reads one answers otherwise here")
     assert reasons["check dump"].startswith("this machine lacks library")
     assert json.loads(source.run("list", "main", "--json").stdout)["backups"][0]["state"] == "proven"
 

@@ -73,6 +73,7 @@ class DatabaseObjects:
         before: the sequences just before the snapshot.
         after: the sequences after the cut.
         collations: name to the version that the source's machine has.
+        settings: those that change answers, by name; empty in the fences of older versions.
     """
 
     catalogs: Iterable[CatalogContent]
@@ -80,6 +81,7 @@ class DatabaseObjects:
     before: tuple[SequenceState, ...] = ()
     after: tuple[SequenceState, ...] = ()
     collations: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def head(self) -> dict[str, Any]:
         """All but the catalogs, for JSON."""
@@ -88,6 +90,7 @@ class DatabaseObjects:
             "before": [asdict(state) for state in self.before],
             "after": [asdict(state) for state in self.after],
             "collations": self.collations,
+            "settings": self.settings,
         }
 
     @classmethod
@@ -98,6 +101,7 @@ class DatabaseObjects:
             tuple(SequenceState(**item) for item in tree["before"]),
             tuple(SequenceState(**item) for item in tree["after"]),
             dict(tree["collations"]),
+            dict(tree.get("settings", {})),
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from pgproof.config import DrillConfig
 from pgproof.postgres.faults import said_by, shortage
 from pgproof.postgres.versions import GIN_CHECK
 from pgproof.validation.checks.check import CheckResult, not_possible
+from pgproof.validation.checks.elsewhere import DOUBTS, FOREIGN_ORDER, ORDER_DOUBTS
 from pgproof.validation.checks.inspection import (
     ENDED,
     MOST_OF_ONE,
@@ -32,19 +34,14 @@ from pgproof.validation.checks.inspection import (
 
 NAME = "amcheck"
 VISIBILITY = "pg_visibility"
-_COLLATION = """
-SELECT coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), '')
-FROM pg_database WHERE datname = current_database()
-"""
 _TABLES = """
 SELECT c.oid, c.oid::regclass::text FROM pg_class c JOIN pg_am a ON a.oid = c.relam
 WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
 ORDER BY c.relpages DESC, c.oid
 """
-# 950 and 951 are the collations C and POSIX, whose order no library decides
-_INDEXES = """
+_INDEXES = f"""
 SELECT c.oid, c.oid::regclass::text, a.amname, i.indisvalid AND i.indisready,
-       EXISTS (SELECT FROM unnest(i.indcollation) AS used(oid) WHERE used.oid NOT IN (0, 950, 951))
+       {FOREIGN_ORDER}, {DOUBTS}, {ORDER_DOUBTS}
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
 WHERE c.relkind = 'i' AND c.relpersistence <> 't'
 ORDER BY c.relpages DESC, c.oid
@@ -63,15 +60,35 @@ SELECT format('row %s: the visibility map says that it is frozen, and it is not'
  LIMIT {most}
 """
 _GIN_CHECK = "SELECT {}.gin_index_check({}::regclass)"
-_INDEX_CHECK = "SELECT {}.bt_index_check({}::regclass, heapallindexed => true)"
-_PARENT_CHECK = "SELECT {}.bt_index_parent_check({}::regclass, heapallindexed => true, rootdescend => {})"
+_INDEX_CHECK = "SELECT {}.bt_index_check({}::regclass, heapallindexed => {})"
+_PARENT_CHECK = "SELECT {}.bt_index_parent_check({}::regclass, heapallindexed => {}, rootdescend => {})"
+_LACKS = "lacks matching index tuple"  # of heapallindexed, which asks the functions of an index again
 
 
 @dataclass(frozen=True)
 class _Relation:
+    """What is checked.
+
+    Args:
+        title: as shown.
+        query: that checks it.
+        weaker: for where the lock that the query takes cannot be had.
+        alone: the query without a look at the table's rows.
+        doubts: functions that decide what it has of a row, and may answer otherwise here.
+        order_doubts: the same of its order.
+    """
+
     title: str
     query: sql.Composed
-    weaker: sql.Composed | None = None  # for where the lock that the query takes cannot be had
+    weaker: _Relation | None = None
+    alone: _Relation | None = None
+    doubts: str = ""
+    order_doubts: str = ""
+
+    def doubt(self, found: str) -> str:
+        """Why a finding may be none; empty when it is one."""
+        doubts = ", ".join(filter(None, (self.doubts if _LACKS in found else "", self.order_doubts)))
+        return f"{found}, or {doubts} answers otherwise here than on the source" if doubts else ""
 
 
 def check_relations(drill: DrillConfig, dsn: str, database: str) -> CheckResult:
@@ -133,15 +150,9 @@ def _relations(connection: psycopg.Connection, inspection: Inspection) -> list[_
         _Relation(title, heap.format(schema, sql.Literal(oid), most))
         for oid, title in connection.execute(_TABLES)
     ]
-    btree, weaker, descend = (
-        sql.SQL(_PARENT_CHECK),
-        sql.SQL(_INDEX_CHECK),
-        sql.Literal(inspection.drill.parent_check),
-    )
-    row: Any = connection.execute(_COLLATION).fetchone()
     indexes = []
     gin = sql.SQL(_GIN_CHECK) if connection.info.server_version // 10000 >= GIN_CHECK else None
-    for oid, title, kind, valid, collated in connection.execute(_INDEXES):
+    for oid, title, kind, valid, foreign, *doubts in connection.execute(_INDEXES.encode()):
         if valid and kind == "gin" and gin is not None:
             indexes.append(_Relation(title, gin.format(schema, sql.Literal(oid))))
         elif kind != "btree" and "indexes" in inspection.drill.checks:
@@ -151,15 +162,29 @@ def _relations(connection: psycopg.Connection, inspection: Inspection) -> list[_
         elif kind != "btree":
             checked = "b-trees" if gin is None else "b-trees and GIN indexes"
             inspection.leave_out(title, f"a {kind} index: amcheck checks {checked}")
-        elif collated and row[0] != row[1]:
-            reason = f"the source sorts by collation version {row[0]}, this machine by {row[1]}"
-            inspection.leave_out(title, reason)
+        elif foreign:
+            inspection.leave_out(title, foreign)
         else:
-            index = sql.Literal(oid)
-            indexes.append(
-                _Relation(title, btree.format(schema, index, descend), weaker.format(schema, index))
-            )
+            indexes.append(_btree(schema, title, oid, inspection.drill.parent_check, *doubts))
     return tables + indexes
+
+
+def _btree(
+    schema: sql.Identifier, title: str, oid: int, descend: bool, doubts: str, order_doubts: str
+) -> _Relation:
+    """How a b-tree is checked: with all of its table's rows, and without them where its functions are in doubt."""
+
+    def weaker(heap: bool) -> sql.Composed:
+        return sql.SQL(_INDEX_CHECK).format(schema, sql.Literal(oid), heap)
+
+    def strong(heap: bool) -> sql.Composed:
+        return sql.SQL(_PARENT_CHECK).format(schema, sql.Literal(oid), heap, descend)
+
+    def relation(check: Callable[[bool], sql.Composed], less: _Relation | None) -> _Relation:
+        alone = _Relation(title, check(False), order_doubts=order_doubts)
+        return _Relation(title, check(True), less, alone, doubts, order_doubts)
+
+    return relation(strong, relation(weaker, None))
 
 
 def _schema_of(connection: psycopg.Connection, extension: str) -> sql.Identifier:
@@ -205,12 +230,15 @@ def _check_one(inspection: Inspection, connection: psycopg.Connection, relation:
     except psycopg.DatabaseError as error:
         if relation.weaker is not None and isinstance(error, psycopg.errors.LockNotAvailable):
             inspection.leave_out(f"{relation.title}, its upper levels", _reason(error))
-            return _check_one(inspection, connection, _Relation(relation.title, relation.weaker))
+            return _check_one(inspection, connection, relation.weaker)
         if not connection.closed and not tells_of_damage(error):
             return inspection.leave_out(relation.title, shortage(error) or _reason(error))
         found = [f"{ENDED}: {_reason(error)}" if connection.closed else _reason(error)]
         if connection.closed:
             time.sleep(UNTIL_LOGGED)
+        elif doubt := relation.doubt(found[0]):
+            inspection.leave_out(relation.title, doubt)
+            return _check_one(inspection, connection, relation.alone) if relation.alone else None
     inspection.checked += 1
     inspection.findings += [f"{relation.title}: {finding}" for finding in found]
     return None

@@ -21,7 +21,6 @@ from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_pos
 from pgproof.validation.checks.inspection import ENDED
 from pgproof.validation.checks.own_checks import not_restored, run_check
 from pgproof.validation.checks.server_log import check_log
-from pgproof.validation.replay import as_users_connect
 from pgproof.validation.scratch import Scratch
 
 _PROMOTION = 300  # seconds; it is one checkpoint of few buffers, and fsync is off
@@ -68,18 +67,18 @@ class Checking:
         self.results += results
 
     def at_cut(self, dsns: dict[str, str]) -> None:
-        """Run the user's checks of the databases whose cut the copy is held at."""
+        """Run the user's checks of the databases whose cut the copy is held at, in sessions for SQL of users."""
         started = time.monotonic()
         self._visited |= set(dsns)
         wanted = [check for check in self._cluster.checks if check.database in dsns]
-        self.results += [run_check(check, as_users_connect(dsns[check.database])) for check in wanted]
+        self.results += [run_check(check, dsns[check.database]) for check in wanted]
         self.seconds += time.monotonic() - started
 
     def after_cut(self, dsns: dict[str, str]) -> None:
         """Read the log, open the copy for writing, and check in there.
 
         Args:
-            dsns: of each database to check, in the copy at its last cut.
+            dsns: of each database to check, in the copy at its last cut; for what evaluates expressions of indexes.
         """
         started = time.monotonic()
         self.results += [not_restored(c) for c in self._cluster.checks if c.database not in self._visited]

@@ -13,6 +13,8 @@ from itertools import groupby
 import psycopg
 from psycopg import sql
 
+from pgproof.validation.checks.elsewhere import DOUBTS, SORTED_OTHERWISE
+
 # Operators with which a value finds itself, the one that finds the fewest others first. A value with which it is not
 # so, such as an empty range with &&, is left out: each is tried on the row before the index is asked.
 _OPERATORS = ("=", "~=", "@>", "<@", "&&", "@@", "%")
@@ -31,18 +33,12 @@ SELECT i.indexrelid::bigint, i.indrelid::bigint, c.oid::regclass::text, c.relnam
        coalesce(pg_index_column_has_property(i.indexrelid, 1, 'returnable'), false) AND i.indkey[0] <> 0,
        coalesce((SELECT option_value FROM pg_options_to_table(c.reloptions)
                   WHERE option_name = 'pages_per_range'), '128')::int,
-       coalesce((SELECT string_agg(pg_describe_object(d.refclassid, d.refobjid, 0), ', ' ORDER BY d.refobjid)
-                   FROM pg_depend d LEFT JOIN pg_proc f ON d.refclassid = 'pg_proc'::regclass AND f.oid = d.refobjid
-                   LEFT JOIN pg_language g ON g.oid = f.prolang
-                  WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
-                    AND (g.lanname NOT IN ('c', 'internal') OR d.refclassid = 'pg_ts_config'::regclass)), ''),
+       {DOUBTS},
        pg_get_indexdef(i.indexrelid, k.number::int, false),
        CASE WHEN p.typtype <> 'p' THEN format('%I.%I', p_n.nspname, p.typname) END, p.typcategory <> 'S',
        CASE WHEN l.oid IS NOT NULL THEN format('%I.%I', l_n.nspname, l.collname) END,
        o.operator, coalesce(o.of_words, false), coalesce(minmax.is, false),
-       EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database()
-                  AND d.datcollversion <> pg_database_collation_actual_version(d.oid))
-       AND l.oid IS NOT NULL AND l.oid NOT IN (950, 951) AND NOT (a.amname = 'hash' AND l.collisdeterministic)
+       {SORTED_OTHERWISE} AND NOT (a.amname = 'hash' AND l.collisdeterministic)
   FROM pg_index i
   JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
   JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am m ON m.oid = t.relam

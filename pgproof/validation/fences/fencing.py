@@ -25,6 +25,7 @@ from pgproof.timelines.segment import WalSegment
 from pgproof.validation.catalogs.inventory import SourceInventory, collation_versions
 from pgproof.validation.catalogs.objects import DatabaseObjects, ObjectSpool
 from pgproof.validation.catalogs.sequences import SequenceState, read_sequences
+from pgproof.validation.catalogs.settings import answering_settings
 from pgproof.validation.fences.burst import (
     Candidate,
     choose,
@@ -317,8 +318,8 @@ class _Fencer:
         before, lsn = self._sequences.pop(chosen.database)
         with self._opened(chosen.database) as connection:  # after the cut, and under no snapshot
             after = read_sequences(connection)
-            collations = collation_versions(connection)
-        held = DatabaseObjects(inventory.read(), lsn, tuple(before), tuple(after), collations)
+            collations, settings = collation_versions(connection), answering_settings(connection)
+        held = DatabaseObjects(inventory.read(), lsn, tuple(before), tuple(after), collations, settings)
         self.objects.add(chosen.database, held)
         self.not_checked += inventory.not_checked
 
