@@ -36,16 +36,21 @@ def _session(config: str | None, as_json: bool) -> Session:
     return Session.start(config or _default_config[0], as_json)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pgproof {__version__}")
+        raise typer.Exit
+
+
 @application.callback()
 def main_options(
     config: ConfigPath = None,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[  # eager: answered before a command is asked for
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
     _default_config[0] = config
-    if version:
-        typer.echo(f"pgproof {__version__}")
-        raise typer.Exit
 
 
 @application.command()

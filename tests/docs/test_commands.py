@@ -35,6 +35,8 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     while hasattr(command, "commands"):
         while rest[:1] == ["--config"]:
             del rest[:2]
+        if rest == ["--version"]:
+            break
         assert rest, "no command is named"
         assert rest[0] in command.commands, f'there is no command "{rest[0]}"'
         command = command.commands[rest.pop(0)]
