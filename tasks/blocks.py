@@ -60,7 +60,7 @@ class PgproofRepository(Block):
     credentials: AwsCredentials | None = Field(
         None,
         title="AWS Credentials",
-        description="The access key; without any the standard AWS chain is used",
+        description="The access key; else environment, AWS profile or role of the worker",
     )
     minio_credentials: MinIOCredentials | None = Field(
         None, title="MinIO Credentials", description="The access key, instead of AWS credentials"

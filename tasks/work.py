@@ -16,13 +16,8 @@ from typing import Any, TypeVar
 
 from pgproof.config import ClusterConfig, Config, RepositoryConfig, load
 from pgproof.errors import ConfigError
-from pgproof.repository.repository import (
-    Archive,
-    Credentials,
-    Repository,
-    find_archive,
-    open_repository,
-)
+from pgproof.repository.credentials import Credentials
+from pgproof.repository.repository import Archive, Repository, find_archive, open_repository
 
 _BLOCK = "block:"
 _PASSWORD = ("password",)
@@ -121,7 +116,7 @@ def read_credentials(reference: str) -> Credentials:
         raise ConfigError(
             f'Prefect block "{reference.removeprefix(_BLOCK)}" holds no access key',
             "pgproof takes the key of an AWS Credentials or MinIO Credentials block.",
-            "leave credentials out to use the standard AWS chain",
+            "leave credentials out to use the environment, an AWS profile or the machine's role",
         )
     return Credentials(key, secret.get_secret_value(), block.aws_session_token)
 

@@ -30,7 +30,7 @@ _REPOSITORY = """\
 # age_identity = "file:/etc/pgproof.key"   # needed to restore what is encrypted
 """
 _S3 = """\
-# access_key_id = "env:AWS_ACCESS_KEY_ID"  # without: the standard AWS chain
+# access_key_id = "env:AWS_ACCESS_KEY_ID"  # without: environment, AWS profile, role
 # secret_access_key = "env:AWS_SECRET_ACCESS_KEY"
 """
 _CLUSTER = """\

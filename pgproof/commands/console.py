@@ -22,7 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from pgproof.config import ClusterConfig, Config, load
-from pgproof.repository.repository import Archive, Credentials, Repository, find_archive, open_repository
+from pgproof.repository.credentials import Credentials
+from pgproof.repository.repository import Archive, Repository, find_archive, open_repository
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pgproof.errors import PgproofError
 from pgproof.readiness import archiving, host, proofs, receiving, role, server, store
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
-from pgproof.repository.repository import Credentials, open_repository
+from pgproof.repository.credentials import Credentials
+from pgproof.repository.repository import open_repository
 
 __all__ = ["QUESTIONS", "Check", "examine", "stopped"]
 

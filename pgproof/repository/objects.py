@@ -18,6 +18,7 @@ from pgproof.errors import (
     RepositoryReadOnly,
     StoreUnavailable,
 )
+from pgproof.repository.credentials import none_found
 from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
 
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden")
@@ -166,6 +167,8 @@ class ObjectStore:
         from obstore import exceptions
 
         reason = " ".join(str(error).partition("Debug source:")[0].split())[:600]
+        if (without := none_found(self.url, reason)) is not None:
+            return without
         if "NoSuchBucket" in reason:
             return RepositoryMissing(f'the bucket of repository "{self.url}" does not exist', reason)
         if isinstance(error, FileNotFoundError) and not writing and self._says_missing(reason):

@@ -24,6 +24,7 @@ from pgproof.errors import (
     WrongSystem,
 )
 from pgproof.repository.codec import Codec, Measured
+from pgproof.repository.credentials import Credentials, store_settings
 from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
 from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
 from pgproof.repository.posix import PosixStore
@@ -31,28 +32,16 @@ from pgproof.repository.seal import MEND, sealed, unsealed
 from pgproof.repository.store import Store, read
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """An access key of an S3 store, for where it does not come from the configuration."""
-
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.access_key_id!r}, '***')"
-
-
 def open_store(config: RepositoryConfig, credentials: Credentials | None = None) -> Store:
     """The store that a repository's URL names; nothing is read or written yet.
 
     Args:
         config: of the repository.
-        credentials: from a prefect-aws block; otherwise those of the configuration, otherwise the
-            standard AWS chain (environment, container and instance roles).
+        credentials: from a prefect-aws block; otherwise those of the configuration, of the environment, of a
+            profile, of the container or the machine.
 
     Raises:
-        ConfigError: the URL cannot be read.
+        ConfigError: the URL cannot be read, or the credentials cannot be used.
     """
     parts = _split(config.url)
     if parts.scheme == "file":
@@ -116,23 +105,9 @@ def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: C
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
-    settings: dict[str, Any] = {}
-    if credentials is None and config.credentials is not None:
-        resolve_secret(config.credentials)  # says that a block needs a flow
-    if credentials is None and config.access_key_id and config.secret_access_key:
-        credentials = Credentials(
-            resolve_secret(config.access_key_id).get_secret_value(),
-            resolve_secret(config.secret_access_key).get_secret_value(),
-        )
-    if credentials is not None:
-        settings["access_key_id"] = credentials.access_key_id
-        settings["secret_access_key"] = credentials.secret_access_key
-        if credentials.session_token:
-            settings["session_token"] = credentials.session_token
+    settings = store_settings(config, credentials)
     if config.endpoint:
         settings["endpoint"] = _checked_endpoint(config)
-    if config.region:  # else AWS_REGION, else us-east-1
-        settings["region"] = config.region
     plain = bool(config.endpoint and config.endpoint.startswith("http://"))
 
     def connect(*, reading: bool) -> S3Store:

@@ -186,7 +186,7 @@ def test_a_restore_warns_that_restore_command_has_no_blocks(site: Site, protecte
             [
                 'Prefect block "aws-credentials/empty" holds no access key',
                 "pgproof takes the key of an AWS Credentials or MinIO Credentials block.",
-                "leave credentials out to use the standard AWS chain",
+                "leave credentials out to use the environment, an AWS profile or the machine's role",
             ],
         ),
         ("block:secret/database", ['Prefect block "secret/database" holds no access key']),

@@ -12,15 +12,10 @@ import pytest
 
 from pgproof.config import RepositoryConfig
 from pgproof.errors import ConfigError, RepositoryFormat, RepositoryMissing, RepositoryReadOnly, WrongSystem
+from pgproof.repository.credentials import Credentials
 from pgproof.repository.objects import ObjectStore
 from pgproof.repository.posix import PosixStore
-from pgproof.repository.repository import (
-    Credentials,
-    check_system,
-    create_repository,
-    open_repository,
-    open_store,
-)
+from pgproof.repository.repository import check_system, create_repository, open_repository, open_store
 from pgproof.repository.seal import unsealed
 from pgproof.repository.store import Store, read
 from tests.repository.conftest import recipient_of
@@ -237,8 +232,8 @@ def test_a_key_by_environment_or_file_is_read_when_the_store_is_opened(
     )
     store = open_store(found)
     assert isinstance(store, ObjectStore)
-    assert store.inner.config["access_key_id"] == "key-from-environment"
-    assert store.inner.config["secret_access_key"] == "hush-from-file"
+    key = store.inner.credential_provider()
+    assert (key["access_key_id"], key["secret_access_key"]) == ("key-from-environment", "hush-from-file")
     for shown in (repr(found), repr(store), repr(store.inner), str(found)):
         assert "hush" not in shown
 
@@ -262,7 +257,7 @@ def test_credentials_of_a_block_need_a_flow() -> None:
         config("s3://bucket", credentials="block:aws-credentials/backup"), Credentials("a", "b", "c")
     )
     assert isinstance(store, ObjectStore)
-    assert store.inner.config["session_token"] == "c"
+    assert store.inner.credential_provider()["token"] == "c"
 
 
 def test_credentials_show_no_secret() -> None:

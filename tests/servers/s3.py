@@ -27,7 +27,7 @@ from typing import Any
 
 from pgproof.config import RepositoryConfig
 from pgproof.postgres.programs import ending_with_us
-from pgproof.repository.repository import Credentials
+from pgproof.repository.credentials import Credentials
 
 _PORTS = ("master.port", "volume.port", "filer.port", "s3.port")
 _FLAGS = (
