@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 
 from pgproof.errors import ConfigError
+from pgproof.faults import told
 from pgproof.location import DEFAULT_PATH, config_path
 from pgproof.quantity import duration, size
 from pgproof.schedule import SchedulesConfig
@@ -337,10 +338,7 @@ def parse(tree: dict[str, Any], path: Path) -> Config:
         clusters = {name: {**cluster, "name": name} for name, cluster in tree.get("clusters", {}).items()}
         config = Config.model_validate({**tree, "clusters": clusters, "path": path})
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ConfigError(f'configuration "{path}" has wrong values', f"{faults}.") from error
+        raise ConfigError(f'configuration "{path}" has wrong values', f"{told(error, Config)}.") from error
     except (AttributeError, TypeError) as error:
         raise ConfigError(
             f'configuration "{path}" has wrong values', "clusters and repositories are tables of tables."

@@ -5,15 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import psycopg
 from prefect import task
 
 from pgproof.backups.base_backup import take_backup
+from pgproof.backups.estimate import estimated_size
 from pgproof.backups.record import BackupRecord
-from pgproof.config import ClusterConfig
-from pgproof.errors import PgproofError
-from pgproof.postgres.connection import connect
-from pgproof.postgres.facts import read_facts
 from tasks.progress import progress
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
@@ -33,16 +29,7 @@ def take_base_backup(cluster: str, config: str | None = None, incremental: bool 
     """Stream a base backup into the repository; done when its record and all of its WAL are there."""
     work = open_work(cluster, config)
     started = time.monotonic()
-    total = 0 if incremental else _estimate(work.cluster)
-    with progress(cluster, "backup", f"base backup of {cluster}", total) as done:
+    total = estimated_size(work.cluster, incremental=incremental)
+    with progress(cluster, "backup", f"base backup of {cluster}", total or 0) as done:
         record = take_backup(work.cluster, work.repository, now, incremental=incremental, progress=done)
     return TakenBackup(record, round(time.monotonic() - started, 3), work.repository.store.url)
-
-
-def _estimate(cluster: ClusterConfig) -> int:
-    """About how many bytes there are to read; 0 when nobody tells."""
-    try:
-        with connect(cluster) as connection:
-            return read_facts(connection).database_size
-    except (PgproofError, psycopg.Error):  # the backup says what is wrong
-        return 0

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pgproof.config import Seconds
 from pgproof.errors import ConfigError
+from pgproof.faults import message
 
 PACKAGED = Path(__file__).resolve().parent.parent / "alerts.yaml"
 SHORTEST_SILENCE = 10  # seconds: Prefect refuses less
@@ -127,7 +128,9 @@ def read_alerts(path: Path | None = None) -> Alerts:
     try:
         read = _File.model_validate(tree)
     except ValidationError as error:
-        faults = "; ".join(f"{_place(tree, fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(
+            f"{_place(tree, fault['loc'])}: {message(fault, _File)}" for fault in error.errors()
+        )
         raise ConfigError(
             f'alerts "{chosen}" have wrong values', f"{faults}.", f"compare with {PACKAGED}"
         ) from error

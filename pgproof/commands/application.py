@@ -114,9 +114,7 @@ def fleet(
 @application.command()
 def backup(
     name: Name,
-    incremental: Annotated[
-        bool, typer.Option("--incremental", help="Build on the newest backup (17+).")
-    ] = False,
+    incremental: Annotated[bool, typer.Option("--incremental", help="Build on the newest (17+).")] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
@@ -366,13 +364,14 @@ def hold(
     reason: Annotated[str | None, typer.Option("--reason")] = None,
     until: Annotated[str | None, typer.Option("--until", help="With its zone.")] = None,
     release: Annotated[bool, typer.Option("--release", help="Let it go again.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="A hold that it has already.")] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
     """Keep a backup whatever retention says."""
     from pgproof.commands import retention
 
-    return retention.hold(_session(config, json), name, label, reason, until, release)
+    return retention.hold(_session(config, json), name, label, reason, until, release, replace)
 
 
 def run(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pgproof.backups.base_backup import take_backup
 from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
+from pgproof.backups.estimate import estimated_size
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.state import ProofAge, State, missing_wal, proof_age, state_of
 from pgproof.backups.verification import Verification, write_verification
@@ -33,7 +34,8 @@ def backup(session: Session, name: str, incremental: bool) -> int:
     cluster = session.cluster(name)
     repository = session.repository(cluster)
     started = time.monotonic()
-    with session.progress(f"backup {name}", None) as progress:
+    total = estimated_size(cluster, incremental=incremental)
+    with session.progress(f"backup {name}", total) as progress:
         record = take_backup(cluster, repository, now, incremental=incremental, progress=progress)
     seconds = time.monotonic() - started
     session.show(

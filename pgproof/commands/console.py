@@ -15,8 +15,10 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
@@ -58,7 +60,7 @@ class Session:
 
     @contextlib.contextmanager
     def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A progress bar on a terminal; nothing elsewhere."""
+        """A progress bar on a terminal; nothing elsewhere. The total is an estimate, or None."""
         if self.json or not sys.stderr.isatty():
             yield lambda size: None
             return
@@ -68,6 +70,7 @@ class Session:
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeElapsedColumn(),
+            *([] if total is None else [TaskProgressColumn(), TimeRemainingColumn()]),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(title, total=total)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -105,7 +104,13 @@ def show(console: Console, plan: ExpirePlan, result: ExpireResult | None) -> Non
 
 
 def hold(
-    session: Session, name: str, label: str, reason: str | None, until: str | None, release: bool
+    session: Session,
+    name: str,
+    label: str,
+    reason: str | None,
+    until: str | None,
+    release: bool,
+    replace: bool,
 ) -> int:
     """Hold a backup, or let it go again."""
     archive = session.archive(session.cluster(name))
@@ -115,8 +120,8 @@ def hold(
             {"backup": label, "held": False}, lambda c: c.print(f"backup {label} is not held any more")
         )
         return 0
-    end: datetime | None = parse_time(until) if until else None
-    made = add_hold(archive, label, reason or "held by hand", end)
+    end = parse_time(until, "end of a hold") if until else None
+    made = add_hold(archive, label, reason or "held by hand", end, now=now(), replace=replace)
     limit = f" until {made.until:%F %T%z}" if made.until else ""
     session.show(
         {

@@ -72,6 +72,8 @@ def verdict(found: WalCheck) -> str:
 
 def _behind(found: WalCheck) -> str:
     report = found.report
+    if not report.lag and found.archiver_failing:
+        return "nothing in flight by name, but the archiver is failing"
     if not report.lag:
         return "nothing in flight, the archive has all of it"
     seconds = f" and {duration(found.lag_seconds)}" if found.lag_seconds is not None else ""

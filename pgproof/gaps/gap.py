@@ -301,9 +301,23 @@ def _in_flight(listing: WalListing, source: ServerFacts | None, waiting: Numbere
         return 1, None
     behind = max(0, source.insert_lsn - end)
     behind = 0 if behind <= _PAGE_HEADER else behind
-    first = min((numbers.first for numbers in waiting.values()), default=None)
-    lag = behind if first is None else max(behind, source.insert_lsn - first * listing.segment_size)
-    return -(-behind // listing.segment_size) + sum(map(len, waiting.values())), lag
+    firsts = [numbers.first for numbers in waiting.values()]
+    count = -(-behind // listing.segment_size) + sum(map(len, waiting.values()))
+    failed = _failed(source, listing)
+    if failed and failed.start < end and failed.number not in waiting.get(failed.timeline, ()):
+        firsts.append(failed.number)
+        count += 1
+    lag = max(behind, source.insert_lsn - min(firsts) * listing.segment_size) if firsts else behind
+    return count, lag
+
+
+def _failed(source: ServerFacts, listing: WalListing) -> WalSegment | None:
+    """The segment that the archiver fails to hand over, when the archive lacks it; it counts without a backup, too."""
+    name = source.archiver.last_failed or ""
+    if source.follows or not source.archiver.failing or not SEGMENT_NAME.fullmatch(name):
+        return None
+    segment = WalSegment.parse(name, source.segment_size)
+    return None if segment in listing or segment.timeline != source.timeline else segment
 
 
 def _without_history(catalog: Catalog, listing: WalListing) -> tuple[int, ...]:

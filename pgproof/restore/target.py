@@ -86,8 +86,8 @@ def _checked(kind: str, value: str) -> str:
     return value
 
 
-def parse_time(text: str) -> datetime:
-    """A time with its zone, in UTC.
+def parse_time(text: str, what: str = "target time") -> datetime:
+    """A time with its zone, in UTC; ``what`` it is the time of, for messages.
 
     Raises:
         InvalidTarget: it cannot be read or has no zone; a guess could miss the target by hours.
@@ -98,10 +98,10 @@ def parse_time(text: str) -> datetime:
             return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidTarget(
-            f'invalid target time "{text}"', f"{error}.", 'such as "2026-11-23 20:15:00+01:00" or "...Z"'
+            f'invalid {what} "{text}"', f"{error}.", 'such as "2026-11-23 20:15:00+01:00" or "...Z"'
         ) from error
     raise InvalidTarget(
-        f'target time "{text}" has no time zone',
+        f'{what} "{text}" has no time zone',
         "Without a zone it could be hours off.",
         f'write "{time}Z" for UTC or "{time}+01:00" for an offset',
     )

@@ -14,8 +14,16 @@ def hold_key(archive: Archive, label: str) -> str:
     return f"{archive.layout.holds}{label}.json"
 
 
-def add_hold(archive: Archive, label: str, reason: str, until: datetime | None = None) -> Hold:
-    """Hold a backup; a hold that it has already is replaced.
+def add_hold(
+    archive: Archive,
+    label: str,
+    reason: str,
+    until: datetime | None = None,
+    *,
+    now: datetime,
+    replace: bool = False,
+) -> Hold:
+    """Hold a backup; a hold that is over is replaced, one that is not only when that is asked for.
 
     No lease is taken, so that a hold can be placed while a backup runs. Write order: the hold, then a second
     look at the backup record, because an expire may have been quicker.
@@ -25,10 +33,12 @@ def add_hold(archive: Archive, label: str, reason: str, until: datetime | None =
         label: of the backup.
         reason: shown wherever the backup is listed.
         until: aware; None holds until it is removed.
+        now: aware; decides whether a hold is over.
+        replace: a hold that the backup has, whatever its reason and end.
 
     Raises:
         NoBackup: there is no backup of this label.
-        UsageError: no reason, or a time without a zone.
+        UsageError: no reason, a time without a zone, or the backup is held already.
     """
     if not reason.strip():
         raise UsageError(
@@ -39,6 +49,9 @@ def add_hold(archive: Archive, label: str, reason: str, until: datetime | None =
             f'the end of a hold "{until.isoformat()}" has no time zone', hint="such as 2026-12-31T00:00:00Z"
         )
     read_catalog(archive).entry(label)
+    present = read_hold(archive, label)
+    if present is not None and present.active(now) and not replace:
+        raise _held(present)
     content = {"label": label, "reason": reason, "until": until.isoformat() if until else None}
     archive.write_json(hold_key(archive, label), content, create=False)
     try:
@@ -47,6 +60,15 @@ def add_hold(archive: Archive, label: str, reason: str, until: datetime | None =
         archive.store.delete(hold_key(archive, label))
         raise NoBackup(f'backup "{label}" expired before it was held', hint="pgproof list NAME") from error
     return Hold(label, reason, until)
+
+
+def _held(present: Hold) -> UsageError:
+    end = f"until {present.until:%F %T%z}" if present.until else "without an end"
+    return UsageError(
+        f'backup "{present.label}" is held already',
+        f'It is held {end}, for this reason: "{present.reason}".',
+        "add --replace to put the new reason and end in place of these",
+    )
 
 
 def remove_hold(archive: Archive, label: str) -> None:

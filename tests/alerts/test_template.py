@@ -82,7 +82,10 @@ def refused(tmp_path: Path, text: str) -> str:
     [
         ("alerts: []", "alerts: Tuple should have at least 1 item after validation, not 0"),
         ("- x", "Input should be a valid dictionary or instance of _File"),
-        (GAP.replace("when: [a.b]", "wen: [a.b]"), "alerts.gap.wen: Extra inputs are not permitted"),
+        (
+            GAP.replace("when: [a.b]", "wen: [a.b]"),
+            'alerts.gap.wen: there is no such key; did you mean "when"?',
+        ),
         (
             GAP.replace("[a.b]", "[pgproof.*]"),
             'alerts.gap.when: Value error, "pgproof.*" is no name of an event, such as "pgproof.wal.gap"',

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -261,3 +265,33 @@ def test_memory_stays_bounded(source: Source) -> None:
     assert process.returncode == 0
     assert record["raw_size"] > 300 << 20
     assert 10 << 10 < peak < 200 << 10  # kB
+
+
+def test_the_progress_bar_knows_about_how_much_there_is(taken: Taken) -> None:
+    """On a terminal; a bar without a total has no per cent."""
+    ours, theirs = pty.openpty()
+    read: list[bytes] = []
+
+    def collect() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(ours, 65536):
+                read.append(chunk)
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    try:
+        subprocess.run(
+            [*PGPROOF, "--config", str(taken.source.config_path), "backup", "main"],
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm", "COLUMNS": "140"},
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            check=True,
+            timeout=120,
+        )
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+    shown = b"".join(read).decode()
+    assert re.search(r"\d+\.\d/\d+\.\d MB", shown), shown
+    assert re.search(r"\d+%", shown), shown

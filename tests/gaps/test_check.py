@@ -22,6 +22,11 @@ def check(source: Source, **options: bool) -> WalCheck:
     return check_wal(source.cluster, source.archive, now=now(), **options)
 
 
+def fails_at(source: Source, name: str) -> None:
+    query = "SELECT last_failed_wal = %s AND last_failed_time > last_archived_time FROM pg_stat_archiver"
+    source.server.wait(lambda: source.sql(query, name)[0][0], 60, "to fail")
+
+
 def test_idle_source_loses_nothing(shared: Source) -> None:
     for _ in range(3):  # the server may write a record of its own in between
         shared.archive_now()
@@ -81,6 +86,35 @@ def test_archive_without_any_backup(shared: Source) -> None:
     assert found.report.windows == ()
     assert (code, out.splitlines()[0]) == (1, "nothing can be recovered: there is no backup")
     assert found.report.segments > 0
+
+
+def test_a_failing_archiver_is_not_in_order(shared: Source) -> None:
+    """Segments are pushed several at once: a newer one is there, and one that the archiver fails at is not."""
+    path = shared.repository_path / shared.archive.layout.backups.rstrip("/")
+    command = shared.archive_command
+    shared.set(archive_command="/bin/false")
+    try:
+        shared.sql("SELECT pg_current_xact_id()")
+        failing = shared.sql("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
+        shared.sql("SELECT pg_current_xact_id()")
+        newer = shared.sql("SELECT pg_walfile_name(pg_switch_wal())")[0][0]
+        fails_at(shared, failing)
+        assert shared.run("wal", "push", str(shared.data / "pg_wal" / newer)).returncode == 0
+        stored = shared.stored(failing)  # by the background process, which takes all that is ready
+        shared.server.wait(stored.exists, 60, "to be pushed")
+        path.rename(shared.root / "aside")
+        stored.rename(shared.root / "segment")
+        lacking = answer(shared, "wal", "check", "main")[1]
+        (shared.root / "segment").rename(stored)
+        pushed = answer(shared, "wal", "check", "main")[1]
+    finally:
+        (shared.root / "aside").rename(path)
+        shared.set(archive_command=command)
+        shared.archive_now()
+    for out in (lacking, pushed):
+        assert f"finding: the archiver is failing: {failing} failed at " in out
+        assert "the archive has all of it" not in out
+    assert "source: 1 segment in flight, " in lacking
 
 
 def test_what_retention_removed_is_no_gap(source: Source) -> None:

@@ -245,7 +245,7 @@ def take_incremental_on_expiring(archive: Archive) -> None:
 
 
 def hold_expiring(archive: Archive) -> None:
-    add_hold(archive, "01-full", "tax office")
+    add_hold(archive, "01-full", "tax office", now=NOON)
 
 
 def complete_torn(archive: Archive) -> None:
@@ -278,7 +278,7 @@ def test_a_plan_that_is_out_of_date_is_not_carried_out(
 def test_a_hold_that_is_placed_between_two_removals_is_respected(archive: Archive) -> None:
     def meddle(count: int, _: str) -> None:
         if count == 1:
-            add_hold(archive, "01-full", "tax office")
+            add_hold(archive, "01-full", "tax office", now=NOON)
 
     with pytest.raises(PermanentError) as caught:
         run(archive, watched=watch(archive, meddle))

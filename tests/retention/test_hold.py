@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from tests.retention import archives
 from tests.retention.archives import LAYOUT, NOON, archive_on, entry
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
+held = functools.partial(add_hold, now=NOON)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def archive(store: Store) -> Archive:
 
 @pytest.mark.parametrize("until", [None, UNTIL])
 def test_a_hold_is_plain_json_that_the_catalog_reads(archive: Archive, until: datetime | None) -> None:
-    assert add_hold(archive, "one", "audit", until) == Hold("one", "audit", until)
+    assert held(archive, "one", "audit", until) == Hold("one", "audit", until)
     content = unsealed(b"".join(archive.store.get(f"{LAYOUT.holds}one.json")))
     assert content == {"label": "one", "reason": "audit", "until": until.isoformat() if until else None}
     assert read_catalog(archive).entry("one").hold == Hold("one", "audit", until)
@@ -38,14 +40,33 @@ def test_a_hold_is_plain_json_that_the_catalog_reads(archive: Archive, until: da
     assert read_hold(archive, "two") is None
 
 
-def test_a_second_hold_replaces_the_first(archive: Archive) -> None:
-    add_hold(archive, "one", "audit")
-    add_hold(archive, "one", "migration", UNTIL)
+@pytest.mark.parametrize(
+    ("until", "end"), [(None, "without an end"), (UNTIL, "until 2027-01-01 00:00:00+0000")]
+)
+def test_a_hold_is_not_replaced_unless_that_is_asked_for(
+    archive: Archive, until: datetime | None, end: str
+) -> None:
+    first = held(archive, "one", "audit 2026", until)
+    with pytest.raises(UsageError) as caught:
+        held(archive, "one", "held by hand", UNTIL)
+    assert str(caught.value) == (
+        'backup "one" is held already\n'
+        f'DETAIL: It is held {end}, for this reason: "audit 2026".\n'
+        "HINT: add --replace to put the new reason and end in place of these"
+    )
+    assert read_hold(archive, "one") == first
+    held(archive, "one", "migration", UNTIL, replace=True)
     assert read_hold(archive, "one") == Hold("one", "migration", UNTIL)
 
 
+def test_a_hold_that_is_over_is_replaced(archive: Archive) -> None:
+    held(archive, "one", "audit", NOON)
+    held(archive, "one", "migration")
+    assert read_hold(archive, "one") == Hold("one", "migration")
+
+
 def test_remove_hold(archive: Archive) -> None:
-    add_hold(archive, "one", "audit")
+    held(archive, "one", "audit")
     remove_hold(archive, "one")
     assert read_hold(archive, "one") is None
     with pytest.raises(UsageError) as caught:
@@ -54,7 +75,7 @@ def test_remove_hold(archive: Archive) -> None:
 
 
 def test_a_hold_can_be_ended_when_its_backup_is_gone(archive: Archive) -> None:
-    add_hold(archive, "one", "audit")
+    held(archive, "one", "audit")
     archive.store.delete(LAYOUT.backup_record("one"))
     remove_hold(archive, "one")
     assert list(archive.store.list(LAYOUT.holds)) == []
@@ -63,7 +84,7 @@ def test_a_hold_can_be_ended_when_its_backup_is_gone(archive: Archive) -> None:
 @pytest.mark.parametrize("label", ["three", "", "..", "../one", "one/"])
 def test_an_unknown_label_is_refused(archive: Archive, label: str) -> None:
     with pytest.raises(NoBackup) as caught:
-        add_hold(archive, label, "audit")
+        held(archive, label, "audit")
     assert str(caught.value) == (
         f'backup "{label}" does not exist\nDETAIL: There are: one, two.\nHINT: pgproof list NAME'
     )
@@ -83,7 +104,7 @@ def test_an_unknown_label_is_refused(archive: Archive, label: str) -> None:
 )
 def test_bad(archive: Archive, reason: str, until: datetime | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        add_hold(archive, "one", reason, until)
+        held(archive, "one", reason, until)
     assert str(caught.value) == message
 
 
@@ -111,6 +132,6 @@ class ExpiringStore(Passing):
 def test_a_backup_that_expires_while_it_is_held(archive: Archive) -> None:
     store = ExpiringStore(archive.store, LAYOUT.backup_record("one"))
     with pytest.raises(NoBackup) as caught:
-        add_hold(archive_on(store), "one", "audit")
+        held(archive_on(store), "one", "audit")
     assert str(caught.value) == 'backup "one" expired before it was held\nHINT: pgproof list NAME'
     assert list(archive.store.list(LAYOUT.holds)) == []
