@@ -45,6 +45,9 @@ then detail in sentences, then a hint, best a command to paste.
 
 from __future__ import annotations
 
+NOT_ARCHIVED = 97  # exit code of wal fetch alone: no error has it, and no interpreter or shell ends with it
+FETCH_OFFSET = 128  # on top of every error's exit code in wal fetch: over 125 PostgreSQL stops recovery
+
 
 class PgproofError(Exception):
     """The root of every error that pgproof raises on purpose.

@@ -130,6 +130,7 @@ def test_exit_codes_that_mean_something_else_are_not_used(error_class: type[Pgpr
     assert 0 < code < 126, "126 and above: a shell's, a signal's, and what ends recovery"
     assert code + 128 < 256, "wal fetch adds 128"
     assert code != 70, "an error that nobody foresaw"
+    assert code != errors.NOT_ARCHIVED, "wal fetch alone ends with it"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.machine import first_line
 from benchmarks.processes import run
 from benchmarks.tools.tool import Site, Tool
+from pgproof.postgres.wal_commands import translated
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Pgproof(Tool):
         return f"PGPROOF_SPOOL={site.spool} {self.program} --config {self._config(site)} wal push %p"
 
     def fetch(self, site: Site) -> str:
-        return f"PGPROOF_SPOOL={site.spool} {self.program} --config {self._config(site)} wal fetch %f %p"
+        command = f"PGPROOF_SPOOL={site.spool} {self.program} --config {self._config(site)} wal fetch %f %p"
+        return translated(command)
 
     def _config(self, site: Site) -> Path:
         return site.home / "pgproof.toml"

@@ -189,7 +189,7 @@ def fetch(
     cluster: Annotated[str | None, typer.Option("--cluster")] = None,
     config: ConfigPath = None,
 ) -> int:
-    """Fetch one WAL file; this is restore_command. Exit code 1: not archived; over 128: any fault."""
+    """Fetch one WAL file; restore_command calls this. Exit code 97: not archived; over 128: any fault."""
     return _wal_file(["fetch", name, path], cluster, config)
 
 

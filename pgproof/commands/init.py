@@ -27,11 +27,11 @@ from pgproof.config import ClusterConfig, Config, find_path, load
 from pgproof.errors import ConfigError, PgproofError, PrivilegeMissing
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts
-from pgproof.postgres.grants import Step, archive_command, hba_line, identifier, missing_steps
+from pgproof.postgres.grants import Step, hba_line, identifier, missing_steps
 from pgproof.postgres.programs import run
 from pgproof.postgres.replication import ReplicationConnection
+from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
-from pgproof.readiness.host import running_program
 from pgproof.readiness.mend import hba_mend, restart
 from pgproof.repository.repository import Repository, check_system, create_repository, open_store
 
@@ -224,7 +224,7 @@ def _is_configured(path: Path, wanted: Wanted) -> bool:
 
 def _steps(server: Candidate, path: Path) -> tuple[list[Step], list[Step]]:
     """What waits for a restart, and what is missing."""
-    command = archive_command(running_program(), path)
+    command = archive_command(path)
     steps = missing_steps(server.facts, command, role_exists=server.role_exists)
     waiting = [step for step in steps if step.setting in server.pending]
     return waiting, [step for step in steps if step not in waiting]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
+from pgproof.postgres.wal_commands import restore_command
 from pgproof.repository.repository import Archive
 from pgproof.restore.border import read_border
 from pgproof.restore.cautions import stale_proof
@@ -110,18 +110,6 @@ def run_plan(
         workers=cluster.backup.workers,
         progress=progress,
     )
-
-
-def program() -> str:
-    """How PostgreSQL can call this very program."""
-    beside = Path(sys.executable).with_name("pgproof")
-    return shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m pgproof.cli"
-
-
-def restore_command(config: Path, cluster: str) -> str:
-    """The restore_command of a restored cluster."""
-    path = shlex.quote(str(config)).replace("%", "%%")
-    return f'{program().replace("%", "%%")} --config {path} wal fetch --cluster {cluster} %f "%p"'
 
 
 def parse_tablespaces(options: list[str]) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgproof.errors import PgproofError, TransientError
+from pgproof.errors import FETCH_OFFSET, PgproofError, TransientError
 from pgproof.wal.background.spool import Spool
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ def _push(spool: Spool, lock: int) -> None:
 
 def _fetch(spool: Spool, lock: int) -> None:
     from pgproof.postgres.control import read_system_identifier
-    from pgproof.wal.background.prefetcher import OFFSET, Prefetcher
+    from pgproof.wal.background.prefetcher import Prefetcher
     from pgproof.wal.fetch import fetch_from
 
     directory = spool.for_recovery(read_system_identifier(Path(spool.data)))
     try:
         cluster, archives = _configured(spool)
     except PgproofError as error:
-        _refuse_all(spool, "refused", spool.names("wanted"), error, OFFSET + error.exit_code)
+        _refuse_all(spool, "refused", spool.names("wanted"), error, FETCH_OFFSET + error.exit_code)
         raise
     spool.describe_holder(lock, cluster.wal.fetch_timeout)
     opened = {name: _remembered(opener) for name, opener in archives.items()}

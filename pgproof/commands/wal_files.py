@@ -4,8 +4,9 @@ The work is done by a background process (``wal_background``); this one waits fo
 longer than the configuration allows. Where there is no spool, or no answer in two tries, it does the work itself.
 
 Exit codes of push: 0 archived, else the error's own, below 126 so that the archiver asks again.
-Exit codes of fetch: 0 fetched, 1 not archived, else the error's own plus 128, so that recovery stops rather than
-takes a passing fault for the end of WAL (``RestoreArchivedFile``: over 125 ends recovery; never 143).
+Exit codes of fetch: 0 fetched, 97 not archived, else the error's own plus 128 (never 143). Python itself ends with 1
+when it cannot get as far as this module, so 1 is never said here: the shell that PostgreSQL starts for the
+restore_command makes 1 of 97 alone (``pgproof.postgres.wal_commands``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import os
 import sys
 import time
 
-from pgproof.errors import ConfigError, ObjectMissing, PgproofError, StoreUnavailable, WalNotArchived
+from pgproof.errors import (
+    FETCH_OFFSET,
+    NOT_ARCHIVED,
+    ConfigError,
+    ObjectMissing,
+    PgproofError,
+    StoreUnavailable,
+    WalNotArchived,
+)
 from pgproof.location import config_path
 from pgproof.wal.background.spool import START_LIMIT, Spool
 
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
 
     Found = TypeVar("Found")
 
-_FETCH_OFFSET = 128
 _UNEXPECTED = 70  # EX_SOFTWARE
 _FIRST_LIMIT = {"push": 60.0, "fetch": 600.0}  # seconds, until the background process says what is configured
 _SHORTEST, _LONGEST = 0.001, 0.02  # seconds between two looks into the spool
@@ -66,7 +74,7 @@ def main(arguments: list[str]) -> int | None:
     if words[:2] == ["wal", "push"] and len(words) == 3:
         return _reported(lambda: _push(options, words[2]), 0)
     if words[:2] == ["wal", "fetch"] and len(words) == 4:
-        return _reported(lambda: _fetch(options, words[2], words[3]), _FETCH_OFFSET)
+        return _reported(lambda: _fetch(options, words[2], words[3]), FETCH_OFFSET)
     return None
 
 
@@ -81,9 +89,9 @@ def _reported(action: Callable[[], None], offset: int) -> int:
     except PgproofError as error:
         _say(f"pgproof: {error}\n")
         if offset and isinstance(error, ObjectMissing):
-            return 1
+            return NOT_ARCHIVED
         return offset + error.exit_code
-    except BaseException as error:  # a fault of ours must never read as "not archived" (a bare exit is 1)
+    except BaseException as error:  # a fault of ours must never read as "not archived"
         _say(f"pgproof: unexpected error: {error!r}\n")
         return offset + _UNEXPECTED
     return 0
@@ -244,7 +252,7 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
     config = configuration.load(options.get("--config"))
     cluster = cluster_of(config, options.get("--cluster"), system)
     with _Deadline(
-        cluster.wal.fetch_timeout, _FETCH_OFFSET + StoreUnavailable.exit_code, f'WAL file "{name}"'
+        cluster.wal.fetch_timeout, FETCH_OFFSET + StoreUnavailable.exit_code, f'WAL file "{name}"'
     ):
         fetch_from(openers(config, cluster, system).values(), name, path)
 

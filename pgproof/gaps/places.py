@@ -141,14 +141,18 @@ def places_of(
         system_identifier: of the archive.
         copies: the other repositories, as ``open_copies`` gives them.
     """
-    standbys = [
-        cluster.model_copy(update={"dsn": dsn, "name": f"{cluster.name}, standby {number}"})
-        for number, dsn in enumerate(cluster.standbys, 1)
-    ]
     return [
         *(RepositoryPlace(name, copy) for name, copy in copies.items()),
         ServerPlace("source", cluster, system_identifier),
-        *(ServerPlace("standby", standby, system_identifier) for standby in standbys),
+        *(ServerPlace("standby", standby, system_identifier) for standby in standbys_of(cluster)),
+    ]
+
+
+def standbys_of(cluster: ClusterConfig) -> list[ClusterConfig]:
+    """The configured standbys, each as a cluster whose DSN leads to it."""
+    return [
+        cluster.model_copy(update={"dsn": dsn, "name": f"{cluster.name}, standby {number}"})
+        for number, dsn in enumerate(cluster.standbys, 1)
     ]
 
 

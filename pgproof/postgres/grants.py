@@ -8,10 +8,7 @@ SQL was run returns nothing.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from psycopg import sql
 
@@ -81,7 +78,7 @@ def missing_steps(facts: ServerFacts, command: str, *, role_exists: bool = True)
 
     Args:
         facts: of the source, with the role that pgproof will use.
-        command: the archive_command, from ``archive_command``.
+        command: the archive_command, from ``wal_commands.archive_command``.
         role_exists: whether the role is there at all.
     """
     return (*role_steps(facts.role, exists=role_exists), *setting_steps(facts, command))
@@ -201,18 +198,6 @@ def _archive_steps(settings: dict[str, str], command: str) -> list[Step]:
 def alter_system(name: str, value: str, why: str, *, restart: bool = False, optional: bool = False) -> Step:
     """A step that sets a setting for the whole server."""
     return Step(f"ALTER SYSTEM SET {name} = {literal(value)}", why, restart, optional)
-
-
-def archive_command(program: Sequence[str], config: Path) -> str:
-    """The archive_command of a server.
-
-    Args:
-        program: the words that start pgproof, the first an absolute path: the archiver's PATH and working
-            directory are others.
-        config: absolute path of pgproof.toml.
-    """
-    words = [*program, "--config", str(config)]
-    return " ".join(shlex.quote(word) for word in words).replace("%", "%%") + " wal push %p"
 
 
 def hba_line(role: str, address: str | None, database: str = "replication") -> str:

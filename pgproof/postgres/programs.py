@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,6 +65,24 @@ def _major_of(directory: Path) -> int | None:
         if match := re.search(r"(\d+)", text):
             return int(match[1])
     return None
+
+
+def running_program() -> tuple[str, ...]:
+    """The words that start this very pgproof from anywhere: the console script, else Python with the module.
+
+    A package that is not installed, but found through PYTHONPATH, is found the same way again. ``-P`` keeps Python
+    from looking into the directory where it is started, which is the server's.
+    """
+    started = Path(sys.argv[0]).absolute()
+    beside = Path(sys.executable).parent / "pgproof"
+    for script in (started, beside):
+        if script.name == "pgproof" and script.is_file() and os.access(script, os.X_OK):
+            return (str(script),)
+    package = Path(__file__).resolve().parents[1]
+    module = (sys.executable, "-P", "-m", "pgproof.cli")
+    if "site-packages" in package.parts:
+        return module
+    return (shutil.which("env") or "/usr/bin/env", f"PYTHONPATH={package.parent}", *module)
 
 
 def account(name: str | None) -> pwd.struct_passwd | None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import PgproofError
-from pgproof.readiness import archiving, host, proofs, receiving, role, server, store
+from pgproof.readiness import archiving, host, proofs, receiving, recovery, role, server, store
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.credentials import Credentials
@@ -22,6 +22,7 @@ QUESTIONS = (
     *store.QUESTIONS,
     *archiving.QUESTIONS,
     *receiving.QUESTIONS,
+    *recovery.QUESTIONS,
     *host.QUESTIONS,
     *proofs.QUESTIONS,
 )

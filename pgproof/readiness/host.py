@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
-import sys
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing
@@ -16,23 +14,6 @@ from pgproof.wording import size
 
 _PROGRAMS = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
 _ROOM = 1.2  # of the databases' size: WAL and the server's own files come on top
-
-
-def running_program() -> tuple[str, ...]:
-    """The words that start this very pgproof from anywhere: the console script, else Python with the module.
-
-    A package that is not installed, but found through PYTHONPATH, is found the same way again.
-    """
-    started = Path(sys.argv[0]).absolute()
-    beside = Path(sys.executable).parent / "pgproof"
-    for script in (started, beside):
-        if script.name == "pgproof" and script.is_file() and os.access(script, os.X_OK):
-            return (str(script),)
-    package = Path(__file__).resolve().parents[1]
-    module = (sys.executable, "-P", "-m", "pgproof.cli")
-    if "site-packages" in package.parts:
-        return module
-    return (shutil.which("env") or "/usr/bin/env", f"PYTHONPATH={package.parent}", *module)
 
 
 def _programs(subject: Subject) -> Answer:

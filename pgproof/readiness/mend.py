@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from pgproof.errors import PgproofError
-from pgproof.postgres.grants import archive_command, hba_line, setting_steps
+from pgproof.postgres.grants import hba_line, setting_steps
+from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.check import Subject
-from pgproof.readiness.host import running_program
 
 
 def wanted_archive_command(subject: Subject) -> str:
     """The archive_command that the server should have."""
-    return archive_command(running_program(), subject.config.path)
+    return archive_command(subject.config.path)
 
 
 def setting_mend(subject: Subject, *names: str) -> str:

@@ -16,6 +16,7 @@ from pgproof.postgres.replication import ReplicationConnection, SystemIdentity
 
 _SERVER = f"""
 SELECT current_database(), host(inet_client_addr()), current_setting('full_page_writes'),
+       current_setting('restore_command'),
        (SELECT count(*) FROM pg_stat_replication),
        has_parameter_privilege(current_user, '{LARGE_OBJECT_PARAMETER}', 'set')"""
 
@@ -75,7 +76,7 @@ class Source:
         facts: as every command reads them.
         database: that the DSN leads to.
         client_address: this host as the server sees it; None through the Unix socket.
-        full_page_writes: the setting.
+        full_page_writes, restore_command: the settings.
         pending_restart: settings that were changed and wait for a restart.
         wal_senders: in use.
         sets_large_objects: whether the role may read large objects that others own.
@@ -90,6 +91,7 @@ class Source:
     database: str
     client_address: str | None
     full_page_writes: str
+    restore_command: str
     pending_restart: tuple[str, ...]
     wal_senders: int
     sets_large_objects: bool
@@ -124,9 +126,10 @@ def look_at_source(cluster: ClusterConfig) -> Source:
         database=row[0],
         client_address=row[1],
         full_page_writes=row[2],
+        restore_command=row[3],
         pending_restart=pending,
-        wal_senders=row[3],
-        sets_large_objects=facts.role.superuser or row[4],
+        wal_senders=row[4],
+        sets_large_objects=facts.role.superuser or row[5],
         waiting=waiting,
         waiting_seconds=seconds,
         replication=_identify(cluster),

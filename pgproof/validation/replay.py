@@ -262,10 +262,10 @@ def _settings(
     scratch: Scratch, bin_directory: Path, target: RecoveryTarget, *, closed: bool
 ) -> dict[str, str]:
     wal = str(scratch.wal).replace("%", "%%")
-    command = f'cp "{wal}/%f" "%p"'
-    if closed:
-        # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
-        command += f" || case %f in *.history) exit {REFUSAL};; *) exit 1;; esac"
+    # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
+    absent = f"case %f in *.history) exit {REFUSAL};; *) exit 1;; esac" if closed else "exit 1"
+    # only a file that is not there may look like the end of WAL, and not a cp that fails
+    command = f'[ -e "{wal}/%f" ] || {absent}; cp "{wal}/%f" "%p" || exit 254'
     assert target.timeline is not None
     recovery = recovery_settings(target, target.timeline, command, "pause")
     control = read_control(bin_directory, scratch.data)

@@ -255,9 +255,18 @@ def test_a_damaged_volume_stops_it(protected: Source, by_hand: ByHand) -> None:
     assert "1 computed checksum did NOT match" in done.stderr
 
 
-@pytest.mark.parametrize(("present", "code"), [(True, 1), (False, 200)])
-def test_not_archived_is_1_and_an_archive_that_is_away_stops_recovery(
-    protected: Source, by_hand: ByHand, tmp_path: Path, present: bool, code: int
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        ("", 1),
+        ("rm -r {archive}", 200),
+        ("echo exit 2 > {target}.fetch-wal", 254),
+        ("rm {target}.fetch-wal", 127),
+    ],
+    ids=["not archived", "archive away", "script fails", "script gone"],
+)
+def test_only_not_archived_is_1_and_all_else_stops_recovery(
+    protected: Source, by_hand: ByHand, tmp_path: Path, harm: str, code: int
 ) -> None:
     target = tmp_path / "target"
     target.mkdir()
@@ -267,10 +276,15 @@ def test_not_archived_is_1_and_an_archive_that_is_away_stops_recovery(
     for name in ("backups", "wal"):
         (archive / name).mkdir(parents=True)
     by_hand(("1. Name what is where", AFTER[1]), {"TARGET": str(target), "ARCHIVE": str(archive)})
-    if not present:
-        shutil.rmtree(archive)
+    subprocess.run(harm.format(archive=archive, target=target), shell=True, check=True)
+    line = next(
+        line for line in (target / "postgresql.auto.conf").read_text().splitlines() if "fetch-wal" in line
+    )
+    command = line.removeprefix("restore_command = '").removesuffix("'")
 
-    done = subprocess.run([f"{target}.fetch-wal", "00000001000000000000000A", str(tmp_path / "p")])
+    done = subprocess.run(
+        command.replace("%f", "00000001000000000000000A").replace("%p", str(tmp_path / "p")), shell=True
+    )
 
     assert done.returncode == code
     assert not (tmp_path / "p").exists()

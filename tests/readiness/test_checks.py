@@ -12,6 +12,7 @@ import pytest
 from pgproof.config import ClusterConfig, Config, RepositoryConfig
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.replication import SystemIdentity
+from pgproof.postgres.wal_commands import translated
 from pgproof.readiness.check import Subject
 from pgproof.readiness.checks import QUESTIONS, Check, examine, stopped
 from pgproof.readiness.source import look_at_source
@@ -256,6 +257,28 @@ def test_a_standby() -> None:
     stops(checks["primary"], "proof", "the server is a standby, where no proof can fence the rows")
     assert checks["WAL arrival"].fact == "could not look: a standby does not say what its primary archived"
     assert stopped(list(checks.values())) == ("proof",)
+
+
+def test_a_restore_command_that_any_fault_ends(templates: dict[int, Path]) -> None:
+    """Of a standby it is a finding, of a primary advice; the mend keeps the command and translates its codes."""
+    command = '/bin/false pgproof wal fetch --cluster shop %f "%p"'
+    site = Site.copy(templates[17], 17, settings=f"restore_command = '{command}'\n")
+    signal = site.root / "data" / "standby.signal"
+    signal.touch()
+    give_to_server(signal)
+    fact = "restore_command of the server hands any fault of pgproof to PostgreSQL as the end of the archive"
+    with site:
+        site.init(dsn=site.admin)
+        check = site.doctor()["restore_command"]
+        stops(check, "restore", fact)
+        site.path.write_text(site.path.read_text() + f'standbys = ["{site.admin}"]\n')
+        signal.unlink()
+        site.restart()
+        stops(site.doctor()["restore_command"], "", fact)
+        mend = check.mend.removesuffix(" SELECT pg_reload_conf();")
+        site.execute(mend, "SELECT pg_reload_conf()", "SELECT pg_sleep(0.2)")
+        assert site.execute("SHOW restore_command") == [(translated(command),)]
+        assert site.doctor()["restore_command"].ok
 
 
 def test_pg_hba_without_a_line_for_replication(make_site: MakeSite) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from pgproof.postgres.facts import FUNCTIONS, ROLES, ArchiverFacts, RoleFacts, S
 from pgproof.postgres.grants import (
     Step,
     absent_role,
-    archive_command,
     hba_line,
     literal,
     missing_steps,
@@ -140,20 +138,6 @@ def test_before_17_nothing_summarizes_wal() -> None:
 def test_a_foreign_archive_command_is_quoted_in_the_reason() -> None:
     (step,) = setting_steps(facts(archive_command="cp %p /b/%f"), COMMAND)
     assert step.why == 'archive_command is "cp %p /b/%f": replacing it ends what that does'
-
-
-@pytest.mark.parametrize(
-    ("program", "config", "expected"),
-    [
-        (["/usr/bin/pgproof"], "/etc/p.toml", "/usr/bin/pgproof --config /etc/p.toml wal push %p"),
-        (["/o p/pgproof"], "/etc/a%p.toml", "'/o p/pgproof' --config /etc/a%%p.toml wal push %p"),
-        (["/it's"], "/p.toml", "'/it'\"'\"'s' --config /p.toml wal push %p"),
-    ],
-)
-def test_archive_command_survives_the_shell_and_postgresql(
-    program: list[str], config: str, expected: str
-) -> None:
-    assert archive_command(program, Path(config)) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgproof.readiness.host import running_program
+from pgproof.postgres.programs import running_program
 
 
 def test_the_console_script_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

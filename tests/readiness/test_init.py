@@ -27,9 +27,9 @@ from pgproof.errors import (
 )
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import read_facts
+from pgproof.postgres.programs import running_program
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.readiness.checks import stopped
-from pgproof.readiness.host import running_program
 from pgproof.repository.repository import create_repository, open_repository
 from tests.readiness.conftest import MakeSite
 from tests.readiness.sites import Site

@@ -222,7 +222,7 @@ def test_many_at_once(archive: Archive, data: DataDirectory, tmp_path: Path) -> 
 
 
 class TestExitCode:
-    """PostgreSQL: 1 to 125 is "not archived" and may end recovery, over 125 stops it; 143 is a quiet shutdown."""
+    """97 is "not archived"; anything else is over 125, which stops recovery, and never 143, a quiet shutdown."""
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda found: found.__name__)
     def test_of_every_error(self, error: type[PgproofError]) -> None:
@@ -245,7 +245,7 @@ class TestExitCode:
         def fail() -> None:
             raise ObjectMissing("x")
 
-        assert wal_files._reported(fail, 128) == 1
+        assert wal_files._reported(fail, 128) == 97
         assert wal_files._reported(lambda: None, 128) == 0
 
     def test_of_the_command(self, archive: Archive, target: Path, tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ class TestExitCode:
             return wal_files.main(["--config", str(config), *options, "wal", "fetch", name, str(path)])
 
         assert (code(NAME), target.stat().st_size) == (0, MB)
-        assert code("000000010000000000000006") == 1
-        assert code("00000002.history") == 1
+        assert code("000000010000000000000006") == 97
+        assert code("00000002.history") == 97
         assert code("x") == 138
         assert code(NAME, target, "--cluster", "nobody") == 130
         assert code(NAME, tmp_path / "no" / "data" / "directory") == 128 + DestinationRefused.exit_code
@@ -280,7 +280,7 @@ class TestExitCode:
         config.write_text(f'[repositories.main]\nurl = "{archive.store.url}"\n[clusters.shop]\ndsn = ""\n')
         words = ["--config", str(config), "wal", "fetch", "000000010000000000000006", str(target)]
         wal = tmp_path / "repository" / "shop" / str(SYSTEM) / "wal"
-        assert wal_files.main(words) == 1
+        assert wal_files.main(words) == 97
         wal.chmod(0)
         try:
             assert wal_files.main(words) == 159

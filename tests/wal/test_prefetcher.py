@@ -53,7 +53,7 @@ def test_recovery_finds_the_next_segments_in_the_spool(site: Spooled) -> None:
             assert site.recovered() == content(number)
         (site.root / "away").rename(site.root / "repository")
         code, message = site.fetch(name_of(20))
-        assert code == 1
+        assert code == 97
         assert (
             message == f'pgproof: WAL file "{name_of(20)}" is not in the archive "{site.archive.store.url}"\n'
         )
@@ -102,7 +102,7 @@ def test_timeline_switch(site: Spooled) -> None:
     push(site.archive, site.data.write("00000002.history", b"1\t0/880000\tno recovery target specified\n"))
     with site.recovering():
         code, _ = site.fetch("00000003.history")
-        assert code == 1
+        assert code == 97
         assert site.fetch("00000002.history") == (0, "")
         assert site.recovered() == b"1\t0/880000\tno recovery target specified\n"
         for number in range(5, 8):
@@ -120,7 +120,7 @@ def test_partial_segment_is_asked_for_by_its_name(site: Spooled) -> None:
     push(site.archive, site.data.write(f"{segment}.partial", partial))
     store(site, 6)
     with site.recovering():
-        assert site.fetch(segment.name)[0] == 1
+        assert site.fetch(segment.name)[0] == 97
         assert site.fetch(f"{segment}.partial") == (0, "")
         assert site.recovered() == partial
 
@@ -132,7 +132,7 @@ def test_what_was_archived_meanwhile_is_found(site: Spooled) -> None:
     with site.recovering():
         assert site.fetch(name_of(5)) == (0, "")
         for number in range(6, 12):
-            assert site.fetch(name_of(number))[0] == 1
+            assert site.fetch(name_of(number))[0] == 97
             store(site, number)
             assert site.fetch(name_of(number)) == (0, "")
             assert site.recovered() == content(number)
@@ -194,7 +194,7 @@ def test_without_a_spool(site: Spooled) -> None:
     (site.root / "spool").write_text("in the way")
     assert site.fetch(name_of(5)) == (0, "")
     assert site.recovered() == content(5)
-    assert site.fetch(name_of(6))[0] == 1
+    assert site.fetch(name_of(6))[0] == 97
 
 
 def test_spool_on_another_file_system(site: Spooled) -> None:
@@ -237,7 +237,7 @@ class TestCopies:
                 assert site.recovered() == content(number)
             code, _ = site.fetch(name_of(8))
             # it might be in the repository that nobody can look at
-            assert code == (158 if harm == "unmounted" else 1)
+            assert code == (158 if harm == "unmounted" else 97)
 
     def test_not_archived_is_not_said_while_the_copy_is_away(self, site: Spooled) -> None:
         (site.root / "repository" / find_key(site.archive, name_of(6))).unlink()
@@ -272,9 +272,9 @@ class TestReceived:
         store(site, 5)
         self.part(site, 8192)
         with site.recovering():
-            assert site.fetch(name_of(7))[0] == 1
-            assert site.fetch(name_of(6, 2))[0] == 1
-            assert site.fetch("00000002.history")[0] == 1
+            assert site.fetch(name_of(7))[0] == 97
+            assert site.fetch(name_of(6, 2))[0] == 97
+            assert site.fetch("00000002.history")[0] == 97
 
 
 def test_random_requests(site: Spooled) -> None:
@@ -316,7 +316,7 @@ def test_random_requests(site: Spooled) -> None:
                     (timeline, number + 1) if chance.random() < 0.9 else (chance.choice((1, 2)), number)
                 )
             else:
-                assert (spool.failure("refused", name) or (0, ""))[0] == 1
+                assert (spool.failure("refused", name) or (0, ""))[0] == 97
                 position = (chance.choice((1, 2)), chance.randrange(1, 40))
         spool.ask_to_stop("fetch")
         thread.join(20)

@@ -17,14 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from pgproof.errors import ObjectMissing, PgproofError
+from pgproof.errors import FETCH_OFFSET, NOT_ARCHIVED, ObjectMissing, PgproofError
 from pgproof.postgres.control import postmaster_runs
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment, is_archivable
 from pgproof.wal.background.spool import Spool
 from pgproof.wal.background.watch import Watch, watching
 
-NOT_ARCHIVED = 1  # exit code of wal fetch that PostgreSQL takes for "the archive does not have it"
-OFFSET = 128  # of every other exit code: over 125, so that recovery stops
 _LOOK = 1.0  # seconds between two looks at the server and at requests to stop
 _ALONE = 5.0  # seconds to stay where no server runs: pg_rewind asks for WAL, too
 
@@ -213,9 +211,9 @@ class Prefetcher:
 
 
 def describe(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of a failure for ``wal fetch``: 1 for "not archived" alone, anything else over 125."""
+    """Exit code and message of a failure for ``wal fetch``: NOT_ARCHIVED for that alone, anything else over 125."""
     if isinstance(error, ObjectMissing):
         return NOT_ARCHIVED, str(error)
     if isinstance(error, PgproofError):
-        return OFFSET + error.exit_code, str(error)
-    return OFFSET + 70, f"unexpected error: {error!r}"
+        return FETCH_OFFSET + error.exit_code, str(error)
+    return FETCH_OFFSET + 70, f"unexpected error: {error!r}"
