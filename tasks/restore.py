@@ -19,7 +19,7 @@ _WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_acc
 def plan_cluster_restore(cluster: str, request: RestoreRequest, config: str | None = None) -> RestorePlan:
     """Decide everything, and refuse what cannot end well; nothing is written."""
     work = open_work(cluster, config)
-    plan = make_plan(work.cluster, work.archive, request)
+    plan = make_plan(work.config, work.cluster, work.archive, request)
     warnings = [f"restore_command cannot read {block}: {_WITHOUT_BLOCKS}" for block in work.blocks]
     return replace(plan, warnings=(*plan.warnings, *warnings))
 

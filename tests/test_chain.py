@@ -73,7 +73,7 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
     source.archive_now()
     target = RecoveryTarget.build(time=row[0].isoformat())
     request = RestoreRequest(source.root / "restored", target, target_action="promote")
-    plan = make_plan(source.cluster, archive, request)
+    plan = make_plan(source.config, source.cluster, archive, request)
     run_plan(source.config_path, source.cluster, archive, plan)
     with source.copy(source.root / "restored") as connection:
         assert connection.execute("SELECT count(*), sum(n) FROM plain").fetchone() == row[1:]

@@ -156,7 +156,7 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
     request = RestoreRequest(
         place.restored, RecoveryTarget.build(time=target.isoformat()), target_action="promote"
     )
-    plan = make_plan(cluster, archive, request)
+    plan = make_plan(config, cluster, archive, request)
     run_plan(config.path, cluster, archive, plan)
     _step(console, f'pgproof restore {NAME} --to {place.restored} --target-time "{target:%F %T.%f%z}"')
     copy = LocalServer(

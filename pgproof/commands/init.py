@@ -28,7 +28,7 @@ from pgproof.errors import ConfigError, PgproofError, PrivilegeMissing
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts
 from pgproof.postgres.grants import Step, hba_line, identifier, missing_steps
-from pgproof.postgres.programs import run
+from pgproof.postgres.programs import can_use
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
@@ -302,7 +302,7 @@ def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_pa
             'by an instance role, or by "file:..." in the repository\'s section'
         )
     if account is not None and os.geteuid() == 0:
-        needs = [(flag, place) for flag, place in needs if _is_closed(account, flag, place)]
+        needs = [(flag, place) for flag, place in needs if not can_use(account, flag, place)]
         places = [place for _, place in needs]
         mend = f"chown -R {account.pw_name}: {shlex.join(places)}"
         who = f'account "{account.pw_name}", which cannot use {" or ".join(places)}: {mend}'
@@ -312,10 +312,6 @@ def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_pa
     if needs and not (account is not None and account.pw_uid == os.geteuid()):
         notes.append(f"archive_command runs as {who}")
     return notes
-
-
-def _is_closed(account: pwd.struct_passwd, flag: str, place: str) -> bool:
-    return run(["test", flag, place], timeout=10, owner=account).returncode != 0
 
 
 def render(console: Console, result: InitResult) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.backups.verify import check_present
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session
-from pgproof.config import ClusterConfig
+from pgproof.config import ClusterConfig, Config
 from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.postgres.wal_commands import restore_command
@@ -25,6 +24,7 @@ from pgproof.restore.border import read_border
 from pgproof.restore.cautions import stale_proof
 from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
+from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.wal.archive import WalListing, end_of_path, list_wal, present_between
 from pgproof.wording import counted, size
@@ -34,7 +34,7 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
     """Plan a restore, show the plan, and do it."""
     cluster = session.cluster(name)
     archive = session.archive(cluster)
-    plan = make_plan(cluster, archive, request)
+    plan = make_plan(session.config, cluster, archive, request)
     content: dict[str, Any] = {
         "backup": plan.record.label,
         "destination": str(request.destination),
@@ -56,8 +56,10 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
     return 0
 
 
-def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest) -> RestorePlan:
-    """The plan, with WAL read by the programs of the backup's major version, and the backup's objects looked for."""
+def make_plan(
+    config: Config, cluster: ClusterConfig, archive: Archive, request: RestoreRequest
+) -> RestorePlan:
+    """The plan, with WAL read by the programs of the backup's major version, and all asked for that a start needs."""
     catalog = read_catalog(archive, tolerant=True)
 
     @functools.cache  # the plan, and what lies at its border: an archive may be long
@@ -73,10 +75,9 @@ def make_plan(cluster: ClusterConfig, archive: Archive, request: RestoreRequest)
         listing_of,
         reader_of,
     )
-    for record in plan.chain:
-        check_present(archive, record)
+    needed = ask_needs(config, cluster, archive, plan)
     old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
-    plan = replace(plan, warnings=(*old, *plan.warnings))
+    plan = replace(plan, warnings=(*old, *plan.warnings, *needed))
     # shown to whoever decides; a restore does not depend on it
     with contextlib.suppress(ObjectMissing, ObjectDamaged, ProgramMissing):
         listing = listing_of(plan.record.segment_size)
@@ -95,16 +96,10 @@ def run_plan(
     progress: Any = lambda size: None,
 ) -> None:
     """Restore as planned, with a restore_command that names this program and configuration."""
-    try:
-        bin_directory: Path | None = find_bin_directory(plan.record.major, cluster.bin_directory)
-    except ProgramMissing:
-        if len(plan.chain) > 1:
-            raise
-        bin_directory = None  # the files can be put back without any program of PostgreSQL
     execute(
         plan,
         archive,
-        bin_directory,
+        programs_for(plan, cluster),
         restore_command(config, cluster.name),
         owner=account(cluster.drill.run_as),
         workers=cluster.backup.workers,

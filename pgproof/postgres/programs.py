@@ -168,6 +168,17 @@ def run(
     return done
 
 
+def can_use(owner: pwd.struct_passwd, flag: str, place: str) -> bool:
+    """Whether an account may use a file or directory.
+
+    Args:
+        owner: the account.
+        flag: of test(1): ``-r``, ``-w`` or ``-x``.
+        place: the path.
+    """
+    return run(["test", flag, place], timeout=10, owner=owner).returncode == 0
+
+
 def as_account(owner: pwd.struct_passwd | None) -> dict[str, object]:
     """Arguments for subprocess that drop root's privileges to an account."""
     if owner is None:

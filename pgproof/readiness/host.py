@@ -7,7 +7,7 @@ import pwd
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing
-from pgproof.postgres.programs import account, find_bin_directory, run
+from pgproof.postgres.programs import account, can_use, find_bin_directory, run
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
 from pgproof.readiness.check import Answer, Question, Subject
 from pgproof.wording import size
@@ -76,7 +76,7 @@ def _scratch(subject: Subject) -> Answer:
 def _cannot_use(directory: Path, owner: pwd.struct_passwd | None) -> str:
     if not os.access(directory, os.W_OK | os.X_OK):
         return f"{directory} is not writable"
-    if owner is not None and run(["test", "-x", directory], timeout=10, owner=owner).returncode != 0:
+    if owner is not None and not can_use(owner, "-x", str(directory)):
         return f'{directory} is not accessible for account "{owner.pw_name}"'
     return ""
 

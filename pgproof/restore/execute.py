@@ -25,7 +25,7 @@ from pgproof.errors import DestinationRefused, NoRoom, RecoveryFailed
 from pgproof.postgres.programs import run
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
-from pgproof.restore.directories import entries_besides
+from pgproof.restore.destination import entries_besides
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import recovery_settings, write_settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,12 @@ from pgproof.errors import (
     DestinationRefused,
     InvalidTarget,
     NoBackup,
-    NoRoom,
     TargetOutsideWindow,
     WalGap,
 )
 from pgproof.restore.border import Border
 from pgproof.restore.cautions import cautions
-from pgproof.restore.directories import fault_of
+from pgproof.restore.destination import Destination, check_destination, look_at_destination, room_for
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -32,6 +30,11 @@ from pgproof.wal.archive import (
     received_on,
     require,
     segments_between,
+)
+
+# The source's last segment is archived when it is full, or after archive_timeout
+_NOT_YET = (
+    "SELECT pg_switch_wal();  -- on the server, while it lives: it archives what it has not archived yet"
 )
 
 
@@ -56,15 +59,6 @@ class RestoreRequest:
     standby: bool = False
     target_action: str = "pause"
     take_over: bool = False
-
-
-@dataclass(frozen=True)
-class Destination:
-    """What is at the destination: of each directory its fault, bytes free there, and its file system."""
-
-    usable: Mapping[Path, str | None]
-    free: Mapping[Path, int]
-    device: Mapping[Path, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,28 +117,12 @@ class RestorePlan:
         return steps
 
 
-def look_at_destination(request: RestoreRequest, tablespaces: Sequence[Path]) -> Destination:
-    """Look at the directories that a restore would fill; nothing is written."""
-    usable: dict[Path, str | None] = {}
-    free: dict[Path, int] = {}
-    device: dict[Path, int] = {}
-    for path in (request.destination, *tablespaces):
-        shared = "two directories of the backup would share it" if path in usable else None
-        usable[path] = shared or fault_of(path, (request.destination, *tablespaces))
-        parent = path
-        while not parent.exists():
-            parent = parent.parent
-        state = os.statvfs(parent)
-        free[path], device[path] = state.f_bavail * state.f_frsize, parent.stat().st_dev
-    return Destination(usable, free, device)
-
-
 def plan_restore(
     request: RestoreRequest,
     catalog: Catalog,
     listing_of: Callable[[int], WalListing],
     reader_of: Callable[[int], WalReader],
-    look: Callable[[RestoreRequest, Sequence[Path]], Destination] = look_at_destination,
+    look: Callable[[Path, Sequence[Path]], Destination] = look_at_destination,
 ) -> RestorePlan:
     """Decide everything about a restore, and refuse what cannot end well.
 
@@ -177,8 +155,8 @@ def plan_restore(
     entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
     chain = catalog.chain(entry.label)
     tablespaces = _tablespaces(request, entry.record)
-    room = _room(request.destination, chain, tablespaces)
-    _check_destination(look(request, list(tablespaces.values())), room)
+    room = room_for(request.destination, chain, tablespaces)
+    check_destination(look(request.destination, list(tablespaces.values())), room)
     return RestorePlan(
         request,
         chain,
@@ -224,7 +202,8 @@ def _locate(
         return Located(end if target.kind == "end" else LSN(0), None)
     if target.kind == "lsn":
         if not oldest.stop_lsn <= target.lsn <= end:
-            raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.")
+            late = _NOT_YET if target.lsn > end else ""
+            raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.", late)
         return Located(target.lsn, None)
     if target.kind == "time" and target.time < oldest.stopped_at:
         raise _outside(target, oldest, "")
@@ -240,7 +219,7 @@ def _locate(
         located = reader.locate_record(present, target.kind, target.value)
         if located is not None and located.lsn >= on_path[index].record.stop_lsn:
             return located
-    raise _outside(target, oldest, f"It is in no archived WAL from {oldest.stop_lsn} to {end}.")
+    raise _outside(target, oldest, f"It is in no archived WAL from {oldest.stop_lsn} to {end}.", _NOT_YET)
 
 
 def _locate_time(
@@ -262,7 +241,7 @@ def _locate_time(
             f"The newest commit in the archive is of {newest.time:%F %T%z}."
             if newest and newest.time
             else "The archive holds no commit after the backup.",
-            "leave out the target to recover everything that is archived",
+            _NOT_YET,
         )
     return Located(max(located.lsn, before[-1].stop_lsn), located.time)
 
@@ -339,37 +318,3 @@ def _tablespaces(request: RestoreRequest, record: BackupRecord) -> dict[int, Pat
             f'tablespace "{sorted(unknown)[0]}" is not in backup "{record.label}"', f"It has: {known}."
         )
     return {t.oid: Path(request.tablespaces.get(t.path, t.path)) for t in record.tablespaces}
-
-
-def _room(
-    destination: Path, chain: Sequence[BackupRecord], tablespaces: Mapping[int, Path]
-) -> dict[Path, int]:
-    """Bytes that each directory needs; a chain is extracted in the data directory before it is combined."""
-    room = {destination: 0, **dict.fromkeys(tablespaces.values(), 0)}
-    for record in chain:
-        for volume in record.volumes:
-            path = (
-                destination if volume.tablespace is None else tablespaces.get(volume.tablespace, destination)
-            )
-            room[path] += volume.raw_size
-    if len(chain) > 1:
-        room[destination] += sum(record.raw_size for record in chain)
-    return room
-
-
-def _check_destination(found: Destination, room: Mapping[Path, int]) -> None:
-    for path, fault in found.usable.items():
-        if fault is not None:
-            raise DestinationRefused(
-                f'cannot restore into "{path}"',
-                f"Reason: {fault}. Nothing was written.",
-                "name a new directory; a tablespace's with --tablespace OLD=NEW",
-            )
-    for path, free in found.free.items():
-        device = found.device.get(path)
-        need = sum(size for other, size in room.items() if found.device.get(other) == device)
-        if free < need:
-            raise NoRoom(
-                f'too little room at "{path}"',
-                f"The restore needs {need:,} bytes there; {free:,} are free. Nothing was written.",
-            )

@@ -20,8 +20,9 @@ from pgproof.gaps.copies import OpenCopy
 from pgproof.postgres.connection import connect
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
+from pgproof.restore.destination import Destination
 from pgproof.restore.locate import WalReader
-from pgproof.restore.plan import Destination, RestorePlan, RestoreRequest, plan_restore
+from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.validation.forecast import Forecast, Load, forecast
 from pgproof.validation.proof import Proof
 from pgproof.validation.trend import Trend, read_trend
@@ -220,7 +221,7 @@ def _plan_now(cluster: ClusterConfig, archive: Archive, catalog: Catalog) -> Res
         catalog,
         lambda size: list_wal(archive, size),
         lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
-        lambda request, tablespaces: Destination({}, {}),  # only what it would read is asked
+        lambda data, tablespaces: Destination({}, {}),  # only what it would read is asked
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.restore.directories import entries_besides, fault_of
+from pgproof.restore.destination import entries_besides, fault_of
 from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, running_source
 

@@ -21,8 +21,9 @@ from pgproof.errors import (
     WalGap,
 )
 from pgproof.repository.repository import StoredObject
+from pgproof.restore.destination import Destination, look_at_destination
 from pgproof.restore.locate import Located, WalReader
-from pgproof.restore.plan import Destination, RestorePlan, RestoreRequest, look_at_destination, plan_restore
+from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing
@@ -62,8 +63,8 @@ class Reader(WalReader):
         return None
 
 
-def room_enough(request: RestoreRequest, tablespaces: Sequence[Path]) -> Destination:
-    paths = (request.destination, *tablespaces)
+def room_enough(data: Path, tablespaces: Sequence[Path]) -> Destination:
+    paths = (data, *tablespaces)
     return Destination(dict.fromkeys(paths), dict.fromkeys(paths, 1 << 50))
 
 
@@ -325,7 +326,7 @@ class TestDestination:
         (tmp_path / "full" / "file").touch()
         (tmp_path / "empty").mkdir()
         paths = [tmp_path / "full", tmp_path / "empty", tmp_path / "a" / "b", tmp_path / "full" / "file"]
-        found = look_at_destination(RestoreRequest(paths[0]), [*paths[1:], paths[1], Path("relative")])
+        found = look_at_destination(paths[0], [*paths[1:], paths[1], Path("relative")])
         assert found.usable == {
             paths[0]: "it is not empty: it has 1 entries, such as file",
             paths[1]: "two directories of the backup would share it",

@@ -225,7 +225,7 @@ def test_a_restore_that_stops_after_any_step_cannot_start(life: Life, tmp_path: 
     volumes = len(life.record.volumes)
     for step in range(1, volumes + 1):
         data = tmp_path / f"stopped-{step}"
-        plan = make_plan(source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
+        plan = make_plan(source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
         left = [step]
 
         def progress(size: int, left: list[int] = left) -> None:
@@ -238,7 +238,7 @@ def test_a_restore_that_stops_after_any_step_cannot_start(life: Life, tmp_path: 
         assert not (data / CONTROL).exists()
 
     data = tmp_path / "files-only"
-    plan = make_plan(source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
+    plan = make_plan(source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
     place_files(plan, archive, source.bin)
     assert not (data / CONTROL).exists()
     assert (data / CONTROL_ASIDE).exists()
