@@ -1,8 +1,8 @@
 """A base backup: BASE_BACKUP read from the replication protocol straight into the repository.
 
-Order of the writes, each durable before the next: volumes, backup manifest, then (when the archive holds every
-WAL segment from start to stop) the backup record. A crash before the record leaves a torn backup that no
-listing shows and the next expire removes.
+Order of the writes, each durable before the next: the history files of the timeline, volumes, backup manifest, then
+(when the archive holds every WAL segment from start to stop) the backup record. A crash before the record leaves a torn
+backup that no listing shows and the next expire removes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import psycopg
 from pgproof import __version__
 from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.backups.damaged_pages import with_names
+from pgproof.backups.histories import store_histories
 from pgproof.backups.record import BackupRecord, Tablespace, Volume
 from pgproof.backups.volumes import VolumeWriter
 from pgproof.config import ClusterConfig
@@ -172,6 +173,7 @@ def _read_stream(
         try:
             identity = replication.identify_system()
             check_system(archive.system_identifier, identity.system_identifier, "the replication connection")
+            store_histories(archive, replication, identity.timeline)
             if parent is not None:
                 replication.upload_manifest(archive.open_checked(parent.manifest))
             start, _, rows = replication.start_base_backup(_options(cluster, label, parent))
@@ -187,6 +189,8 @@ def _read_stream(
                     assert isinstance(message, Progress)
             # first, as it says why a stream ended early
             stop, timeline = replication.finish_base_backup()
+            if timeline != identity.timeline:  # a standby followed its primary to another one meanwhile
+                store_histories(archive, replication, timeline)
             volumes = writer.finish()
             stored = archive.write(f"{prefix}backup_manifest", manifest)
         except BaseException:

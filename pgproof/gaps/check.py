@@ -80,7 +80,7 @@ class WalCheck:
         found = ["there is no backup: nothing can be recovered from WAL alone"] if self.no_backup else []
         found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
         found += [
-            f"the history file of timeline {timeline} is missing: no recovery finds the way to it"
+            f"the history file of timeline {timeline} is missing: no recovery begins on it or finds the way to it"
             for timeline in self.report.without_history
         ]
         found += [f"the archiver is failing: {self.archiver_failing}"] if self.archiver_failing else []

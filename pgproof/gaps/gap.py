@@ -88,8 +88,8 @@ class GapReport:
         lag: bytes between the end of the archive and the source's insert position; None without a source.
         damaged: segments that cannot be read, with the reason; only after a content check.
         needed: what recoveries need and is there.
-        without_history: timelines above the lowest one that have WAL or a backup and no history file, so that
-            no recovery finds the way to them.
+        without_history: timelines without their history file: where a backup lies there, recovery along them does
+            not begin; where WAL does, no recovery finds the way from an older timeline to them.
         received: the received part that continues the source's timeline, or the newest one.
         paths: the timelines that were followed, with their forks; a picture of the windows needs them.
     """
@@ -321,10 +321,12 @@ def _failed(source: ServerFacts, listing: WalListing) -> WalSegment | None:
 
 
 def _without_history(catalog: Catalog, listing: WalListing) -> tuple[int, ...]:
-    """Timelines without a history file; the lowest one needs none, as no recovery comes from below it."""
-    used = {entry.record.timeline for entry in catalog.entries} | {*listing.numbers, *listing.received}
+    """Timelines without a history file; the first one has none, and the lowest needs none unless a backup is there."""
+    begun = {entry.record.timeline for entry in catalog.entries}
+    used = begun | {*listing.numbers, *listing.received}
     lowest = min(used | set(listing.histories), default=1)
-    return tuple(sorted(t for t in used if t > lowest and t not in listing.histories))
+    needed = {timeline for timeline in used if timeline > lowest} | (begun - {1})
+    return tuple(sorted(needed - set(listing.histories)))
 
 
 def _received(listing: WalListing, source: ServerFacts | None) -> ReceivedPart | None:

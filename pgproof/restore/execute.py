@@ -65,6 +65,9 @@ def execute(
         plan.request.target_action,
         standby=plan.request.standby,
     )
+    if not plan.has_history and not plan.request.standby:
+        # by its number PostgreSQL refuses a timeline without a history file (validateRecoveryParameters)
+        settings["recovery_target_timeline"] = "current"
     if not plan.request.take_over:
         settings["archive_mode"] = "off"
     write_settings(data, settings)

@@ -75,6 +75,7 @@ class RestorePlan:
         tablespaces: OID to directory.
         room: bytes needed at the destination.
         warnings: to be read before it is run.
+        has_history: whether the archive has the history file of the timeline, which names it to PostgreSQL.
         border: the commits on both sides of the target, when they are known.
     """
 
@@ -88,6 +89,7 @@ class RestorePlan:
     room: int
     warnings: tuple[str, ...] = ()
     border: Border | None = None
+    has_history: bool = True
 
     @property
     def record(self) -> BackupRecord:
@@ -156,6 +158,7 @@ def plan_restore(
     chain = catalog.chain(entry.label)
     tablespaces = _tablespaces(request, entry.record)
     room = room_for(request.destination, chain, tablespaces)
+    has_history = history.timeline == 1 or history.timeline in listing.histories
     check_destination(look(request.destination, list(tablespaces.values())), room)
     return RestorePlan(
         request,
@@ -166,7 +169,21 @@ def plan_restore(
         max(located.lsn, entry.record.stop_lsn),
         tablespaces,
         sum(room.values()),
-        (*passed, *cautions(entry, catalog, take_over=request.take_over)),
+        (
+            *passed,
+            *cautions(entry, catalog, take_over=request.take_over),
+            *_lost_history(history, has_history),
+        ),
+        has_history=has_history,
+    )
+
+
+def _lost_history(history: TimelineHistory, has_history: bool) -> tuple[str, ...]:
+    if has_history:
+        return ()
+    return (
+        f"the history file of timeline {history.timeline} is not in the archive, so that recovery follows the backup's "
+        "own timeline; pgproof wal check NAME --repair brings it back while a server still has it",
     )
 
 

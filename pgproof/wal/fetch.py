@@ -140,12 +140,30 @@ def fetch_all(archive: Archive, segments: Sequence[WalSegment], directory: Path,
         return sum(pool.map(one, segments))
 
 
-def fetch_histories(archive: Archive, timelines: Iterable[int], directory: Path) -> None:
-    """Fetch history files of timelines, those that have one."""
-    for timeline in timelines:
-        if timeline > 1:
-            name = f"{timeline:08X}.history"
+def fetch_histories(archive: Archive, path: Sequence[int], directory: Path) -> None:
+    """Fetch the history files that a recovery along a path of timelines may ask for.
+
+    Args:
+        archive: to read from.
+        path: the timelines, the one to follow last. Its own file has all of them; an ancestor's is a comfort.
+        directory: to write to.
+
+    Raises:
+        ObjectMissing: that of the timeline to follow is not archived.
+    """
+    for timeline in path:
+        name = f"{timeline:08X}.history"
+        if timeline == 1:
+            continue
+        try:
             fetch(archive, name, directory / name)
+        except ObjectMissing as error:
+            if timeline == path[-1]:
+                raise ObjectMissing(
+                    error.fact,
+                    f"Recovery along timeline {timeline} begins with it.",
+                    f"pgproof wal check {archive.layout.cluster} --repair brings it from the server",
+                ) from error
 
 
 def _check(archive: Archive, name: str, path: Path, size: int) -> None:

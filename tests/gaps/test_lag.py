@@ -248,4 +248,7 @@ def test_missing_history_file(source: Source) -> None:
     source.stored("00000002.history").unlink()
     found = check(source)
     assert found.report.without_history == (2,)
-    assert "the history file of timeline 2 is missing: no recovery finds the way to it" in found.findings
+    assert (
+        "the history file of timeline 2 is missing: no recovery begins on it or finds the way to it"
+        in found.findings
+    )
