@@ -71,6 +71,7 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
         ("repository", f"`{taken.repository}`"),
     ]
     text = [f"# Base backup of {cluster}", "", markdown_table(("backup", f"`{record.label}`"), lines)]
+    text += [line for warning in record.warnings for line in ("", f"**Warning**: {warning}")]
     text += ["", "Complete: its WAL is archived. Not proven yet: a restore validation does that."]
     _store(cluster, "backup", text, f"Base backup {record.label} of {cluster}: {stored}, {took}")
 
@@ -164,6 +165,7 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     text += _phases(cluster, proof)
     text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
     text += ["## Not checked", "", *_left_out(proof.not_checked)]
+    text += [line for warning in proof.warnings for line in ("", f"**Warning**: {warning}")]
     noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
     _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
 

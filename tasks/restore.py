@@ -34,5 +34,5 @@ def restore_files(cluster: str, plan: RestorePlan, config: str | None = None) ->
             "give the flow the path of a pgproof.toml on the worker; the dry run works with the block",
         )
     work = open_work(cluster, config)
-    run_plan(work.config.path, work.cluster, work.archive, plan)
-    return next_steps(work.cluster, plan)
+    said = run_plan(work.config.path, work.cluster, work.archive, plan)
+    return [*(f"warning: {warning}" for warning in said), *next_steps(work.cluster, plan)]

@@ -81,7 +81,10 @@ def _step(console: Console, text: str) -> None:
 def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
     """A server with a schema worth protecting, set up by ``pgproof init --apply``."""
     bin_directory = find_bin_directory(MAJOR)
-    initialise(bin_directory, place.data, options=("--locale-provider=libc", "--data-checksums"))
+    for warning in initialise(
+        bin_directory, place.data, options=("--locale-provider=libc", "--data-checksums")
+    ):
+        _step(console, warning)
     settings = {"listen_addresses": "", "max_wal_size": "256MB"}
     server = LocalServer(bin_directory, place.data, place.socket, place.root / "source.log", settings)
     server.start()

@@ -16,15 +16,16 @@ from datetime import UTC, datetime
 import psycopg
 
 from pgproof import __version__
-from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.backups.catalog import read_catalog
 from pgproof.backups.damaged_pages import with_names
 from pgproof.backups.histories import store_histories
+from pgproof.backups.parent import Basis, choose_basis
 from pgproof.backups.record import BackupRecord, Tablespace, Volume
+from pgproof.backups.skipped import check_skipped, warning_of
 from pgproof.backups.volumes import VolumeWriter
 from pgproof.config import ClusterConfig
 from pgproof.errors import (
     BackupFailed,
-    NoBackup,
     PgproofError,
     PrivilegeMissing,
     ServerNotReady,
@@ -38,7 +39,6 @@ from pgproof.postgres.replication import (
     Progress,
     ReplicationConnection,
 )
-from pgproof.postgres.versions import INCREMENTAL_BACKUP
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
 from pgproof.timelines.lsn import LSN
@@ -59,6 +59,8 @@ class _Stream:
     volumes: tuple[Volume, ...]
     manifest: StoredObject
     raw_size: int
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def take_backup(
@@ -75,7 +77,8 @@ def take_backup(
         cluster: to back up.
         repository: to store it in.
         clock: the time, aware, for the label and the record.
-        incremental: build on the newest backup (PostgreSQL 17 with ``summarize_wal = on``).
+        incremental: build on the newest backup (PostgreSQL 17 with ``summarize_wal = on``). Where none serves, a full
+            one is taken, and its record says why.
         progress: told the raw bytes as they come.
 
     Raises:
@@ -96,8 +99,13 @@ def take_backup(
     purpose = f'a base backup of cluster "{cluster.name}"'
     with hold_lease(archive.store, archive.layout.lease, purpose) as lease:
         # under the lease, so that expire cannot take the parent away meanwhile
-        parent = choose_parent(cluster, facts, read_catalog(archive)) if incremental else None
-        return _take(cluster, archive, facts, parent, lease, clock, progress)
+        basis = choose_basis(cluster, facts, read_catalog(archive)) if incremental else Basis()
+        try:
+            return _take(cluster, archive, facts, basis, lease, clock, progress)
+        except ServerNotReady as error:
+            if basis.parent is None:
+                raise
+            return _take(cluster, archive, facts, basis.refused(error), lease, clock, progress)
 
 
 def _new_label(archive: Archive, kind: str, clock: Clock) -> tuple[datetime, str]:
@@ -119,11 +127,12 @@ def _take(
     cluster: ClusterConfig,
     archive: Archive,
     facts: ServerFacts,
-    parent: BackupRecord | None,
+    basis: Basis,
     lease: Lease,
     clock: Clock,
     progress: Callable[[int], None],
 ) -> BackupRecord:
+    parent = basis.parent
     started, label = _new_label(archive, "incremental" if parent else "full", clock)
     prefix = archive.layout.backup(label)
     try:
@@ -146,6 +155,8 @@ def _take(
             from_standby=facts.in_recovery,
             data_checksums=facts.settings.get("data_checksums") == "on",
             raw_size=stream.raw_size,
+            skipped=stream.skipped,
+            warnings=(*basis.warnings, *stream.warnings),
             software={"pgproof": __version__, "postgresql": facts.version_text},
         )
         wait_for_wal(cluster, archive, record)
@@ -191,13 +202,18 @@ def _read_stream(
             stop, timeline = replication.finish_base_backup()
             if timeline != identity.timeline:  # a standby followed its primary to another one meanwhile
                 store_histories(archive, replication, timeline)
+            skipped = check_skipped(cluster.name, replication.notices)
             volumes = writer.finish()
             stored = archive.write(f"{prefix}backup_manifest", manifest)
         except BaseException:
             writer.abandon()
             raise
     tablespaces = tuple(Tablespace(int(row[0]), row[1]) for row in rows if row[0])
-    return _Stream(start, stop, timeline, tablespaces, volumes, stored, writer.raw_size)
+    said = [notice.text for notice in replication.notices if not notice.left_out]
+    warnings = (*said, *([warning_of(skipped)] if skipped else []))
+    return _Stream(
+        start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, skipped, tuple(warnings)
+    )
 
 
 def _options(cluster: ClusterConfig, label: str, parent: BackupRecord | None) -> str:
@@ -323,37 +339,6 @@ def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord)
             )
         else:
             time.sleep(0.1)
-
-
-def choose_parent(cluster: ClusterConfig, facts: ServerFacts, catalog: Catalog) -> BackupRecord:
-    """The backup that an incremental one builds on: the newest of this timeline and version.
-
-    Raises:
-        ServerNotReady: the server cannot make incremental backups.
-        NoBackup: there is nothing to build on.
-    """
-    if facts.major < INCREMENTAL_BACKUP:
-        raise ServerNotReady(
-            f'cluster "{cluster.name}" cannot make incremental backups',
-            f"It is PostgreSQL {facts.major}; they need {INCREMENTAL_BACKUP}.",
-            f"pgproof backup {cluster.name}",
-        )
-    if facts.settings.get("summarize_wal") != "on":
-        raise ServerNotReady(
-            f'cluster "{cluster.name}" does not summarize WAL',
-            "Incremental backups are made from WAL summaries.",
-            "psql -c 'ALTER SYSTEM SET summarize_wal = on' -c 'SELECT pg_reload_conf()'",
-        )
-    for entry in reversed(catalog.entries):
-        record = entry.record
-        same = record.timeline == facts.timeline and record.major == facts.major
-        if same and not entry.failed and catalog.is_whole(record.label):
-            return record
-    raise NoBackup(
-        f'cluster "{cluster.name}" has no backup to build an incremental one on',
-        f"None is on timeline {facts.timeline} of PostgreSQL {facts.major}.",
-        f"pgproof backup {cluster.name}",
-    )
 
 
 def _remove_torn(archive: Archive, prefix: str) -> None:

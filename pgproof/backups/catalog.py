@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ _RECORD, _VERIFIED = 1, 2  # what is there of a label
 # The verdicts of a restore drill; NOT_EXACT says nothing of the backup
 PROVEN, NOT_EQUAL, NOT_EXACT, NOT_RECOVERED = "proven", "not equal", "not exact", "not recovered"
 NOT_SOUND = "not sound"  # equal, and a check found something
-VERIFICATION = "verification"  # what a backup may have failed besides a drill
+VERIFICATION, CHAIN = "verification", "chain"  # what a backup may have failed besides a drill
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class BackupEntry:
         hold: why it must not expire.
         verified_at: when every stored byte was last read and found as recorded.
         failed_at: when it failed.
-        by: what failed or proved it: identifier of a proof record, or VERIFICATION.
+        by: what failed or proved it: identifier of a proof record, VERIFICATION, or CHAIN.
     """
 
     record: BackupRecord
@@ -94,8 +94,8 @@ class BackupEntry:
 
     @property
     def failed_what(self) -> str:
-        """What it failed: ``last drill`` or ``verification``."""
-        return "verification" if self.by == VERIFICATION else "last drill"
+        """What it failed: ``last drill``, ``verification``, or ``chain``."""
+        return self.by if self.by in (VERIFICATION, CHAIN) else "last drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Catalog:
         """A backup and the backups it builds on, the full one first.
 
         Raises:
-            NoBackup: a parent is missing.
+            NoBackup: a parent is missing, or is one that this backup cannot be built on.
             ObjectDamaged: the parents go round in a circle.
         """
         records: list[BackupRecord] = []
@@ -150,6 +150,13 @@ class Catalog:
                 raise ObjectDamaged(f'backup "{label}" builds on itself', "Its parents go round in a circle.")
             records.append(record)
             following = record.parent
+        if fault := break_in(records[0], records[1:]):
+            raise NoBackup(
+                f'backup "{label}" cannot be restored',
+                f"Reason: {fault}. The restored server would refuse every page that was not changed since.",
+                f"pgproof backup {records[0].cluster} begins a new chain; when this one is all that is left: "
+                'docs/runbooks/restore-by-hand.md, "An incremental backup"',
+            )
         return tuple(reversed(records))
 
     def is_whole(self, label: str) -> bool:
@@ -158,6 +165,20 @@ class Catalog:
             return bool(self.chain(label))
         except (NoBackup, ObjectDamaged):
             return False
+
+    def doubtful_parents(self, entry: BackupEntry) -> list[BackupEntry]:
+        """What a backup builds on and has failed; nothing that failed before the backup itself was proven.
+
+        Raises:
+            NoBackup, ObjectDamaged: as of ``chain``.
+        """
+        since = entry.proven_at if entry.state == "proven" else None
+        parents = [self.entry(record.label) for record in self.chain(entry.label)[:-1]]
+        return [
+            parent
+            for parent in parents
+            if parent.failed and not (since and parent.failed_at and since > parent.failed_at)
+        ]
 
     @property
     def newest(self) -> BackupEntry:
@@ -316,15 +337,50 @@ def _entry(
     return entry
 
 
+def break_in(record: BackupRecord, below: Iterable[BackupRecord]) -> str:
+    """Why a backup cannot be built on the backups below it; empty when it can.
+
+    ``pg_checksums --enable`` writes a checksum into every page and tells nobody: an incremental backup after it brings
+    only the pages that the server has changed since, and a combined cluster refuses the others. The other way round
+    does no harm: a cluster without data checksums looks at none.
+
+    Args:
+        record: of the backup.
+        below: its parent, the parent of that, and so on.
+    """
+    old = [parent.label for parent in below if record.data_checksums and not parent.data_checksums]
+    return f"it builds on {old[0]}, from before data checksums were enabled" if old else ""
+
+
 def _inherited(entries: Sequence[BackupEntry]) -> list[BackupEntry]:
-    """The entries, oldest first, where what builds on damaged bytes has failed with them, unless proven since."""
+    """The entries, oldest first, where what builds on a backup that it cannot build on has failed.
+
+    That are damaged bytes, unless it was proven since, and another state of the data checksums.
+    """
     known: dict[str, BackupEntry] = {}
     for entry in entries:
-        parent = known.get(entry.record.parent or "")
-        if parent is not None and parent.failed and parent.failed_at and parent.by == VERIFICATION:
-            proven_since = entry.proven_at is not None and entry.proven_at > parent.failed_at
-            if not entry.failed and not proven_since:
-                fault = f"it builds on {parent.label}: {parent.failed}"
-                entry = replace(entry, failed=fault, failed_at=parent.failed_at, by=VERIFICATION)
-        known[entry.label] = entry
+        known[entry.label] = _of_parent(entry, known.get(entry.record.parent or ""))
+        fault = break_in(entry.record, _parents(entry.record, known))
+        if fault:
+            since = entry.record.stopped_at
+            known[entry.label] = replace(entry, failed=fault, failed_at=since, by=CHAIN)
     return list(known.values())
+
+
+def _of_parent(entry: BackupEntry, parent: BackupEntry | None) -> BackupEntry:
+    """A backup with what the verification of its parent says."""
+    if parent is None or not parent.failed or not parent.failed_at or parent.by != VERIFICATION:
+        return entry
+    proven_since = entry.proven_at is not None and entry.proven_at > parent.failed_at
+    if entry.failed or proven_since:
+        return entry
+    fault = f"it builds on {parent.label}: {parent.failed}"
+    return replace(entry, failed=fault, failed_at=parent.failed_at, by=VERIFICATION)
+
+
+def _parents(record: BackupRecord, known: Mapping[str, BackupEntry]) -> Iterator[BackupRecord]:
+    """The backups below one, as far as they are there, each once: parents may go round in a circle."""
+    below: list[BackupRecord] = [record]
+    while (parent := known.get(below[-1].parent or "")) is not None and parent.record not in below:
+        below.append(parent.record)
+        yield parent.record

@@ -33,7 +33,8 @@ class Volume:
 class BackupRecord:
     """Everything that a restore must know of a backup.
 
-    Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010.
+    Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010. ``skipped``
+    are the paths that the server left out, ``warnings`` what whoever restores it should know, a sentence each.
     """
 
     label: str
@@ -53,6 +54,8 @@ class BackupRecord:
     from_standby: bool = False
     data_checksums: bool = False
     raw_size: int = 0
+    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -100,6 +103,8 @@ class BackupRecord:
                 values[name] = LSN.parse(tree[name])
             for name in ("started_at", "stopped_at"):
                 values[name] = datetime.fromisoformat(tree[name])
+            values["skipped"] = tuple(str(path) for path in tree.get("skipped", ()))
+            values["warnings"] = tuple(str(text) for text in tree.get("warnings", ()))
             values["manifest"] = StoredObject(**tree["manifest"])
             values["tablespaces"] = tuple(Tablespace(**item) for item in tree["tablespaces"])
             values["volumes"] = tuple(

@@ -18,7 +18,7 @@ from pgproof.backups.state import ProofAge, State, missing_wal, proof_age, state
 from pgproof.backups.verification import Verification, write_verification
 from pgproof.backups.verify import verify_backup
 from pgproof.commands.console import Session, table
-from pgproof.errors import Finding, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
+from pgproof.errors import Finding, NoBackup, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
 from pgproof.validation.evidence_check import check_evidence
 from pgproof.wording import counted, duration, size
@@ -58,6 +58,8 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
         f"  timeline {record.timeline}, LSN {record.start_lsn} to {record.stop_lsn}, "
         f"WAL {record.first_segment} to {record.last_segment}"
     )
+    for warning in record.warnings:
+        console.print(f"  warning: {warning}", markup=False, style="yellow")
 
 
 def list_backups(session: Session, name: str) -> int:
@@ -103,7 +105,7 @@ def entry_dict(entry: BackupEntry, state: State) -> dict[str, Any]:
 def _show_catalog(
     console: Console, name: str, catalog: Catalog, states: Sequence[State], age: ProofAge
 ) -> None:
-    rows, notes = [], []
+    rows, notes, warnings = [], [], []
     for entry, state in zip(catalog.entries, states, strict=True):
         stale = ", stale" if state.stale else ""
         held = f", held: {entry.hold.reason}" if entry.hold else ""
@@ -121,12 +123,15 @@ def _show_catalog(
             )
         )
         notes += [f"{entry.label}: {state.reason}"] if state.reason else []
+        warnings += [f"{entry.label}: {text}" for text in entry.record.warnings]
     columns = ("backup", "state", "since (UTC)", "by", "stopped (UTC)", "raw", "stored", "tl", "stop LSN")
     console.print(
         table(f"backups of cluster {name}", columns, rows) if rows else f"cluster {name} has no backup yet"
     )
     for note in notes:
         console.print(note, markup=False, style="red")
+    for warning in warnings:
+        console.print(warning, markup=False, style="yellow")
     if rows:
         style = None if age.at and not age.stale else "yellow"
         console.print(proof_line(name, age), markup=False, style=style)
@@ -190,6 +195,7 @@ def _verified(archive: Archive, catalog: Catalog, label: str, pool: Executor) ->
     except Finding as error:  # there is no record that an outcome could be kept beside
         return {"backup": label, "ok": False, **error.as_dict(), "unrecorded": ""}
     try:
+        _require_chain(catalog, label)
         checked = verify_backup(archive, record, pool)
     except Finding as error:
         fault = " ".join(f"{error.fact}. {error.detail}".split())
@@ -203,6 +209,14 @@ def _verified(archive: Archive, catalog: Catalog, label: str, pool: Executor) ->
         "bytes": checked.size,
         "unrecorded": kept,
     }
+
+
+def _require_chain(catalog: Catalog, label: str) -> None:
+    """Bytes that are as recorded restore nothing where the backups below do not fit."""
+    try:
+        catalog.chain(label)
+    except NoBackup as error:
+        raise ObjectDamaged(error.fact, error.detail, error.hint) from error
 
 
 def _remember(archive: Archive, verification: Verification) -> str:

@@ -150,6 +150,8 @@ def show(console: Console, proof: Proof, key: str) -> None:
     show_objects(console, proof)
     for line in not_checked_lines(proof):
         console.print(f"  {line}", markup=False)
+    for warning in proof.warnings:
+        console.print(f"  warning: {warning}", markup=False, style="yellow")
     if proof.expectations:
         console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
@@ -214,6 +216,8 @@ def show_checks(console: Console, proof: Proof) -> None:
         )
         for finding in check["findings"]:
             console.print(f"    {finding}", markup=False, style="red")
+        for warning in check.get("warnings", ()):
+            console.print(f"    {warning}", markup=False, style="yellow")
 
 
 def show_objects(console: Console, proof: Proof) -> None:

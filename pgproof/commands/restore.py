@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
@@ -35,6 +36,7 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
     cluster = session.cluster(name)
     archive = session.archive(cluster)
     plan = make_plan(session.config, cluster, archive, request)
+    said: tuple[str, ...] = ()
     content: dict[str, Any] = {
         "backup": plan.record.label,
         "destination": str(request.destination),
@@ -51,8 +53,9 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
         show_plan(session.console, plan)
     if not dry_run:
         with session.progress(f"restore {name}", sum(record.raw_size for record in plan.chain)) as progress:
-            run_plan(session.config.path, cluster, archive, plan, progress)
-    session.show(content, lambda console: show_end(console, cluster, plan, dry_run))
+            said = run_plan(session.config.path, cluster, archive, plan, progress)
+            content["warnings"] += said
+    session.show(content, lambda console: show_end(console, cluster, plan, dry_run, said))
     return 0
 
 
@@ -94,9 +97,9 @@ def run_plan(
     archive: Archive,
     plan: RestorePlan,
     progress: Any = lambda size: None,
-) -> None:
-    """Restore as planned, with a restore_command that names this program and configuration."""
-    execute(
+) -> tuple[str, ...]:
+    """Restore as planned, with a restore_command that names this program and configuration; what was warned of."""
+    return execute(
         plan,
         archive,
         programs_for(plan, cluster),
@@ -156,14 +159,18 @@ def show_plan(console: Console, plan: RestorePlan) -> None:
         f"({counted(len(plan.segments), 'segment')}, all there)"
     )
     for warning in plan.warnings:
-        console.print(f"  [yellow]warning[/yellow]: {warning}")
+        console.print(f"  [yellow]warning[/yellow]: {escape(warning)}")
 
 
-def show_end(console: Console, cluster: ClusterConfig, plan: RestorePlan, dry_run: bool) -> None:
-    """What was done, and what to type next."""
+def show_end(
+    console: Console, cluster: ClusterConfig, plan: RestorePlan, dry_run: bool, said: Sequence[str]
+) -> None:
+    """What was done, what PostgreSQL's programs warned of, and what to type next."""
     if dry_run:
         console.print("dry run: nothing was written")
         return
+    for warning in said:
+        console.print(f"  [yellow]warning[/yellow]: {escape(warning)}")
     console.print(f"[green]restored[/green] into {plan.request.destination}; it recovers when it is started:")
     for step in next_steps(cluster, plan):
         console.print(f"  {step}", soft_wrap=True)

@@ -179,6 +179,21 @@ def can_use(owner: pwd.struct_passwd, flag: str, place: str) -> bool:
     return run(["test", flag, place], timeout=10, owner=owner).returncode == 0
 
 
+def warnings_of(done: subprocess.CompletedProcess[str]) -> tuple[str, ...]:
+    """What a program that ended well said besides, a sentence for each warning with its detail and hint.
+
+    pg_combinebackup says in a warning, and with exit code 0, that nobody can read the cluster that it made.
+    """
+    said: list[str] = []
+    for line in filter(None, done.stderr.split("\n")):
+        begins = not said or re.search(r"^\S+: (?:warning|error): ", line, re.IGNORECASE)
+        if begins:
+            said.append(line.strip())
+        else:
+            said[-1] += f"; {line.strip()}"
+    return tuple(said)
+
+
 def as_account(owner: pwd.struct_passwd | None) -> dict[str, object]:
     """Arguments for subprocess that drop root's privileges to an account."""
     if owner is None:

@@ -21,6 +21,7 @@ from pgproof.errors import (
     ServerUnreachable,
 )
 from pgproof.postgres.connection import connection_error, conninfo
+from pgproof.postgres.notices import Notice, Notices
 from pgproof.postgres.refusals import command_error
 from pgproof.timelines.lsn import LSN
 
@@ -28,7 +29,6 @@ _IDLE_LIMIT = 600.0  # seconds without a byte from the server before the connect
 _CHECKPOINT_LIMIT = 86400.0  # a spread checkpoint takes the better part of checkpoint_timeout, at most a day
 _KEEP = "surrogateescape"  # a history file may hold a name in any encoding, and must stay as it is
 _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
-_MOST_WARNINGS = 20  # that an error repeats
 _KEEP_OLDER = "no backup was taken; keep older ones with pgproof hold: docs/runbooks/backup-fails.md, step 4"
 
 
@@ -84,8 +84,8 @@ class ReplicationConnection:
         text = conninfo(self._cluster, replication="true", fallback_application_name="pgproof", **names)
         self._pg = pq.PGconn.connect(text.encode())
         self._first: PGresult | None = None
-        self._warnings: list[str] = []
-        self._pg.notice_handler = self._hear
+        self._notices = Notices()
+        self._pg.notice_handler = self._notices.hear
         if self._pg.status != pq.ConnStatus.OK:
             raise connection_error(self._cluster, self._message())
 
@@ -93,6 +93,11 @@ class ReplicationConnection:
     def server_version(self) -> int:
         """As ``server_version_num``, such as 170010."""
         return self._pg.server_version
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What the server has warned of so far."""
+        return tuple(self._notices.all)
 
     @property
     def cluster_name(self) -> str:
@@ -374,18 +379,9 @@ class ReplicationConnection:
         if verb != "BASE_BACKUP" and verb != "UPLOAD_MANIFEST":
             return command_error(verb, state, text, name)
         if state == "XX001":
-            more = len(self._warnings) - _MOST_WARNINGS
-            said = [*self._warnings[:_MOST_WARNINGS], *([f"and {more} more"] if more > 0 else [])]
-            return BackupFailed(
-                f'cluster "{name}" has damaged pages', f"{'; '.join(said) or text}.", _KEEP_OLDER
-            )
+            said = self._notices.summary() or text
+            return BackupFailed(f'cluster "{name}" has damaged pages', f"{said}.", _KEEP_OLDER)
         return BackupFailed(f'{verb} failed on cluster "{name}"', text)
-
-    def _hear(self, notice: PGresult) -> None:
-        """Keep what the server warns of: the file and block of a bad page are told nowhere else (sendFile)."""
-        if notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) == b"WARNING":
-            said = notice.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
-            self._warnings.append(" ".join(said.decode(errors="replace").split()))
 
     def _broken(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(

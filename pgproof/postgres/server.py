@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing, RecoveryFailed
-from pgproof.postgres.programs import as_account, ending_with_us, environment, run
+from pgproof.postgres.programs import as_account, ending_with_us, environment, run, warnings_of
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
 
@@ -193,8 +193,8 @@ def initialise(
     owner: pwd.struct_passwd | None = None,
     options: tuple[str, ...] = (),
     superuser: str = "postgres",
-) -> None:
-    """Make a new cluster with initdb.
+) -> tuple[str, ...]:
+    """Make a new cluster with initdb; what it warned of.
 
     Raises:
         ProgramMissing: initdb failed; with what it said.
@@ -218,3 +218,4 @@ def initialise(
     if done.returncode != 0:
         shutil.rmtree(data, ignore_errors=True)
         raise ProgramMissing("initdb failed", (done.stderr or done.stdout).strip()[-600:])
+    return tuple(text for text in warnings_of(done) if ": warning: " in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pgproof.backups.catalog import VERIFICATION, BackupEntry, Catalog
+from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.backups.state import state_of
 
 
@@ -21,9 +21,13 @@ def cautions(entry: BackupEntry, catalog: Catalog, *, take_over: bool) -> tuple[
     if entry.state in ("verified", "complete"):
         found.append(f"backup {entry.label} is not proven by a restore drill yet")
     if entry.state == "failed":
-        what = "verification" if entry.by == VERIFICATION else "last restore drill"
+        what = entry.failed_what.replace("last drill", "last restore drill")
         found.append(f"the {what} of backup {entry.label} failed: {entry.failed}")
-    found += _doubtful_parents(entry, catalog)
+    found += [
+        f"it builds on backup {parent.label}, which failed its {parent.failed_what}: {parent.failed}"
+        for parent in catalog.doubtful_parents(entry)
+    ]
+    found += [f"backup {entry.label}: {text}" for text in entry.record.warnings]
     if not take_over:
         found.append("the restored cluster will not archive; --take-over keeps archiving as configured")
     return tuple(found)
@@ -42,14 +46,3 @@ def stale_proof(entry: BackupEntry, now: datetime, stale_after: float) -> tuple[
         return ()
     days = (now - state.since).days
     return (f"backup {entry.label} was proven {days} days ago, on {state.since:%F}; that proof is stale",)
-
-
-def _doubtful_parents(entry: BackupEntry, catalog: Catalog) -> list[str]:
-    """What the backup builds on and failed, unless the backup itself was proven since."""
-    parents = [catalog.entry(record.label) for record in catalog.chain(entry.label)[:-1]]
-    since = entry.proven_at if entry.state == "proven" else None
-    return [
-        f"it builds on backup {parent.label}, which failed its {parent.failed_what}: {parent.failed}"
-        for parent in parents
-        if parent.failed and not (since and parent.failed_at and since > parent.failed_at)
-    ]

@@ -19,10 +19,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import DestinationRefused, NoRoom, RecoveryFailed
-from pgproof.postgres.programs import run
+from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.destination import entries_besides
@@ -35,6 +36,14 @@ _STAGING = ".pgproof-chain"
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """How a chain became one cluster: the seconds that took, and what pg_combinebackup warned of."""
+
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
 def execute(
     plan: RestorePlan,
     archive: Archive,
@@ -44,7 +53,7 @@ def execute(
     owner: pwd.struct_passwd | None = None,
     workers: int = 2,
     progress: Progress = lambda size: None,
-) -> None:
+) -> tuple[str, ...]:
     """Restore as planned; the server is then started by whoever asked.
 
     Args:
@@ -55,9 +64,12 @@ def execute(
         owner: account that shall own the files when we are root.
         workers: volumes at a time.
         progress: told the raw bytes that are done.
+
+    Returns:
+        what PostgreSQL's programs warned of.
     """
     data = plan.request.destination
-    place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
+    combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
     settings = recovery_settings(
         plan.request.target,
         plan.history.timeline,
@@ -80,6 +92,7 @@ def execute(
     for directory in (data, *plan.tablespaces.values()):
         _sync_file_system(directory)
     make_startable(data)
+    return combined.warnings
 
 
 def place_files(
@@ -90,15 +103,15 @@ def place_files(
     owner: pwd.struct_passwd | None = None,
     workers: int = 2,
     progress: Progress = lambda size: None,
-) -> float:
-    """Steps 1 and 2: the files of the backup, with pg_control still aside; the seconds that combining took of it."""
+) -> Combined:
+    """Steps 1 and 2: the files of the backup, with pg_control still aside."""
     data = plan.request.destination
     _make_directories((data, *plan.tablespaces.values()), owner)
     if len(plan.chain) == 1:
         extract_backup(
             archive, plan.record, data, plan.tablespaces, owner=owner, workers=workers, progress=progress
         )
-        return 0.0
+        return Combined()
     return _combine(plan, archive, bin_directory, owner, workers, progress)
 
 
@@ -118,8 +131,8 @@ def _combine(
     owner: pwd.struct_passwd | None,
     workers: int,
     progress: Progress,
-) -> float:
-    """Extract each backup of a chain, and combine them; the seconds that combining took.
+) -> Combined:
+    """Extract each backup of a chain, and combine them.
 
     All of it happens in a directory inside the destination: on its file system, which has the room, and where
     the pg_control that pg_combinebackup writes makes nothing startable. A tablespace is combined in a directory inside
@@ -165,7 +178,7 @@ def _combine(
         for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
             _move(made, place)
         _rewrite_links(data, plan.tablespaces, owner)
-        return time.monotonic() - started
+        return Combined(time.monotonic() - started, warnings_of(done))
     finally:
         for directory in (data, *plan.tablespaces.values()):
             shutil.rmtree(directory / _STAGING, ignore_errors=True)

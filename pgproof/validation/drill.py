@@ -60,6 +60,7 @@ class Restored:
         size: raw bytes of the backup's files.
         phases: seconds so far.
         not_checked: what could not be checked of the files.
+        warnings: what PostgreSQL's programs warned of when they ended well.
         replayable: what recovery can replay, for recovery targets; None when it is not known.
         software: of the copy; ``restored`` is its PostgreSQL, once it ran.
     """
@@ -71,6 +72,7 @@ class Restored:
     size: int
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
+    warnings: tuple[str, ...] = ()
     replayable: WalOfCopy | None = None
     software: dict[str, str] = field(default_factory=dict)
 
@@ -116,7 +118,7 @@ def restore_scratch(
     bin_directory = find_bin_directory(chosen.record.major, cluster.bin_directory)
     try:
         plan = plan_scratch(archive, catalog, fence, scratch, chosen.label)
-        phases = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
+        prepared = prepare(scratch, plan, archive, bin_directory, owner, cluster.backup.workers, progress)
         bring_objects(archive, fence, scratch)
         if cluster.drill.targets:
             for path in bring_forks(archive, plan, scratch):
@@ -127,7 +129,10 @@ def restore_scratch(
     wal = (plan.segments[0].name, plan.segments[-1].name, len(plan.segments))
     replayable = WalOfCopy(plan.history.timeline, wal[0], plan.record.start_lsn, plan.record.stop_lsn)
     size = sum(record.raw_size for record in plan.chain)
-    return Restored(scratch, chosen.label, plan.history.timeline, wal, size, phases, replayable=replayable)
+    said = (*plan.record.warnings, *prepared.warnings)
+    return Restored(
+        scratch, chosen.label, plan.history.timeline, wal, size, prepared.phases, (), said, replayable
+    )
 
 
 def plan_scratch(
@@ -167,7 +172,6 @@ def make_proof(
     Args:
         archive: of the backup.
         fence: of the source.
-        label: of the backup.
         clock: the time, aware.
         restored, comparison: as far as the drill came.
         failure: what ended it early.
@@ -194,6 +198,7 @@ def make_proof(
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         tables=tuple(comparison.as_records()) if comparison else (),
         not_checked=(*_left_out(fence, restored, comparison), NEVER_CHECKED),
+        warnings=restored.warnings if restored else (),
         phases=phases,
         rto_seconds=recovery_seconds(phases),
         restored_bytes=size,

@@ -24,6 +24,7 @@ class Proof:
         several_cuts: why the databases do not share one cut; empty when they do.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
+        warnings: of the backup's record, and of PostgreSQL's programs that ended well.
         phases: seconds of fence, extract, combine, verify, fetch, targets, start, replay, count, compare and check.
         rto_seconds: from the first byte fetched to a server that answers at the cut; 0 when there was none.
         expectations: summary of the Great Expectations suites, when they ran.
@@ -65,6 +66,7 @@ class Proof:
     bytes_per_second: dict[str, float] = field(default_factory=dict)
     rows_per_second: dict[str, float] = field(default_factory=dict)
     rto_target: float | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def recovered(self) -> bool:
@@ -106,6 +108,7 @@ class Proof:
             values["checks"] = tuple(tree.get("checks", ()))
             values["objects"] = tuple(tree.get("objects", ()))
             values["evidence"] = tuple(StoredObject(**item) for item in tree.get("evidence", ()))
+            values["warnings"] = tuple(tree.get("warnings", ()))
             values["targets"] = tuple(tree.get("targets", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
             return cls(**values)

@@ -15,7 +15,7 @@ from pathlib import Path
 from pgproof.backups.verify import check_present
 from pgproof.errors import NoRoom, NotProven, ObjectDamaged, WrongSystem
 from pgproof.postgres.faults import shortage_in
-from pgproof.postgres.programs import run
+from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
@@ -61,6 +61,19 @@ class Scratch:
         remove_claimed(self.root)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How the files came into place.
+
+    Args:
+        phases: seconds of ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
+        warnings: what PostgreSQL's programs warned of, though they ended well.
+    """
+
+    phases: dict[str, float]
+    warnings: tuple[str, ...]
+
+
 def prepare(
     scratch: Scratch,
     plan: RestorePlan,
@@ -69,7 +82,7 @@ def prepare(
     owner: pwd.struct_passwd | None,
     workers: int,
     progress: Callable[[int], None] = lambda size: None,
-) -> dict[str, float]:
+) -> Prepared:
     """Put the backup's files and all WAL up to the cut in place.
 
     Args:
@@ -80,9 +93,6 @@ def prepare(
         owner: account of the server when we are root.
         workers: objects at a time.
         progress: told the raw bytes as they are restored.
-
-    Returns:
-        seconds of the phases ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
 
     Raises:
         ObjectDamaged: the files are not those of the backup manifest, or WAL is damaged.
@@ -96,13 +106,13 @@ def prepare(
         check_present(archive, record)
     phases: dict[str, float] = {}
     clock = time.monotonic()
-    combining = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
+    combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
     make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
-    if combining:
-        phases["extract"] = round(phases["extract"] - combining, 3)
-        phases["combine"] = round(combining, 3)
-    verify_files(bin_directory, scratch.data, owner)
+    if combined.seconds:
+        phases["extract"] = round(phases["extract"] - combined.seconds, 3)
+        phases["combine"] = round(combined.seconds, 3)
+    warnings = verify_files(bin_directory, scratch.data, owner)
     clock = _phase(phases, "verify", clock)
     try:
         fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
@@ -113,7 +123,7 @@ def prepare(
         own(path, owner)
     _phase(phases, "fetch", clock)
     isolate(scratch, owner)
-    return phases
+    return Prepared(phases, (*combined.warnings, *warnings))
 
 
 def require_room(scratch: Scratch, size: int) -> None:
@@ -137,8 +147,8 @@ def verify_files(
     data: Path,
     owner: pwd.struct_passwd | None,
     ignored: Iterable[str] = ("tablespace_map",),
-) -> None:
-    """Check every file against PostgreSQL's own backup manifest.
+) -> tuple[str, ...]:
+    """Check every file against PostgreSQL's own backup manifest; what pg_verifybackup warned of.
 
     Args:
         bin_directory: with a pg_verifybackup of the backup's major version.
@@ -165,6 +175,7 @@ def verify_files(
             f'the restored files in "{data}" are not those of the backup manifest',
             (done.stderr or done.stdout).strip()[:800],
         )
+    return warnings_of(done)
 
 
 def isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
-from pgproof.backups.base_backup import choose_parent
-from pgproof.backups.catalog import Catalog, read_catalog
+from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
+from pgproof.backups.parent import choose_basis
+from pgproof.backups.record import BackupRecord
 from pgproof.config import ClusterConfig
-from pgproof.errors import NoBackup, ServerNotReady
+from pgproof.errors import ServerNotReady
+from pgproof.postgres.programs import account, run
+from pgproof.restore.execute import place_files
+from pgproof.restore.locate import WalReader
+from pgproof.restore.plan import RestoreRequest, plan_restore
+from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer, assert_command_refused, assert_refused
 from tests.retention.archives import entry
 from tests.servers.postgres import Source, installed, now, running_source
@@ -98,20 +106,119 @@ def test_server_that_does_not_summarize(source: Source) -> None:
         "HINT: psql -c 'ALTER SYSTEM SET summarize_wal = on' -c 'SELECT pg_reload_conf()'",
     )
     source.set(summarize_wal="on")
-    assert_refused(
+    code, out, _ = answer(source, "backup", "main", "--incremental")
+    said = "a full backup was taken instead of an incremental one: there is no backup to build on"
+    assert code == 0
+    assert f"warning: {said}" in " ".join(out.split())
+
+
+@pytest.fixture(scope="module")
+def unchecked() -> Iterator[Source]:
+    """A source without data checksums that has a full backup and one incremental backup."""
+    with running_source(17, summarize_wal="on") as source:
+        source.sql("CREATE TABLE t AS SELECT g, repeat('x', 200) AS s FROM generate_series(1, 2000) g")
+        source.backup()
+        yield source
+
+
+def no_reader(major: int) -> WalReader:
+    raise AssertionError("the end of the archive needs no record of WAL")
+
+
+def switch_checksums(source: Source, to: str) -> None:
+    with source.away():
+        command = [source.bin / "pg_checksums", f"--{to}", "-D", source.data]
+        done = run(command, timeout=60, owner=account(None))
+    assert done.returncode == 0 or "already" in done.stderr
+
+
+@contextmanager
+def said_otherwise(source: Source, record: BackupRecord, **values: bool) -> Iterator[None]:
+    """A record that says something else for the time of a block."""
+    key = source.archive.layout.backup_record(record.label)
+    source.archive.write_json(key, replace(record, **values).as_dict(), create=False)
+    yield
+    source.archive.write_json(key, record.as_dict(), create=False)
+
+
+def test_chain_across_enabled_checksums(unchecked: Source) -> None:
+    """Built on the old full backup, the restored cluster refuses every page that has not changed since."""
+    source = unchecked
+    full = read_catalog(source.archive).newest.record
+    switch_checksums(source, "enable")
+    with said_otherwise(source, full, data_checksums=True):
+        broken = source.backup(incremental=True)  # as it was made before this was looked at
+    assert (broken.parent, broken.data_checksums) == (full.label, True)
+
+    fault = f"it builds on {full.label}, from before data checksums were enabled"
+    code, out, _ = answer(source, "list", "main", "--json")
+    assert [(b["state"], b["reason"]) for b in json.loads(out)["backups"]] == [
+        ("complete", ""),
+        ("failed", f"its chain failed: {fault}"),
+    ]
+    code, out, _ = answer(source, "verify", "main", "--json")
+    assert (code, [backup["ok"] for backup in json.loads(out)["backups"]]) == (1, [True, False])
+    data = source.root / "restored"
+    assert_command_refused(
         source,
-        ["backup", "main", "--incremental"],
+        ["restore", "main", "--to", str(data), "--backup", broken.label],
         41,
-        'cluster "main" has no backup to build an incremental one on\n'
-        "DETAIL: None is on timeline 1 of PostgreSQL 17.\n"
-        "HINT: pgproof backup main",
+        f'backup "{broken.label}" cannot be restored\n'
+        f"DETAIL: Reason: {fault}. The restored server would refuse every page that was not changed since.\n"
+        "HINT: pgproof backup main begins a new chain; when this one is all that is left: "
+        'docs/runbooks/restore-by-hand.md, "An incremental backup"',
     )
+    code, out, _ = answer(source, "restore", "main", "--to", str(data), "--dry-run", "--json")
+    assert (code, json.loads(out)["backup"]) == (0, full.label)  # and the WAL since then
+
+    # what pg_combinebackup says of it, with exit code 0
+    request = RestoreRequest(source.root / "by hand", label=full.label)
+    plan = plan_restore(request, read_catalog(source.archive), partial(list_wal, source.archive), no_reader)
+    combined = place_files(
+        replace(plan, chain=(full, broken)), source.archive, source.bin, owner=account(None)
+    )
+    said = "pg_combinebackup: warning: only some backups have checksums enabled; pg_combinebackup: hint: "
+    assert [warning[: len(said)] for warning in combined.warnings] == [said]
+
+    following = source.backup(incremental=True)
+    assert (following.parent, following.kind) == (None, "full")
+    said = f"{broken.label}, the newest one, cannot be built on: its chain failed"
+    assert following.warnings == (f"a full backup was taken instead of an incremental one: {said}",)
+    assert source.backup(incremental=True).parent == following.label
+
+
+def test_checksums_that_were_switched_off_do_no_harm(unchecked: Source) -> None:
+    source = unchecked
+    switch_checksums(source, "enable")
+    full = source.backup()
+    switch_checksums(source, "disable")
+    with said_otherwise(source, full, data_checksums=False):
+        newest = source.backup(incremental=True)
+    data = source.root / "combined"
+    code, out, _ = answer(source, "restore", "main", "--to", str(data), "--json")
+    assert (code, json.loads(out)["backup"]) == (0, newest.label)
+    with source.copy(data) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2000,)
+
+
+def test_summaries_that_do_not_reach_back(source: Source) -> None:
+    """A spell of wal_level = minimal ends the summaries: the server refuses the parent, and a full one is taken."""
+    source.set(summarize_wal="on")
+    full = source.backup()
+    source.set(summarize_wal="off", wal_level="minimal", archive_mode="off", max_wal_senders="0")
+    source.sql("CREATE TABLE t AS SELECT 1 AS a")
+    source.set(summarize_wal="on", wal_level="replica", archive_mode="on", max_wal_senders="10")
+    following = source.backup(incremental=True)
+    (said,) = following.warnings
+    assert following.parent is None
+    assert f"the server does not build on {full.label}: " in said
+    assert "summar" in said
 
 
 def test_server_that_is_too_old() -> None:
     facts = replace(facts_of(5), version=160009)
     with pytest.raises(ServerNotReady) as caught:
-        choose_parent(ClusterConfig(name="shop", dsn=""), facts, Catalog(()))
+        choose_basis(ClusterConfig(name="shop", dsn=""), facts, Catalog(()))
     assert str(caught.value) == (
         'cluster "shop" cannot make incremental backups\n'
         "DETAIL: It is PostgreSQL 16; they need 17.\n"
@@ -127,13 +234,23 @@ def test_parent_is_the_newest_that_serves() -> None:
     failed = entry("failed", hours[1], 2, failed="2 tables differ")
     other = entry("other timeline", hours[2], 3, timeline=2)
     broken = entry("broken", hours[3], 4, parent="lost")
+    doubtful = entry("doubtful", hours[4], 4, parent="failed")
     whole, hole = Catalog((first,)), Catalog((broken,))
     assert (whole.is_whole("first"), hole.is_whole("broken"), hole.is_whole("unknown")) == (
         True,
         False,
         False,
     )
-    chosen = choose_parent(cluster, facts, Catalog((first, failed, other, broken)))
-    assert chosen.label == "first"
-    with pytest.raises(NoBackup):
-        choose_parent(cluster, facts, Catalog((failed, other, broken)))
+
+    def basis(*entries: BackupEntry) -> tuple[str | None, str]:
+        found = choose_basis(cluster, facts, Catalog(entries))
+        return found.parent.label if found.parent else None, found.why_full
+
+    assert basis(first, failed, other, broken, doubtful) == ("first", "")
+    why = "the newest one, cannot be built on: "
+    assert basis(failed, other) == (None, f"other timeline, {why}its timeline: 2, the server's: 1")
+    assert basis(broken) == (None, f"broken, {why}a backup that it builds on is missing")
+    assert basis(failed, doubtful) == (None, f"doubtful, {why}it builds on failed, whose last drill failed")
+    facts = replace(facts, segment_size=16 << 20, settings={**facts.settings, "data_checksums": "on"})
+    sizes = "its WAL segment size: 1048576, the server's: 16777216"
+    assert basis(first) == (None, f"first, {why}{sizes}; its data checksums: off, the server's: on")

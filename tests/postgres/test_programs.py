@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.descent import descendants
-from pgproof.postgres.programs import ending_with_us, run
+from pgproof.postgres.programs import ending_with_us, run, warnings_of
 from tests.deployments.upped import until
 from tests.servers.postgres import PROJECT
 
@@ -45,6 +45,14 @@ def test_a_program_that_is_read_from(tmp_path: Path) -> None:
         (child,) = until(lambda: descendants(process.pid), bool, 20)
         process.kill()
     assert ends(child)
+
+
+def test_what_a_program_warned_of() -> None:
+    """A warning with its hint is one sentence; so is what follows it."""
+    said = "pg_x: warning: some\npg_x: hint: more\nPG_X: WARNING: other\n"
+    done = run(["sh", "-c", f"printf '{said}' >&2"], timeout=10)
+    assert warnings_of(done) == ("pg_x: warning: some; pg_x: hint: more", "PG_X: WARNING: other")
+    assert warnings_of(run(["true"], timeout=10)) == ()
 
 
 def test_a_parent_that_died_before_the_kernel_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class CheckResult:
         seconds: that it took.
         findings: what is wrong, with the place; any of them makes the drill's verdict not proven.
         not_checked: what could not be looked at, through no fault of the backup.
+        warnings: what a program warned of when it ended well.
     """
 
     name: str
@@ -31,6 +32,7 @@ class CheckResult:
     seconds: float
     findings: tuple[str, ...] = ()
     not_checked: tuple[NotChecked, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool | None:
@@ -48,6 +50,7 @@ class CheckResult:
             "checked": self.checked,
             "seconds": round(self.seconds, 3),
             "findings": list(self.findings),
+            "warnings": list(self.warnings),
         }
 
 
@@ -56,7 +59,7 @@ def not_possible(name: str, database: str, reason: str, seconds: float = 0.0) ->
     return CheckResult(name, database, 0, seconds, (), (NotChecked(database, f"check {name}", reason),))
 
 
-def shortened(findings: list[str]) -> tuple[str, ...]:
+def shortened(findings: Sequence[str]) -> tuple[str, ...]:
     """Not more findings than a person reads."""
     if len(findings) <= MOST_FINDINGS:
         return tuple(findings)

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from pgproof.postgres.faults import shortage_in
-from pgproof.postgres.programs import run
-from pgproof.validation.checks.check import CheckResult, not_possible
+from pgproof.postgres.programs import run, warnings_of
+from pgproof.validation.checks.check import CheckResult, not_possible, shortened
 
 NAME = "dump"
 
@@ -42,7 +42,7 @@ def check_dump(
         return not_possible(NAME, database, f"pg_dump cannot be run: {error.strerror}")
     seconds = time.monotonic() - started
     if done.returncode == 0:
-        return CheckResult(NAME, database, 1, seconds)
+        return CheckResult(NAME, database, 1, seconds, warnings=shortened(warnings_of(done)))
     said = " ".join(done.stderr.split())
     if reason := shortage_in(done.stderr):  # also of more tables than the copy can lock at once
         return not_possible(NAME, database, reason[:600], seconds)

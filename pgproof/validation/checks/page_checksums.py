@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pgproof.postgres.programs import run
+from pgproof.postgres.programs import run, warnings_of
 from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible, shortened
 
 NAME = "checksums"
@@ -54,7 +54,8 @@ def check_pages(
     blocks = _BLOCKS.search(done.stdout)
     if findings or (done.returncode == 0 and blocks):
         scanned = int(blocks[1]) if blocks else len(findings)
-        return CheckResult(NAME, EVERY_DATABASE, scanned, seconds, shortened(findings))
+        warnings = shortened(warnings_of(done)) if not findings else ()
+        return CheckResult(NAME, EVERY_DATABASE, scanned, seconds, shortened(findings), warnings=warnings)
     said = " ".join((done.stderr or done.stdout).split()).removeprefix("pg_checksums: error: ")
     said = OFF if said and OFF.startswith(said) else said
     return not_possible(NAME, EVERY_DATABASE, said[:300] or f"exit code {done.returncode}", seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pgproof.config import BarmanConfig
 from pgproof.errors import ObjectMissing, ToolFailed
 from pgproof.validation.origins.origin import ForeignBackup
-from pgproof.validation.origins.program import RESTORE, Program
+from pgproof.validation.origins.program import RESTORE, Program, warnings_in
 
 _RESTORABLE = ("DONE", "WAITING_FOR_WALS")
 
@@ -50,7 +50,7 @@ class Barman:
             raise ToolFailed("barman could not list its backups", f"Its answer lacks {error!r}.") from error
         return sorted(found, key=lambda backup: backup.label)
 
-    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> None:
+    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> tuple[str, ...]:
         """``recover`` on this machine, without WAL, which is fetched up to the cut and no further."""
         words: list[str | Path] = [*self._common(), "recover", "--get-wal"]
         for name in backup.tablespaces:
@@ -58,6 +58,7 @@ class Barman:
         done = self._program.run([*words, self._config.server, backup.label, data], RESTORE)
         if done.returncode != 0:
             raise self._program.failed(done, f'restore backup "{backup.label}"')
+        return warnings_in(done)
 
     def fetch(self, name: str, destination: Path, data: Path) -> None:
         directory = destination.parent

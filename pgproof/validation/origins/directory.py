@@ -49,7 +49,7 @@ class Directory:
             (_describe(place) for place in places), key=lambda one: (one.stop_lsn or LSN(0), one.label)
         )
 
-    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> None:
+    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> tuple[str, ...]:
         place = self._place(backup.label)
         try:
             if (place / "PG_VERSION").is_file():
@@ -61,6 +61,7 @@ class Directory:
         except OSError as error:
             kind = NoRoom if error.errno in (28, 122) else DestinationRefused
             raise kind(f'cannot copy backup "{place}"', f"{error}.") from error
+        return ()
 
     def fetch(self, name: str, destination: Path, data: Path) -> None:
         path = find_stored(self._config.wal, name)

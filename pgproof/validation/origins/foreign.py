@@ -70,6 +70,7 @@ class ForeignCopy:
         size: bytes of its files.
         phases: seconds so far.
         not_checked: what could not be checked of the files.
+        warnings: of the programs that restored and checked them.
     """
 
     scratch: Scratch
@@ -78,6 +79,7 @@ class ForeignCopy:
     size: int
     phases: dict[str, float] = field(default_factory=dict)
     not_checked: tuple[NotChecked, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ForeignWal:
@@ -169,17 +171,17 @@ def restore_foreign(
             own(made, owner)
         require_room(scratch, backup.size or 0)
         started = time.monotonic()
-        origin.restore(backup, scratch.data, scratch.tablespaces)
+        said = origin.restore(backup, scratch.data, scratch.tablespaces)
         placed = time.monotonic()
         first = _look(origin, backup, scratch, facts)
         contain(scratch, owner)
-        not_checked = _verify(
+        not_checked, warnings = _verify(
             origin, backup, scratch, find_bin_directory(facts.major, cluster.bin_directory), owner
         )
         isolate(scratch, owner)
         phases = {"extract": placed - started, "verify": time.monotonic() - placed}
         size = size_of_files(scratch.data) + size_of_files(scratch.tablespaces)
-        return ForeignCopy(scratch, backup, first, size, rounded(phases), not_checked)
+        return ForeignCopy(scratch, backup, first, size, rounded(phases), not_checked, (*said, *warnings))
     except BaseException:
         scratch.remove()
         raise
@@ -243,7 +245,7 @@ def contain(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
     if written.exists():
         named = {
             int(line.split(" ", 1)[0])
-            for line in written.read_text(errors="replace").splitlines()
+            for line in written.read_text(errors="replace").split("\n")
             if line[:1].isdigit()
         }
         if lost := sorted(named - set(found)):
@@ -263,16 +265,19 @@ def _verify(
     scratch: Scratch,
     bin_directory: Path,
     owner: pwd.struct_passwd | None,
-) -> tuple[NotChecked, ...]:
-    """Check the files against the backup manifest, where the tool kept it; Barman gives it another name."""
+) -> tuple[tuple[NotChecked, ...], tuple[str, ...]]:
+    """Check the files against the backup manifest, where the tool kept it; Barman gives it another name.
+
+    Returns:
+        what could not be checked, and what pg_verifybackup warned of.
+    """
     manifest = scratch.data / "backup_manifest"
     with contextlib.suppress(FileNotFoundError):
         os.rename(scratch.data / f"backup_manifest.{backup.label}", manifest)
     if not manifest.exists():
         reason = f"{origin.kind} kept no backup manifest"
-        return (NotChecked("every database", "files that no table reads", reason),)
-    verify_files(bin_directory, scratch.data, owner, _REWRITTEN)
-    return ()
+        return (NotChecked("every database", "files that no table reads", reason),), ()
+    return (), verify_files(bin_directory, scratch.data, owner, _REWRITTEN)
 
 
 def unfenced(cluster: ClusterConfig, facts: ServerFacts, clock: Callable[[], datetime]) -> Fence:
@@ -336,7 +341,14 @@ def fetch_foreign_wal(cluster: ClusterConfig, origin: Origin, copy: ForeignCopy,
     phases = {**copy.phases, "fetch": round(time.monotonic() - started, 3)}
     names = (segments[0].name, segments[-1].name, len(segments))
     return Restored(
-        copy.scratch, copy.backup.label, fence.timeline, names, copy.size, phases, copy.not_checked
+        copy.scratch,
+        copy.backup.label,
+        fence.timeline,
+        names,
+        copy.size,
+        phases,
+        copy.not_checked,
+        copy.warnings,
     )
 
 

@@ -54,8 +54,11 @@ class Origin(Protocol):
     def backups(self) -> Sequence[ForeignBackup]:
         """Every backup that can be restored, oldest first."""
 
-    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> None:
+    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> tuple[str, ...]:
         """Put a backup's files into the empty directory ``data``, and its tablespaces below ``tablespaces``.
+
+        Returns:
+            what its program warned of, though it ended well.
 
         Raises:
             ObjectDamaged: the tool says that its backup is damaged.

@@ -14,7 +14,7 @@ from pgproof.config import PgBackRestConfig
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, PgproofError, ToolFailed
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.origins.origin import ForeignBackup
-from pgproof.validation.origins.program import RESTORE, Program, said
+from pgproof.validation.origins.program import RESTORE, Program, said, warnings_in
 
 # Exit codes of pgBackRest (build/error/error.yaml): checksum, format, missing file; and what archive-get says
 # when it wraps them in a code that stands for any failure of every repository
@@ -59,7 +59,7 @@ class PgBackRest:
         # the same label may be in several repositories; restore takes the first that has it
         return sorted({backup.label: backup for backup in found}.values(), key=lambda one: one.label[-16:])
 
-    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> None:
+    def restore(self, backup: ForeignBackup, data: Path, tablespaces: Path) -> tuple[str, ...]:
         """``restore`` of exactly this set; its checksums of every file are checked by pgBackRest itself."""
         words = [
             *self._common(),
@@ -77,6 +77,7 @@ class PgBackRest:
             )
         if done.returncode != 0:
             raise self._program.failed(done, f'restore backup "{backup.label}"')
+        return warnings_in(done)
 
     def fetch(self, name: str, destination: Path, data: Path) -> None:
         # asynchronous fetching would fill the spool directory of the live cluster

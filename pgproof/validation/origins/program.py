@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pwd
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ class Program:
         return ToolFailed(
             f"{self.name} could not {what}", f"It ended with exit code {done.returncode}: {said(done)}"
         )
+
+
+def warnings_in(done: subprocess.CompletedProcess[str]) -> tuple[str, ...]:
+    """The lines in which a tool that ended well warned of something."""
+    lines = [line.strip() for text in (done.stderr, done.stdout) for line in text.split("\n")]
+    return tuple(line for line in lines if re.search(r"\bWARN(ING)?\b", line))
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
