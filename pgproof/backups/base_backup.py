@@ -29,10 +29,11 @@ from pgproof.errors import (
     PgproofError,
     PrivilegeMissing,
     ServerNotReady,
+    TransientError,
     WalNotArchived,
 )
 from pgproof.postgres.connection import connect
-from pgproof.postgres.facts import ServerFacts, read_archiver, read_facts
+from pgproof.postgres.facts import ServerClock, ServerFacts, read_archiver, read_clock, read_facts
 from pgproof.postgres.replication import (
     ArchiveStart,
     ManifestStart,
@@ -59,6 +60,7 @@ class _Stream:
     volumes: tuple[Volume, ...]
     manifest: StoredObject
     raw_size: int
+    ended: ServerClock
     skipped: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -76,7 +78,7 @@ def take_backup(
     Args:
         cluster: to back up.
         repository: to store it in.
-        clock: the time, aware, for the label and the record.
+        clock: the time of this machine, aware, for the label.
         incremental: build on the newest backup (PostgreSQL 17 with ``summarize_wal = on``). Where none serves, a full
             one is taken, and its record says why.
         progress: told the raw bytes as they come.
@@ -146,7 +148,8 @@ def _take(
             start_lsn=stream.start_lsn,
             stop_lsn=stream.stop_lsn,
             started_at=started,
-            stopped_at=clock().astimezone(UTC),
+            stopped_at=stream.ended.now.astimezone(UTC),
+            consistent_at=stream.ended.committed.astimezone(UTC),
             segment_size=facts.segment_size,
             volumes=stream.volumes,
             manifest=stream.manifest,
@@ -202,6 +205,7 @@ def _read_stream(
             stop, timeline = replication.finish_base_backup()
             if timeline != identity.timeline:  # a standby followed its primary to another one meanwhile
                 store_histories(archive, replication, timeline)
+            ended = _read_end(cluster)
             skipped = check_skipped(cluster.name, replication.notices)
             volumes = writer.finish()
             stored = archive.write(f"{prefix}backup_manifest", manifest)
@@ -212,8 +216,27 @@ def _read_stream(
     said = [notice.text for notice in replication.notices if not notice.left_out]
     warnings = (*said, *([warning_of(skipped)] if skipped else []))
     return _Stream(
-        start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, skipped, tuple(warnings)
+        start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, ended, skipped, tuple(warnings)
     )
+
+
+def _read_end(cluster: ClusterConfig) -> ServerClock:
+    """When the backup ended, for the server: a time target is compared with its clock's commits, not with ours.
+
+    Raises:
+        ServerUnreachable: it took no connection within ``backup.archive_timeout``.
+    """
+    end = time.monotonic() + cluster.backup.archive_timeout
+    while True:
+        try:
+            with connect(cluster) as connection:
+                return read_clock(connection)
+        except (
+            TransientError
+        ):  # hours of work must not be lost because all connections are taken for a moment
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
 
 
 def _options(cluster: ClusterConfig, label: str, parent: BackupRecord | None) -> str:

@@ -33,8 +33,10 @@ class Volume:
 class BackupRecord:
     """Everything that a restore must know of a backup.
 
-    Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010. ``skipped``
-    are the paths that the server left out, ``warnings`` what whoever restores it should know, a sentence each.
+    Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010.
+    ``started_at`` is of the clock of the host that took it, ``stopped_at`` of the server's, and ``consistent_at`` of the
+    one that commits are stamped with: of a standby it is the primary's. ``skipped`` are the paths that the server left
+    out, ``warnings`` what whoever restores it should know, a sentence each.
     """
 
     label: str
@@ -54,6 +56,7 @@ class BackupRecord:
     from_standby: bool = False
     data_checksums: bool = False
     raw_size: int = 0
+    consistent_at: datetime | None = None
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
@@ -61,6 +64,11 @@ class BackupRecord:
     @property
     def kind(self) -> str:
         return "incremental" if self.parent else "full"
+
+    @property
+    def reachable_from(self) -> datetime:
+        """The earliest time that recovery can stop at: no commit of the backup itself is newer."""
+        return self.consistent_at or self.stopped_at
 
     @property
     def stored_size(self) -> int:
@@ -85,6 +93,7 @@ class BackupRecord:
             tree[name] = str(getattr(self, name))
         for name in ("started_at", "stopped_at"):
             tree[name] = getattr(self, name).isoformat()
+        tree["consistent_at"] = self.consistent_at.isoformat() if self.consistent_at else None
         tree["kind"] = self.kind
         return tree
 
@@ -103,6 +112,8 @@ class BackupRecord:
                 values[name] = LSN.parse(tree[name])
             for name in ("started_at", "stopped_at"):
                 values[name] = datetime.fromisoformat(tree[name])
+            if at := tree.get("consistent_at"):
+                values["consistent_at"] = datetime.fromisoformat(at)
             values["skipped"] = tuple(str(path) for path in tree.get("skipped", ()))
             values["warnings"] = tuple(str(text) for text in tree.get("warnings", ()))
             values["manifest"] = StoredObject(**tree["manifest"])

@@ -35,6 +35,7 @@ class WalCheck:
         rpo_seconds: how much would be lost now; None when it cannot be known.
         rpo_target: of the configuration, in seconds.
         lag_seconds: age of the newest archived commit while the source has newer WAL; 0 for an idle source.
+        clock_fault: why it cannot be known although the source answered; empty else.
         stalled: why no WAL arrives although the source has finished segments; empty when it does.
         slots: the source's physical replication slots.
         slot: name of the one that wal receive reads from.
@@ -51,6 +52,7 @@ class WalCheck:
     rpo_seconds: float | None = None
     rpo_target: float | None = None
     lag_seconds: float | None = None
+    clock_fault: str = ""
     stalled: str = ""
     slots: tuple[Slot, ...] = ()
     slot: str = ""
@@ -98,6 +100,7 @@ class WalCheck:
     def notes(self) -> tuple[str, ...]:
         """What whoever keeps the archive should know, and what is no finding."""
         found = [f"the source was not asked: {self.source_error}"] if self.source_error else []
+        found += [self.clock_fault] if self.clock_fault else []
         found += [slot.fault for slot in self.slots if slot.fault and slot.name != self.slot]
         if self.other_systems:
             others = ", ".join(str(system) for system in self.other_systems)
@@ -180,6 +183,7 @@ def check_wal(
         rpo_seconds=lag.rpo_seconds,
         rpo_target=cluster.targets.rpo,
         lag_seconds=lag.lag_seconds,
+        clock_fault=lag.clock_fault,
         stalled=_stalled(report, facts, grace),
         slots=slots,
         slot=cluster.wal.slot,

@@ -160,7 +160,7 @@ class _Need:
             self.history.timeline,
             self.record.stop_lsn,
             first.start if first else (self.part.end if self.part else whole),
-            self.record.stopped_at,
+            self.record.reachable_from,
             first if broken else None,
             expired,
         )

@@ -1,7 +1,8 @@
 """The lag of an archive: how far the repository is behind the source, in commits that would be lost.
 
 Commit times in WAL are the source's clock, and are compared with nothing but that. A clock can jump: the newest
-commit is the one with the newest LSN, whatever its time says, and a difference below zero is zero.
+commit is the one with the newest LSN, whatever its time says. While the source's clock says less than its newest
+commit does, nobody knows how old that is.
 """
 
 from __future__ import annotations
@@ -99,11 +100,13 @@ class Lag:
         newest_commit: the newest commit that a recovery would bring back.
         rpo_seconds: what would be lost if the source died now; None when it cannot be known.
         lag_seconds: age of the newest commit that is archived at all, while the source has newer WAL.
+        clock_fault: why neither can be known, although the source answered; empty else.
     """
 
     newest_commit: datetime | None = None
     rpo_seconds: float | None = None
     lag_seconds: float | None = None
+    clock_fault: str = ""
 
 
 def with_times(report: GapReport, catalog: Catalog, times: CommitTimes) -> GapReport:
@@ -142,10 +145,20 @@ def measure_lag(report: GapReport, catalog: Catalog, facts: ServerFacts | None, 
     if facts is None or facts.timeline != reach.timeline:
         return Lag(safe.commit)
     whole = end <= reach.end
+    rpo = _age(safe, facts, caught_up=report.lag == 0 and whole)
     return Lag(
         safe.commit,
-        _age(safe, facts, caught_up=report.lag == 0 and whole),
+        rpo,
         _age(archived, facts, caught_up=report.lag == 0),
+        _set_back(safe.commit, facts.clock) if rpo is None and safe.commit else "",
+    )
+
+
+def _set_back(commit: datetime, clock: datetime) -> str:
+    """A clock that says less than the newest commit does was set back, and is still behind."""
+    return (
+        f"the source's clock was set back: it says {clock:%F %T%z}, and the newest archived commit is of "
+        f"{commit:%F %T%z}; until then nobody knows how much would be lost"
     )
 
 
@@ -167,4 +180,5 @@ def _age(newest: Newest, facts: ServerFacts, *, caught_up: bool) -> float | None
         return 0.0
     if newest.commit is None:
         return None
-    return max(0.0, round((facts.clock - newest.commit).total_seconds(), 3))
+    age = round((facts.clock - newest.commit).total_seconds(), 3)
+    return age if age >= 0 else None

@@ -162,6 +162,29 @@ def read_archiver(connection: psycopg.Connection) -> ArchiverFacts:
     return ArchiverFacts(*row, *(waiting or (None, None)))
 
 
+@dataclass(frozen=True, slots=True)
+class ServerClock:
+    """What time it is for a server.
+
+    Args:
+        now: by its own clock.
+        committed: when everything that it has shown so far was committed, by the clock that stamps commits: on a
+            standby the newest replayed commit's time, which the primary's clock gave it.
+    """
+
+    now: datetime
+    committed: datetime
+
+
+def read_clock(connection: psycopg.Connection) -> ServerClock:
+    """Look at a server's clock."""
+    row = connection.execute(
+        """SELECT clock_timestamp(), CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() END"""
+    ).fetchone()
+    assert row is not None
+    return ServerClock(row[0], row[1] or row[0])
+
+
 def _read_role(connection: psycopg.Connection) -> RoleFacts:
     row = connection.execute(
         "SELECT rolname, rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user"

@@ -45,12 +45,12 @@ def examine(
         cluster: to ask about.
         config: that it is part of.
         credentials: of the repository, where they come from a block.
-        clock: seconds since the epoch, to tell a live lease.
+        clock: of this machine, seconds since the epoch.
     """
     subject = Subject(
         cluster,
         config,
-        found_source=_found(lambda: look_at_source(cluster)),
+        found_source=_found(lambda: look_at_source(cluster, clock)),
         found_repository=_found(lambda: open_repository(config.repository_of(cluster), credentials)),
         now=clock(),
     )

@@ -13,7 +13,9 @@ from pgproof.postgres.versions import INCREMENTAL_BACKUP, NEWEST_TESTED
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
 from pgproof.readiness.mend import hba_mend, restart, setting_mend
 from pgproof.repository.repository import check_system
+from pgproof.wording import duration
 
+_SKEW = 5.0  # seconds; machines that keep time differ by a few milliseconds
 _NO_DATABASE = re.compile(r'database ".*" does not exist$')
 
 
@@ -53,6 +55,17 @@ def _system_identifier(subject: Subject) -> Answer:
         return Answer(False, fact, f"add to [clusters.{name}]: system_identifier = {found}", blocks="")
     check_system(configured, found, f'server of cluster "{name}"')
     return Answer(True, f"{found}, as configured")
+
+
+def _clock(subject: Subject) -> Answer:
+    skew = subject.source.skew
+    if abs(skew) <= _SKEW:
+        return Answer(True, f"this machine's clock and the server's agree within {_SKEW:.0f} s")
+    fact = (
+        f"this machine's clock is {duration(abs(skew))} {'behind' if skew > 0 else 'ahead of'} the server's: labels, "
+        "ages and retention go by it, commits and recovery windows by the server's"
+    )
+    return Answer(False, fact, "timedatectl set-ntp true  # here and on the server")
 
 
 def _primary(subject: Subject) -> Answer:
@@ -114,6 +127,7 @@ QUESTIONS = (
     Question("connection", "backup", _connection),
     Question("version", "backup", _version),
     Question("system identifier", "backup", _system_identifier),
+    Question("clock", "", _clock),
     Question("primary", "proof", _primary),
     Question("wal_level", "backup", _wal_level),
     Question("WAL senders", "backup", _wal_senders),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import psycopg
 from pgproof.config import ClusterConfig
 from pgproof.errors import PermanentError, PgproofError
 from pgproof.postgres.connection import connect
-from pgproof.postgres.facts import ServerFacts, read_facts
+from pgproof.postgres.facts import ServerFacts, read_clock, read_facts
 from pgproof.postgres.grants import LARGE_OBJECT_PARAMETER
 from pgproof.postgres.replication import ReplicationConnection, SystemIdentity
 
@@ -85,6 +87,7 @@ class Source:
         replication: what the replication connection said, or why it does not open.
         databases: every one that allows connections.
         slot: that the configuration names; None when there is none.
+        skew: seconds that the server's clock is ahead of this machine's; below zero it is behind.
     """
 
     facts: ServerFacts
@@ -100,10 +103,15 @@ class Source:
     replication: SystemIdentity | PgproofError
     databases: tuple[DatabaseState, ...]
     slot: SlotState | None = None
+    skew: float = 0.0
 
 
-def look_at_source(cluster: ClusterConfig) -> Source:
+def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.time) -> Source:
     """Look at a source from every side: a session, a replication connection, and each database.
+
+    Args:
+        cluster: whose source it is.
+        clock: of this machine, seconds since the epoch.
 
     Raises:
         ServerUnreachable, AuthenticationFailed: nobody answers, or not to this role.
@@ -112,6 +120,7 @@ def look_at_source(cluster: ClusterConfig) -> Source:
     """
     try:
         with connect(cluster) as connection:
+            skew = _skew(connection, clock)
             facts = read_facts(connection)
             row: Any = connection.execute(_SERVER).fetchone()
             pending = read_pending(connection)
@@ -135,7 +144,15 @@ def look_at_source(cluster: ClusterConfig) -> Source:
         replication=_identify(cluster),
         databases=tuple(_look_at_database(cluster, name) for name in facts.databases),
         slot=slot,
+        skew=skew,
     )
+
+
+def _skew(connection: psycopg.Connection, clock: Callable[[], float]) -> float:
+    """How far the clocks differ at least: the server's was read some time between two looks at ours."""
+    before = clock()
+    server = read_clock(connection).now.timestamp()
+    return server - min(max(server, before), clock())
 
 
 def read_pending(connection: psycopg.Connection) -> tuple[str, ...]:

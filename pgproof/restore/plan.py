@@ -222,7 +222,7 @@ def _locate(
             late = _NOT_YET if target.lsn > end else ""
             raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.", late)
         return Located(target.lsn, None)
-    if target.kind == "time" and target.time < oldest.stopped_at:
+    if target.kind == "time" and target.time < oldest.reachable_from:
         raise _outside(target, oldest, "")
     reader = reader_of(newest.major)
     if target.kind == "time":
@@ -247,7 +247,7 @@ def _locate_time(
     reader: WalReader,
     end: LSN,
 ) -> Located:
-    before = [entry.record for entry in on_path if entry.record.stopped_at <= target.time]
+    before = [entry.record for entry in on_path if entry.record.reachable_from <= target.time]
     present = present_between(listing, history, before[-1].last_segment, end)
     located = reader.locate_time(present, target.time)
     if located is None:
@@ -268,7 +268,7 @@ def _outside(
 ) -> TargetOutsideWindow:
     return TargetOutsideWindow(
         f"recovery target {target} is outside the recovery window",
-        f"{detail} The first backup ended at {oldest.stopped_at:%F %T%z}, LSN {oldest.stop_lsn}.".strip(),
+        f"{detail} The first backup ended at {oldest.reachable_from:%F %T%z}, LSN {oldest.stop_lsn}.".strip(),
         hint or "pgproof wal check NAME shows the recovery windows",
     )
 
@@ -322,7 +322,7 @@ def _choose(
 
 
 def _precedes(entry: BackupEntry, target: RecoveryTarget, located: Located) -> bool:
-    if target.kind == "time" and entry.record.stopped_at > target.time:
+    if target.kind == "time" and entry.record.reachable_from > target.time:
         return False
     return entry.record.stop_lsn <= located.lsn
 

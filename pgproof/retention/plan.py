@@ -233,7 +233,7 @@ def decide(
         reasons.setdefault(window.base.label, []).append(reason)
     keep_parents(reasons, chains)
     kept = tuple(entry for entry in catalog.entries if entry.label in reasons)
-    covered = {w.path.timeline for w in windows if w.base.record.stopped_at <= cutoff}
+    covered = {w.path.timeline for w in windows if w.base.record.reachable_from <= cutoff}
     in_doubt = [leaf.timeline for leaf in ends if leaf.timeline not in {*histories, *covered, min(timelines)}]
     needs = [*wal_needs(kept, windows), *(Need(frozenset({timeline}), LSN(0)) for timeline in in_doubt)]
     wal = WalNeeds(tuple(needs), kept[-1].record)

@@ -116,7 +116,7 @@ def _windows(
     path: TimelineHistory, entries: Sequence[BackupEntry], usable: Collection[str], cutoff: datetime
 ) -> list[Window]:
     on_path = [entry for entry in entries if lies_on(path, entry)]
-    old = [entry for entry in on_path if entry.record.stopped_at <= cutoff]
+    old = [entry for entry in on_path if entry.record.reachable_from <= cutoff]
     bases = [entry for entry in old if entry.label in usable][-1:]
     if (
         not bases

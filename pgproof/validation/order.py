@@ -10,7 +10,7 @@ from pgproof.validation.fences.fence import Fence
 def require_before(record: BackupRecord, fence: Fence) -> None:
     """Refuse a backup that ends beyond the first cut of a fence.
 
-    Two clocks tell which of three things happened: that of the machine that took the backup, and the source's.
+    The source's clock tells which of the two happened first.
 
     Args:
         record: of the backup.
