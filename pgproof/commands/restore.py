@@ -106,6 +106,7 @@ def run_plan(
         restore_command(config, cluster.name),
         owner=account(cluster.drill.run_as),
         workers=cluster.backup.workers,
+        preload=cluster.drill.preload_libraries,
         progress=progress,
     )
 

@@ -2,7 +2,7 @@
 
 1. Make the directories, and look again that they are empty.
 2. Extract every backup of the chain (pg_control aside); combine them when there are several.
-3. Write the recovery settings and the signal file.
+3. Write the settings of recovery and isolation, and the signal file.
 4. Sync the file systems.
 5. Move pg_control into place, and sync its directory.
 
@@ -28,8 +28,11 @@ from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.destination import entries_besides
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
+from pgproof.restore.isolation import isolation, recovery_defaults
+from pgproof.restore.minima import backed_up, reading_ahead
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import recovery_settings, write_settings
+from pgproof.wal.parameters import widest
 
 Progress = Callable[[int], None]
 _STAGING = ".pgproof-chain"
@@ -52,6 +55,7 @@ def execute(
     *,
     owner: pwd.struct_passwd | None = None,
     workers: int = 2,
+    preload: Sequence[str] = (),
     progress: Progress = lambda size: None,
 ) -> tuple[str, ...]:
     """Restore as planned; the server is then started by whoever asked.
@@ -61,16 +65,21 @@ def execute(
         archive: to read from.
         bin_directory: with pg_combinebackup; needed for an incremental backup only.
         restore_command: for postgresql.auto.conf.
-        owner: account that shall own the files when we are root.
+        owner: account that will own the files when we are root.
         workers: volumes at a time.
+        preload: libraries that recovery itself needs.
         progress: told the raw bytes that are done.
 
     Returns:
         what PostgreSQL's programs warned of.
     """
     data = plan.request.destination
-    combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
-    settings = recovery_settings(
+    with reading_ahead(plan.segments, archive, bin_directory) as raised:
+        combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
+        minima = widest(backed_up(bin_directory, data), raised()) if bin_directory else {}
+    settings = {name: str(value) for name, value in minima.items()}
+    settings |= _never_the_sources(plan, preload)
+    settings |= recovery_settings(
         plan.request.target,
         plan.history.timeline,
         restore_command,
@@ -80,8 +89,6 @@ def execute(
     if not plan.has_history and not plan.request.standby:
         # by its number PostgreSQL refuses a timeline without a history file (validateRecoveryParameters)
         settings["recovery_target_timeline"] = "current"
-    if not plan.request.take_over:
-        settings["archive_mode"] = "off"
     write_settings(data, settings)
     # a backup that was taken from a standby has it, and it would win
     (data / "standby.signal").unlink(missing_ok=True)
@@ -93,6 +100,16 @@ def execute(
         _sync_file_system(directory)
     make_startable(data)
     return combined.warnings
+
+
+def _never_the_sources(plan: RestorePlan, preload: Sequence[str]) -> dict[str, str]:
+    """What the restored cluster does not take over from its source."""
+    settings = recovery_defaults(plan.record.major)
+    if plan.request.isolated:
+        settings |= isolation(plan.record.major, preload)
+    elif not plan.request.take_over:
+        settings["archive_mode"] = "off"
+    return settings
 
 
 def place_files(

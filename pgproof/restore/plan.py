@@ -18,6 +18,7 @@ from pgproof.errors import (
 from pgproof.restore.border import Border
 from pgproof.restore.cautions import cautions
 from pgproof.restore.destination import Destination, check_destination, look_at_destination, room_for
+from pgproof.restore.isolation import in_words
 from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -44,7 +45,7 @@ class RestoreRequest:
 
     Args:
         destination: data directory to make.
-        target: where recovery shall stop.
+        target: where recovery stops.
         label: of the backup; None lets the plan choose.
         tablespaces: old path to new path.
         standby: start as a standby and keep following.
@@ -59,6 +60,11 @@ class RestoreRequest:
     standby: bool = False
     target_action: str = "pause"
     take_over: bool = False
+
+    @property
+    def isolated(self) -> bool:
+        """Whether nobody else may notice the restored cluster."""
+        return not (self.standby or self.take_over)
 
 
 @dataclass(frozen=True)
@@ -113,8 +119,7 @@ class RestorePlan:
             then = "open for writing" if target.kind == "end" else self.request.target_action
             steps.append(f"recover along timeline {self.history.timeline} to {target}, then {then}")
             steps += self.border.steps() if self.border else []
-        how = "stays as configured" if self.request.take_over else "is switched off in the copy"
-        steps.append(f"archiving {how}")
+        steps.append(in_words(isolated=self.request.isolated, take_over=self.request.take_over))
         steps.append("move pg_control into place, which makes the directory startable")
         return steps
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pgproof.restore.target import RecoveryTarget
 
+_FILE = "postgresql.auto.conf"
+_HEADING = "# written by pgproof restore"
 # Every setting of an earlier recovery that could leak into this one (manual, 19.5.5, 19.5.6, 19.6.3)
 LEAKING = (
     "restore_command",
@@ -22,6 +25,7 @@ LEAKING = (
     "recovery_target_action",
     "primary_conninfo",
     "primary_slot_name",
+    "recovery_min_apply_delay",
     "promote_trigger_file",
 )
 _TARGETS = {"time": "recovery_target_time", "xid": "recovery_target_xid"}
@@ -38,7 +42,7 @@ def recovery_settings(
     Args:
         target: where to stop.
         timeline: to follow.
-        restore_command: as PostgreSQL shall call it.
+        restore_command: as PostgreSQL will call it.
         action: pause, promote or shutdown.
         standby: follow for ever; there is no target then.
     """
@@ -58,16 +62,35 @@ def recovery_settings(
     return settings
 
 
-def write_settings(data: Path, settings: dict[str, str]) -> None:
-    """Rewrite postgresql.auto.conf: the source's own settings stay, those that leak are replaced."""
-    path = data / "postgresql.auto.conf"
-    lines = path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
+def write_settings(data: Path, settings: dict[str, str]) -> list[str]:
+    """Rewrite postgresql.auto.conf: the source's own settings stay, those that leak are replaced.
+
+    Returns:
+        the source's lines that were replaced, without those of an earlier recovery.
+    """
+    lines = _read(data)
     replaced = set(LEAKING) | set(settings)
     kept = [line for line in lines if _name(line) not in replaced]
-    kept.append("# written by pgproof restore")
-    kept += [f"{name} = {quote(value)}" for name, value in settings.items()]
-    path.write_text("\n".join(kept) + "\n", errors="surrogateescape")
+    kept += [_HEADING, *(_line(name, value) for name, value in settings.items())]
+    _write(data, kept)
+    return [line for line in lines if _name(line) in replaced - set(LEAKING)]
+
+
+def _read(data: Path) -> list[str]:
+    """The lines of postgresql.auto.conf; only a line feed ends one, as other separators may stand in a value."""
+    path = data / _FILE
+    text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _write(data: Path, lines: Sequence[str]) -> None:
+    path = data / _FILE
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
     path.chmod(0o600)
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name} = {quote(value)}"
 
 
 def _name(line: str) -> str | None:

@@ -7,6 +7,7 @@ the server's command line and with each connection, where nothing in the restore
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import re
@@ -19,32 +20,22 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from pgproof.errors import NotProven, PgproofError, RecoveryFailed, ScratchKilled
+from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.server import LocalServer
-from pgproof.postgres.versions import LOGIN_EVENT_TRIGGERS, TRANSACTION_TIMEOUT
-from pgproof.restore.settings import LEAKING, recovery_settings
+from pgproof.restore.isolation import SEARCH_PATH, isolation, recovery_defaults, session_options
+from pgproof.restore.settings import recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
-from pgproof.timelines.segment import WalSegment
+from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
 from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL
 from pgproof.validation.claim import make_socket
 from pgproof.validation.scratch import Scratch
+from pgproof.wal.parameters import largest, widest
+from pgproof.wal.records import Record, read_records
 
-_SAFE = {
-    "listen_addresses": "",
-    "archive_mode": "off",
-    "archive_command": "",
-    "archive_library": "",
-    "shared_preload_libraries": "",
-    "session_preload_libraries": "",
-    "local_preload_libraries": "",
-    "max_logical_replication_workers": "0",
-    "primary_conninfo": "",
-    "primary_slot_name": "",
-    "ssl": "off",
-    "hot_standby": "on",
+_SCRATCH = {
     "autovacuum": "off",
     "max_standby_archive_delay": "-1",
     "fsync": "off",  # thrown away afterwards
@@ -53,24 +44,6 @@ _SAFE = {
     "log_min_messages": "warning",
     "log_line_prefix": LOG_PREFIX,
     "lc_messages": "C",
-}
-_PATH = "pg_catalog"
-# Given with each connection, as ALTER ROLE and ALTER DATABASE override the command line
-_SAFE_SESSION = {
-    "session_preload_libraries": "",
-    "local_preload_libraries": "",
-    "default_transaction_isolation": "read\\ committed",  # a hot standby refuses serializable
-    "default_transaction_read_only": "off",
-    "zero_damaged_pages": "off",  # would hide what a drill is for
-    "ignore_checksum_failure": "off",
-    "role": "none",
-    # reads as a superuser what others own: no function or operator of theirs may stand before PostgreSQL's
-    "search_path": _PATH,
-    "statement_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "client_encoding": "UTF8",
-    "datestyle": "ISO",  # psycopg reads times and intervals in no other
-    "intervalstyle": "postgres",
 }
 _LOCKS = 100_000  # that a copy can hold, about 50 MB of shared memory
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
@@ -168,12 +141,10 @@ def held(
     """
     assert target.timeline is not None
     socket = make_socket(scratch.root)
-    settings = _settings(scratch, bin_directory, target, closed=closed) | {
-        "shared_preload_libraries": ",".join(preload)
-    }
+    settings = _settings(scratch, bin_directory, target, preload, closed=closed)
     server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
     try:
-        dsn = make_conninfo(server.dsn, user=role, options=_options(scratch))
+        dsn = make_conninfo(server.dsn, user=role, options=session_options(_major(scratch)))
         pace = _Pace(scratch.log)
         server.start()
         what = "to reach the target" if closed else "to reach the cut"
@@ -239,27 +210,21 @@ class _Pace:
             phases[name] = round(phases.get(name, 0.0) + seconds, 3)
 
 
-def _options(scratch: Scratch) -> str:
-    """The settings of every connection to the copy, as libpq's ``options``."""
-    settings, major = dict(_SAFE_SESSION), int((scratch.data / "PG_VERSION").read_text())
-    if major >= LOGIN_EVENT_TRIGGERS:
-        settings["event_triggers"] = "off"
-    if major >= TRANSACTION_TIMEOUT:
-        settings["transaction_timeout"] = "0"
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
-
-
 def as_users_connect(dsn: str) -> str:
     """The connection string for SQL that a user wrote: it finds names where his database searches for them.
 
     Args:
         dsn: of a database in the copy.
     """
-    return dsn.replace(f"-c search_path={_PATH}", "")
+    return dsn.replace(f"-c search_path={SEARCH_PATH}", "")
+
+
+def _major(scratch: Scratch) -> int:
+    return int((scratch.data / "PG_VERSION").read_text())
 
 
 def _settings(
-    scratch: Scratch, bin_directory: Path, target: RecoveryTarget, *, closed: bool
+    scratch: Scratch, bin_directory: Path, target: RecoveryTarget, preload: Sequence[str], *, closed: bool
 ) -> dict[str, str]:
     wal = str(scratch.wal).replace("%", "%%")
     # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
@@ -274,14 +239,35 @@ def _settings(
         "hba_file": str(scratch.root / "pg_hba.conf"),
         "ident_file": str(scratch.root / "pg_ident.conf"),
     }
-    minima = {name: str(value) for name, value in control.minima.items()}
+    minima = widest(control.minima, _raised(bin_directory, scratch.wal))
     # pg_dump locks every table of a database at once; a setting of the source says little of what that takes
-    sessions = control.minima["max_connections"] + control.minima["max_prepared_transactions"]
-    each = max(control.minima["max_locks_per_transaction"], _LOCKS // sessions)
-    minima["max_locks_per_transaction"] = str(each)
-    # without those of this recovery: its own target must come last, as in recovery_settings
-    unset = {name: "" for name in LEAKING if name not in recovery and name != "promote_trigger_file"}
-    return {**files, **_SAFE, **control.wal_sizes, **minima, **unset, **recovery}
+    sessions = minima["max_connections"] + minima["max_prepared_transactions"]
+    each = max(minima["max_locks_per_transaction"], _LOCKS // sessions)
+    minima["max_locks_per_transaction"] = each
+    major = _major(scratch)
+    # this recovery's own target must come last, as in recovery_settings
+    safe = {**isolation(major, preload), **recovery_defaults(major), **_SCRATCH}
+    sizes = {name: str(value) for name, value in minima.items()}
+    return {**files, **safe, **control.wal_sizes, **sizes, **recovery}
+
+
+@functools.cache  # the WAL is there before the first server starts, and one drill starts several
+def _raised(bin_directory: Path, wal: Path) -> dict[str, int]:
+    """What the five settings must be at least, by the WAL that may be replayed."""
+    names = sorted(path.name for path in wal.iterdir() if SEGMENT_NAME.fullmatch(path.name))
+    size = max(((wal / name).stat().st_size for name in names), default=1)
+
+    def content(segment: WalSegment) -> Iterator[bytes]:
+        with open(wal / segment.name, "rb") as file:
+            yield from iter(lambda: file.read(1 << 20), b"")
+
+    def records(row: Sequence[WalSegment]) -> Iterator[Record]:
+        return read_records(bin_directory, wal, row[0].start, row[-1].end, row[-1].timeline, ("XLOG",))
+
+    try:
+        return largest((WalSegment.parse(name, size) for name in names), content, records)
+    except ObjectDamaged:  # recovery itself comes to it, and says more
+        return {}
 
 
 def _arrived(dsn: str, log: Path, said: int) -> bool:

@@ -20,6 +20,15 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _RUNNING = re.compile(r"nextXid (\d+) latestCompletedXid \d+ oldestRunningXid (\d+)$")
+_VALUE = re.compile(r"(\w+)=(\d+)")
+# as xlog_desc shows them, and the settings that they are
+_PARAMETERS = {
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_xacts": "max_prepared_transactions",
+    "max_locks_per_xact": "max_locks_per_transaction",
+}
 _PREPARED = re.compile(r"(\d+): ")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 # zeros after the last record (a switched or unfinished segment), or no record starting in the range
@@ -53,7 +62,15 @@ class QuietPoint:
     next_xid: int
 
 
-Record = CommitRecord | RestorePoint | QuietPoint
+@dataclass(frozen=True, slots=True)
+class ParameterChange:
+    """A restart of the source with other settings: those that a hot standby must have at least as large."""
+
+    lsn: LSN
+    values: dict[str, int]
+
+
+Record = CommitRecord | RestorePoint | QuietPoint | ParameterChange
 
 
 def parse_line(line: str) -> Record | None:
@@ -73,6 +90,9 @@ def parse_line(line: str) -> Record | None:
     kind, rest, lsn = match["kind"], match["rest"], LSN.parse(match["lsn"])
     if kind == "RESTORE_POINT":
         return RestorePoint(lsn, rest)
+    if kind == "PARAMETER_CHANGE":
+        shown = dict(_VALUE.findall(rest))
+        return ParameterChange(lsn, {name: int(shown[short]) for short, name in _PARAMETERS.items()})
     if kind == "RUNNING_XACTS":
         running = _RUNNING.match(rest)
         return QuietPoint(lsn, int(running[1])) if running and running[1] == running[2] else None

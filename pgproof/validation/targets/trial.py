@@ -24,8 +24,6 @@ from pgproof.validation.targets.canary import look_for
 from pgproof.validation.targets.plan import CANARIES, PlannedTarget
 from pgproof.wal.records import CommitRecord
 
-_TOO_SMALL = "hot standby is not possible because of insufficient parameter settings"
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -201,8 +199,6 @@ class Trial:
                 "the copy could not be read there: a transaction with over 64 subtransactions ran from before "
                 "the backup until then"
             )
-        if _TOO_SMALL in log:
-            return "recovery paused before it, where the source raised a setting such as max_connections"
         return ""
 
 
