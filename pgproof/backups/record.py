@@ -34,9 +34,9 @@ class BackupRecord:
     """Everything that a restore must know of a backup.
 
     Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010.
-    ``started_at`` is of the clock of the host that took it, ``stopped_at`` of the server's, and ``consistent_at`` of the
-    one that commits are stamped with: of a standby it is the primary's. ``skipped`` are the paths that the server left
-    out, ``warnings`` what whoever restores it should know, a sentence each.
+    ``started_at`` is of the clock of the host that took it, ``stopped_at`` of the server's, and ``consistent_at`` of
+    the one that commits are stamped with: of a standby it is the primary's. ``skipped`` are the paths that the server
+    left out, ``warnings`` what whoever restores it should know, a sentence each.
     """
 
     label: str

@@ -47,7 +47,7 @@ def _template(major: int, options: tuple[str, ...]) -> Path:
     return made_once(name, lambda data: initialise(bin_directory, data, owner=account(None), options=options))
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
+def made_once(name: str, make: Callable[[Path], object]) -> Path:
     """A directory that all workers of a run share, made by whichever wants it first.
 
     Args:
@@ -98,7 +98,7 @@ def _set_system_identifier(data: Path, identifier: int) -> None:
                 file.write(_SYSTEM.pack(identifier))
 
 
-def _end_of_control(control: bytes) -> int:
+def _end_of_control(control: bytearray) -> int:
     """Where the CRC stands; the length of ControlFileData before it differs between versions."""
     for end in range(128, 512, 4):
         if _crc32c(control[:end]).to_bytes(4, "little") == control[end : end + 4]:
@@ -106,7 +106,7 @@ def _end_of_control(control: bytes) -> int:
     raise AssertionError("pg_control has no CRC where it is looked for")
 
 
-def _crc32c(data: bytes) -> int:
+def _crc32c(data: bytes | bytearray) -> int:
     """Castagnoli's CRC, bit by bit: it is for some 300 bytes."""
     crc = 0xFFFFFFFF
     for byte in data:

@@ -138,7 +138,13 @@ def _start(program: Path, place: Path) -> tuple[subprocess.Popen[bytes], S3Serve
     (place / "data").mkdir()
     sockets = (f"-filer.localSocket={place / 'filer.sock'}", f"-s3.localSocket={place / 's3.sock'}")
     with open(place / "log", "wb") as log:
-        words = [program, f"-logdir={place}", "mini", f"-dir={place / 'data'}", f"-s3.config={config}"]
+        words: list[str | Path] = [
+            program,
+            f"-logdir={place}",
+            "mini",
+            f"-dir={place / 'data'}",
+            f"-s3.config={config}",
+        ]
         process = subprocess.Popen(
             ending_with_us([*words, *_FLAGS, *sockets, *flags], signal.SIGKILL),
             cwd=place,
