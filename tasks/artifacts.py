@@ -84,12 +84,13 @@ def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) 
     text = [f"# WAL of {cluster}: {verdict}", ""]
     text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
     text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
+    text += [f"- **break**: {one}" for one in report.breaks]
     if found.archiver_failing:
         text.append(f"- **the archiver is failing**: {found.archiver_failing}")
     if found.source_error:
         text.append(f"- the source was not asked: {found.source_error}")
     text += _repaired(repair) if repair is not None else []
-    if report.gaps or report.damaged:
+    if report.gaps or report.damaged or report.breaks:
         text += ["", _outlook(found)]
     lag = size(report.lag) if report.lag is not None else "unknown"
     rpo = "at most " + duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
@@ -135,6 +136,7 @@ def verdict_of(found: WalCheck) -> str:
     report = found.report
     parts = [count(len(report.gaps), "gap")] if report.gaps else []
     parts += [count(len(report.damaged), "damaged segment")] if report.damaged else []
+    parts += [count(len(report.breaks), "break")] if report.breaks else []
     parts += ["the archiver is failing"] if found.archiver_failing else []
     parts += ["no backup"] if found.no_backup else []
     parts += ["RPO breached"] if found.rpo_breached else []

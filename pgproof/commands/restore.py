@@ -27,7 +27,7 @@ from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
-from pgproof.wal.archive import WalListing, end_of_path, list_wal, present_between
+from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
 from pgproof.wording import counted, size
 
 
@@ -67,7 +67,7 @@ def make_plan(
 
     @functools.cache  # the plan, and what lies at its border: an archive may be long
     def listing_of(segment_size: int) -> WalListing:
-        return list_wal(archive, segment_size)
+        return list_for_recovery(archive, segment_size)
 
     def reader_of(major: int) -> WalReader:
         return WalReader(archive, find_bin_directory(major, cluster.bin_directory))

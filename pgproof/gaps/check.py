@@ -11,7 +11,7 @@ from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError
 from pgproof.gaps.copies import CopyCheck, OpenCopy, check_copies
-from pgproof.gaps.gap import GapReport, check_gaps
+from pgproof.gaps.gap import GapReport, check_gaps, with_breaks
 from pgproof.gaps.lag import CommitTimes, measure_lag, with_times
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
@@ -19,6 +19,7 @@ from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
 from pgproof.retention.plan import decide
 from pgproof.wal.archive import WalListing, list_wal
+from pgproof.wal.checked import read_memory
 from pgproof.wal.content import ContentReport, check_content_for
 from pgproof.wal.runs import Numbered, subtract
 
@@ -81,6 +82,7 @@ class WalCheck:
         """What was found besides gaps, the worst first."""
         found = ["there is no backup: nothing can be recovered from WAL alone"] if self.no_backup else []
         found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
+        found += [str(one) for one in self.report.breaks]
         found += [
             f"the history file of timeline {timeline} is missing: no recovery begins on it or finds the way to it"
             for timeline in self.report.without_history
@@ -169,6 +171,8 @@ def check_wal(
     if content:
         read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
+    known = read.breaks if read else read_memory(archive, listing.segment_size).breaks
+    report = with_breaks(report, known)
     times = CommitTimes.open(cluster, archive, listing, major)
     lag = measure_lag(report, catalog, facts, times)
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
@@ -250,6 +254,8 @@ def _failing(facts: ServerFacts | None) -> str:
 
 def _stalled(report: GapReport, facts: ServerFacts | None, grace: float) -> str:
     """Why nothing arrives any more although the source has finished segments; empty when WAL arrives."""
+    if facts is not None and facts.settings.get("wal_level") == "minimal":
+        return "the source runs with wal_level = minimal: no recovery goes past that; set it back, and take a backup"
     if facts is None or report.in_flight < 2 or facts.follows:  # the current one is always in flight
         return ""
     waiting = f"{report.in_flight} segments are in flight"

@@ -11,7 +11,7 @@ Everything is computed with runs of segments, never one by one: an archive of a 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ from pgproof.wal.archive import (
     received_on,
     runs_between,
 )
+from pgproof.wal.breaks import Break, first_crossed
 from pgproof.wal.runs import Numbered, Numbers, Run, by_timeline, runs_of, subtract
 
 # An idle server's insert position is just behind the first page's header (SizeOfXLogLongPHD)
@@ -91,6 +92,7 @@ class GapReport:
         without_history: timelines without their history file: where a backup lies there, recovery along them does
             not begin; where WAL does, no recovery finds the way from an older timeline to them.
         received: the received part that continues the source's timeline, or the newest one.
+        breaks: where recoveries end, because the server wrote wal_level = minimal; as far as a content check has read.
         paths: the timelines that were followed, with their forks; a picture of the windows needs them.
     """
 
@@ -107,10 +109,11 @@ class GapReport:
     without_history: tuple[int, ...] = ()
     received: ReceivedPart | None = None
     paths: tuple[TimelineHistory, ...] = ()
+    breaks: tuple[Break, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.gaps and not self.damaged and not self.without_history
+        return not self.gaps and not self.damaged and not self.without_history and not self.breaks
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -124,6 +127,7 @@ class GapReport:
             "in_flight": self.in_flight,
             "lag": self.lag,
             "damaged": [list(one) for one in self.damaged],
+            "breaks": [one.as_dict() for one in self.breaks],
             "without_history": list(self.without_history),
             "received_to": str(self.received.end) if self.received else None,
         }
@@ -208,6 +212,24 @@ def check_gaps(
         received=_received(listing, source),
         paths=tuple(paths),
     )
+
+
+def with_breaks(report: GapReport, known: Sequence[Break]) -> GapReport:
+    """The report with the windows that end at a break, and the breaks at which any does.
+
+    Args:
+        report: by names alone.
+        known: breaks that content checks have found.
+    """
+    paths = {path.timeline: path for path in report.paths}
+    windows, met = [], set()
+    for window in report.windows:
+        broken = first_crossed(known, paths[window.timeline], window.start, window.end)
+        if broken is not None:
+            met.add(broken)
+            window = replace(window, end=broken.lsn, broken_by=broken.segment, expired=False)
+        windows.append(window)
+    return replace(report, windows=tuple(windows), breaks=tuple(sorted(met)))
 
 
 def recovery_paths(

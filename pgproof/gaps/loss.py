@@ -1,4 +1,4 @@
-"""A loss is a recovery window that ends before the archive does: at a gap, or at a segment that cannot be read.
+"""A loss is a recovery window that ends before the archive does: at a gap, a segment that cannot be read, or a break.
 
 While one whole window reaches the end of the archive on the source's timeline, a loss is of the past alone. When
 none does, every new commit is lost to recovery as well, until a base backup begins a new window.
@@ -19,23 +19,30 @@ _NAMED = 5  # backups in a sentence
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A window, and the first segment that stops a recovery along it."""
+    """A window, and the first segment that stops a recovery along it: missing, damaged, or with a break in it."""
 
     window: RecoveryWindow
     segment: WalSegment
     damaged: bool = False
+    breaks: bool = False
+
+    @property
+    def why(self) -> str:
+        if self.breaks:
+            return "in which wal_level became minimal"
+        return f"which is {'damaged' if self.damaged else 'missing'}"
 
 
 def sentences(found: Iterable[Loss]) -> list[str]:
     """One for each segment that stops recoveries: which windows end at it."""
-    groups: dict[tuple[WalSegment, bool, int], list[str]] = {}
+    groups: dict[tuple[WalSegment, str, int], list[str]] = {}
     for loss in found:
-        key = (loss.segment, loss.damaged, loss.window.timeline)
+        key = (loss.segment, loss.why, loss.window.timeline)
         groups.setdefault(key, []).append(loss.window.backup)
     return [
         f"{_windows(backups)} on timeline {timeline} {'ends' if len(backups) == 1 else 'end'} at {segment}, "
-        f"which is {'damaged' if damaged else 'missing'}."
-        for (segment, damaged, timeline), backups in groups.items()
+        f"{why}."
+        for (segment, why, timeline), backups in groups.items()
     ]
 
 
@@ -53,7 +60,8 @@ def losses(report: GapReport) -> list[Loss]:
         stops = [segment for segment in damaged if crosses(window, segment, path_of(report, window.timeline))]
         first = min([*stops, *([window.broken_by] if window.broken_by else [])], default=None, key=_number)
         if first is not None:
-            found.append(Loss(window, first, first in damaged))
+            broken = any(one.segment == first for one in report.breaks)
+            found.append(Loss(window, first, first in damaged, broken and first == window.broken_by))
     return found
 
 

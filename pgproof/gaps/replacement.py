@@ -138,8 +138,8 @@ class Search:
                 return ""
             before = loader.neighbours(segment, _without(self.survey.before, doubted))[::-1]
             after = loader.neighbours(segment, _without(self.survey.after, doubted))
-            faults = check_chain(self.bin_directory, [*before, link, *after], len(after))
-            return faults.get(segment, "")
+            chain = check_chain(self.bin_directory, [*before, link, *after], len(after))
+            return chain.faults.get(segment, "")
 
 
 def _without(

@@ -32,6 +32,7 @@ from pgproof.wal.archive import (
     require,
     segments_between,
 )
+from pgproof.wal.breaks import require_unbroken
 
 # The source's last segment is archived when it is full, or after archive_timeout
 _NOT_YET = (
@@ -315,7 +316,9 @@ def _choose(
             catalog.chain(record.label)  # what it builds on must be there, too
             wanted = segments_between(history, record.first_segment, reach)
             part = received if received and reach <= received.end else None
-            segments = require(listing, wanted, f"from backup {record.label} to {target}", part)
+            purpose = f"from backup {record.label} to {target}"
+            segments = require(listing, wanted, purpose, part)
+            require_unbroken(listing.breaks, history, record.start_lsn, reach, purpose)
         except (WalGap, NoBackup) as error:
             faults[record.label] = error
             continue

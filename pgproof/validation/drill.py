@@ -42,7 +42,7 @@ from pgproof.validation.scratch import Scratch, own, prepare
 from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
 from pgproof.validation.targets.attempt import WalOfCopy
 from pgproof.validation.targets.stretch import bring_forks
-from pgproof.wal.archive import list_wal
+from pgproof.wal.archive import list_for_recovery
 
 OnDatabase = Callable[[str, str], None]
 Done = Callable[[int], None]
@@ -149,7 +149,7 @@ def plan_scratch(
     return plan_restore(
         request,
         catalog,
-        lambda size: list_wal(archive, size),
+        lambda size: list_for_recovery(archive, size),
         lambda major: WalReader(archive, find_bin_directory(major)),
     )
 

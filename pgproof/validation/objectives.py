@@ -26,7 +26,7 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.validation.forecast import Forecast, Load, forecast
 from pgproof.validation.proof import Proof
 from pgproof.validation.trend import Trend, read_trend
-from pgproof.wal.archive import list_wal
+from pgproof.wal.archive import list_for_recovery
 
 _SIZE = "SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database WHERE datallowconn"
 
@@ -219,7 +219,7 @@ def _plan_now(cluster: ClusterConfig, archive: Archive, catalog: Catalog) -> Res
     return plan_restore(
         RestoreRequest(Path("/nowhere")),
         catalog,
-        lambda size: list_wal(archive, size),
+        lambda size: list_for_recovery(archive, size),
         lambda major: WalReader(archive, find_bin_directory(major, cluster.bin_directory)),
         lambda data, tablespaces: Destination({}, {}),  # only what it would read is asked
     )

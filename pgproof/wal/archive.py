@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from pgproof.errors import ObjectMissing, WalGap
@@ -20,6 +20,8 @@ from pgproof.timelines.segment import (
     SEGMENT_NAME,
     WalSegment,
 )
+from pgproof.wal.breaks import Break
+from pgproof.wal.checked import read_memory
 from pgproof.wal.runs import Interval, Numbered, Numbers, Run
 
 _PART_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
@@ -55,6 +57,7 @@ class WalListing:
         histories: of each timeline that has a history file.
         stored_size: bytes that all WAL takes in the repository.
         received: the newest received part of each timeline that has one.
+        breaks: where no recovery goes past, as far as content checks have found any; see ``list_for_recovery``.
     """
 
     segment_size: int
@@ -62,6 +65,7 @@ class WalListing:
     histories: dict[int, TimelineHistory] = field(default_factory=dict)
     stored_size: int = 0
     received: dict[int, ReceivedPart] = field(default_factory=dict)
+    breaks: tuple[Break, ...] = ()
 
     def __contains__(self, segment: WalSegment) -> bool:
         return segment.number in self.numbers.get(segment.timeline, ())
@@ -92,6 +96,12 @@ def list_wal(archive: Archive, segment_size: int) -> WalListing:
     layout, store = archive.layout, archive.store
     objects = chain(store.list(layout.received), store.list(layout.wal))
     return listing_of(layout, objects, segment_size, lambda key: read_history(archive, key))
+
+
+def list_for_recovery(archive: Archive, segment_size: int) -> WalListing:
+    """As ``list_wal``, with what content checks found that no recovery goes past."""
+    listing = list_wal(archive, segment_size)
+    return replace(listing, breaks=read_memory(archive, segment_size).breaks)
 
 
 def listing_of(

@@ -11,7 +11,7 @@ import re
 import struct
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import PermanentError
@@ -23,6 +23,11 @@ from pgproof.wal.pages import LONG, SegmentPages, end_of_record
 _TIMEOUT = 3600.0  # seconds; a gigabyte takes about two
 _SWITCH = re.compile(
     r"^rmgr: XLOG .*, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]*, desc: SWITCH\s*$", re.MULTILINE
+)
+# the record that a server writes at its start when such a setting was changed (XLogReportParameters)
+_MINIMAL = re.compile(
+    r"^rmgr: XLOG .*, lsn: ([0-9A-F]+/[0-9A-F]+), prev [^,]*, desc: PARAMETER_CHANGE .*\bwal_level=minimal\b",
+    re.MULTILINE,
 )
 _STOPPED = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)", re.DOTALL)
 _NO_RECORD = re.compile(r"could not find a valid record after [0-9A-F]+/[0-9A-F]+.*", re.DOTALL)
@@ -50,6 +55,22 @@ class Link:
         return self.pages.segment
 
 
+@dataclass(slots=True)
+class Chain:
+    """What was found in a chain: damaged segments, each with what is wrong, and where no recovery goes past."""
+
+    faults: dict[WalSegment, str] = field(default_factory=dict)
+    breaks: dict[WalSegment, LSN] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Records of interest that pg_waldump listed: those that switched a segment, and those that break recovery."""
+
+    switches: list[LSN]
+    breaks: list[LSN]
+
+
 @dataclass(frozen=True, slots=True)
 class _Stop:
     """Where pg_waldump stopped: the start of the record that it could not read, and what it said."""
@@ -59,7 +80,7 @@ class _Stop:
     message: str
 
 
-def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> dict[WalSegment, str]:
+def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> Chain:
     """Read every record that starts in segments that follow one another.
 
     Args:
@@ -68,20 +89,24 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
         beside: how many of the last are only there for the record that crosses the border to them.
 
     Returns:
-        the damaged ones, each with what is wrong. A record that crosses a border names every segment that it
-        reaches into: the CRC does not tell in which one the damage is.
+        what was found. A record that crosses a border names every segment that it reaches into: the CRC does not
+        tell in which one the damage is.
 
     Raises:
         PermanentError: pg_waldump failed for another reason.
     """
-    faults: dict[WalSegment, str] = {}
+    found = Chain()
+    faults = found.faults
     first = 0
     while first < len(links) - beside:
         part = links[first:]
         if all(link.pages.first_record is None for link in part):
             break  # one record that began earlier fills them all
-        stop, switches = _waldump(bin_directory, part, _end(part, beside))
-        for segment, fault in _after_switch(part, switches).items():
+        stop, seen = _waldump(bin_directory, part, _end(part, beside))
+        for lsn in seen.breaks:
+            holder = next(link.segment for link in part if link.segment.end > lsn)
+            found.breaks.setdefault(holder, lsn)
+        for segment, fault in _after_switch(part, seen.switches).items():
             faults.setdefault(segment, fault)
         if stop is None:
             break
@@ -91,7 +116,7 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
             for segment, fault in _suspects(links, index, stop).items():
                 faults.setdefault(segment, fault)
         first = index + 1
-    return faults
+    return found
 
 
 def _end(part: Sequence[Link], beside: int) -> LSN:
@@ -107,7 +132,7 @@ def _end(part: Sequence[Link], beside: int) -> LSN:
     return own
 
 
-def _waldump(bin_directory: Path, part: Sequence[Link], end: LSN) -> tuple[_Stop | None, list[LSN]]:
+def _waldump(bin_directory: Path, part: Sequence[Link], end: LSN) -> tuple[_Stop | None, _Seen]:
     first = next(link for link in part if link.pages.first_record is not None)
     start = LSN(first.segment.start + (first.pages.first_record or 0))
     timeline = int(first.path.name[:8], 16)
@@ -116,15 +141,15 @@ def _waldump(bin_directory: Path, part: Sequence[Link], end: LSN) -> tuple[_Stop
         done = run([*command, "-s", str(start), "-e", str(end), "--rmgr=XLOG"], timeout=_TIMEOUT)
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(f"{error}") from error
-    switches = [LSN.parse(text) for text in _SWITCH.findall(done.stdout)]
+    seen = _Seen(*([LSN.parse(text) for text in form.findall(done.stdout)] for form in (_SWITCH, _MINIMAL)))
     if done.returncode == 0:
-        return None, switches
+        return None, seen
     message = " ".join(done.stderr.strip().split()).removeprefix("pg_waldump: error: ")
     if match := _STOPPED.search(message):
         before = LSN.parse(match[1])
-        return _Stop(_next_record(part, before, before in switches), before, match[2]), switches
+        return _Stop(_next_record(part, before, before in seen.switches), before, match[2]), seen
     if match := _NO_RECORD.search(message):
-        return _Stop(start, None, match[0]), switches
+        return _Stop(start, None, match[0]), seen
     raise _failed(message[-600:] or f"exit code {done.returncode}")
 
 

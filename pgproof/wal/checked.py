@@ -17,6 +17,7 @@ from typing import Any
 from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive
 from pgproof.timelines.segment import WalSegment
+from pgproof.wal.breaks import Break
 
 # An object stored less than this before it was read is read once more: a store may count time in whole seconds, and
 # another object may take its place within the same one.
@@ -61,10 +62,11 @@ class CheckedRun:
 
 @dataclass(frozen=True)
 class Memory:
-    """The runs, in order, and why there are none where a file was there."""
+    """The runs, in order, where no recovery goes past, and why there is neither where a file was there."""
 
     runs: tuple[CheckedRun, ...] = ()
     warning: str = ""
+    breaks: tuple[Break, ...] = ()
     _starts: list[WalSegment] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +159,8 @@ def read_memory(archive: Archive, segment_size: int) -> Memory:
             raise ValueError(f"it is of system identifier {tree['system_identifier']}")
         if int(tree["segment_size"]) != segment_size:
             raise ValueError(f"it is of segments of {tree['segment_size']} bytes")
-        return Memory(join(_parse(run, segment_size) for run in _disjoint(tree["runs"])))
+        runs = join(_parse(run, segment_size) for run in _disjoint(tree["runs"]))
+        return Memory(runs, breaks=_breaks(tree.get("breaks", []), segment_size))
     except ObjectMissing:
         return Memory()
     except (ObjectDamaged, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -165,6 +168,13 @@ def read_memory(archive: Archive, segment_size: int) -> Memory:
         return Memory(
             warning=f'what was checked before is not known: "{archive.layout.wal_checked}" cannot be used: {reason}'
         )
+
+
+def _breaks(found: Any, size: int) -> tuple[Break, ...]:
+    try:
+        return tuple(Break.from_dict(one, size) for one in found)
+    except PgproofError as error:
+        raise ValueError(error.fact) from error
 
 
 def _disjoint(runs: Any) -> Sequence[dict[str, Any]]:
@@ -192,7 +202,9 @@ def _parse(run: dict[str, Any], size: int) -> CheckedRun:
     return CheckedRun(first, last, checked_at, run["crc"] is True, stored_until)
 
 
-def write_memory(archive: Archive, segment_size: int, runs: Iterable[CheckedRun]) -> str:
+def write_memory(
+    archive: Archive, segment_size: int, runs: Iterable[CheckedRun], breaks: Iterable[Break] = ()
+) -> str:
     """Replace what is remembered, in one write.
 
     Returns:
@@ -202,6 +214,7 @@ def write_memory(archive: Archive, segment_size: int, runs: Iterable[CheckedRun]
         "system_identifier": str(archive.system_identifier),
         "segment_size": segment_size,
         "runs": [run.as_dict() for run in join(runs)],
+        "breaks": [one.as_dict() for one in breaks],
     }
     try:
         archive.write_json(archive.layout.wal_checked, tree, create=False)

@@ -21,8 +21,10 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
+from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
+from pgproof.wal.breaks import Break
 from pgproof.wal.checked import MARGIN, CheckedRun, Recall, read_memory, write_memory
 from pgproof.wal.survey import Needed, Row, Span, Stored, Survey, take_survey
 from pgproof.wal.window import WindowResult, check_window, windows
@@ -38,12 +40,14 @@ class ContentReport:
         damaged: names of segments, in order, each with what is wrong.
         read: how many were read.
         remembered: how many were found good earlier, and have not changed.
+        breaks: where no recovery goes past, in order.
         crc: whether the CRCs of records were checked; not without pg_waldump of the cluster's major version.
         bytes: read, before compression.
         warnings: what went wrong around it, in words.
     """
 
     damaged: tuple[tuple[str, str], ...] = ()
+    breaks: tuple[Break, ...] = ()
     read: int = 0
     remembered: int = 0
     crc: bool = False
@@ -52,10 +56,10 @@ class ContentReport:
 
     @property
     def ok(self) -> bool:
-        return not self.damaged
+        return not self.damaged and not self.breaks
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"ok": self.ok}
+        return asdict(self) | {"ok": self.ok, "breaks": [one.as_dict() for one in self.breaks]}
 
 
 def check_content_of(
@@ -94,6 +98,7 @@ def check_content_of(
     after = timedelta(0) if everything or now is None else recheck_after
     recall = Recall(memory, now or datetime.max.replace(tzinfo=UTC), after, crc=crc)
     check = _Check(archive, take_survey(archive, runs, recall), recall, bin_directory, now)
+    check.breaks = {one.segment: one.lsn for one in memory.breaks}
     warning = ""
     try:
         check.run(workers)
@@ -101,7 +106,9 @@ def check_content_of(
         warning = check.remember(size)
     damaged = tuple((segment.name, fault) for segment, fault in sorted(check.faults.items()))
     warnings = tuple(text for text in (memory.warning, warning) if text)
-    return ContentReport(damaged, check.read, recall.count(), crc, check.bytes, warnings)
+    return ContentReport(
+        damaged, check.found_breaks(), check.read, recall.count(), crc, check.bytes, warnings
+    )
 
 
 class _Check:
@@ -114,6 +121,7 @@ class _Check:
         self._directory, self._now = directory, now
         self._good: list[Stored] = []
         self.faults: dict[WalSegment, str] = {}
+        self.breaks: dict[WalSegment, LSN] = {}
         self.read = self.bytes = 0
 
     def run(self, workers: int) -> None:
@@ -140,6 +148,16 @@ class _Check:
             self.faults.setdefault(segment, fault)
             self._recall.forget(segment)
         self._good += result.good
+        if self._directory is not None:  # else no record was read
+            for stored in result.good:
+                self.breaks.pop(stored.segment, None)
+        self.breaks |= result.breaks
+        for segment in result.breaks:
+            self._recall.forget(segment)
+
+    def found_breaks(self) -> tuple[Break, ...]:
+        """Where no recovery goes past; a segment that breaks is in no run, and so is read each time."""
+        return tuple(Break(segment, lsn) for segment, lsn in sorted(self.breaks.items()))
 
     def remember(self, size: int) -> str:
         """Store what is known to be good; why that failed, if it did.
@@ -152,9 +170,9 @@ class _Check:
         good = [
             CheckedRun(stored.segment, stored.segment, self._now, crc, stored.modified)
             for stored in self._good
-            if stored.segment not in self.faults and 0 < stored.modified <= settled
+            if stored.segment not in {*self.faults, *self.breaks} and 0 < stored.modified <= settled
         ]
-        return write_memory(self._archive, size, [*self._recall.runs(), *good])
+        return write_memory(self._archive, size, [*self._recall.runs(), *good], self.found_breaks())
 
 
 def check_content_for(

@@ -10,6 +10,7 @@ from pathlib import Path
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectMissing, PermanentError
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import Source
+from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.chain import Link, check_chain
@@ -21,10 +22,11 @@ _SEGMENTS, _BYTES = 8, 512 << 20  # of one window; on disk while it is checked, 
 
 @dataclass
 class WindowResult:
-    """What came of a window: what was read and good, and what is damaged, also beside it."""
+    """What came of a window: what was read and good, what is damaged, and where recovery ends, also beside it."""
 
     good: list[Stored] = field(default_factory=list)
     faults: dict[WalSegment, str] = field(default_factory=dict)
+    breaks: dict[WalSegment, LSN] = field(default_factory=dict)
     read: int = 0
     bytes: int = 0
 
@@ -67,7 +69,7 @@ def check_window(
             _check_records(bin_directory, loader, window, own)
         result = loader.result
         for stored, link in zip(window, own, strict=True):
-            if link is not None and stored.segment not in result.faults:
+            if link is not None and stored.segment not in {*result.faults, *result.breaks}:
                 result.good.append(stored)
         return result
 
@@ -88,8 +90,10 @@ def _check_records(
         after = []
     for row in _rows([*before, *own]):
         beside = after if row[-1] is own[-1] else []
-        for segment, fault in check_chain(bin_directory, [*row, *beside], len(beside)).items():
+        chain = check_chain(bin_directory, [*row, *beside], len(beside))
+        for segment, fault in chain.faults.items():
             loader.result.faults.setdefault(segment, fault)
+        loader.result.breaks |= chain.breaks
 
 
 def _rows(links: Sequence[Link | None]) -> Iterator[list[Link]]:
