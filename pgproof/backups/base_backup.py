@@ -19,6 +19,7 @@ from pgproof import __version__
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.damaged_pages import with_names
 from pgproof.backups.histories import store_histories
+from pgproof.backups.locales import Locale, read_locales
 from pgproof.backups.parent import Basis, choose_basis
 from pgproof.backups.record import BackupRecord, Tablespace, Volume
 from pgproof.backups.skipped import check_skipped, warning_of
@@ -96,6 +97,7 @@ def take_backup(
         )
         archive = repository.archive(cluster.name, facts.system_identifier)
         check_ready(cluster, facts)
+        locales = read_locales(connection)
         if not facts.in_recovery:
             check_archiving(connection, archive, facts)
     purpose = f'a base backup of cluster "{cluster.name}"'
@@ -103,11 +105,11 @@ def take_backup(
         # under the lease, so that expire cannot take the parent away meanwhile
         basis = choose_basis(cluster, facts, read_catalog(archive)) if incremental else Basis()
         try:
-            return _take(cluster, archive, facts, basis, lease, clock, progress)
+            return _take(cluster, archive, facts, locales, basis, lease, clock, progress)
         except ServerNotReady as error:
             if basis.parent is None:
                 raise
-            return _take(cluster, archive, facts, basis.refused(error), lease, clock, progress)
+            return _take(cluster, archive, facts, locales, basis.refused(error), lease, clock, progress)
 
 
 def _new_label(archive: Archive, kind: str, clock: Clock) -> tuple[datetime, str]:
@@ -129,6 +131,7 @@ def _take(
     cluster: ClusterConfig,
     archive: Archive,
     facts: ServerFacts,
+    locales: tuple[Locale, ...],
     basis: Basis,
     lease: Lease,
     clock: Clock,
@@ -161,6 +164,7 @@ def _take(
             skipped=stream.skipped,
             warnings=(*basis.warnings, *stream.warnings),
             software={"pgproof": __version__, "postgresql": facts.version_text},
+            locales=locales,
         )
         wait_for_wal(cluster, archive, record)
         lease.check()

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pgproof.backups.locales import Locale
 from pgproof.errors import ObjectDamaged, PgproofError
 from pgproof.repository.repository import StoredObject
 from pgproof.timelines.lsn import LSN
@@ -60,6 +61,7 @@ class BackupRecord:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
+    locales: tuple[Locale, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -117,6 +119,7 @@ class BackupRecord:
             values["skipped"] = tuple(str(path) for path in tree.get("skipped", ()))
             values["warnings"] = tuple(str(text) for text in tree.get("warnings", ()))
             values["manifest"] = StoredObject(**tree["manifest"])
+            values["locales"] = tuple(Locale(**item) for item in tree.get("locales", ()))
             values["tablespaces"] = tuple(Tablespace(**item) for item in tree["tablespaces"])
             values["volumes"] = tuple(
                 Volume(**{**item, "object": StoredObject(**item["object"])}) for item in tree["volumes"]

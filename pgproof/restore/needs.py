@@ -11,6 +11,7 @@ one place, for the dry run as for the restore, before the first write.
 | all WAL from the backup to the target | the plan; ``wal check`` |
 | room for files | the plan; for the WAL that recovery keeps in ``pg_wal``: here |
 | the programs of the major version, and pg_combinebackup for a chain | here; ``doctor`` |
+| the locales of the source, and the C library that sorted its text | here; the backup stores them |
 | the account of the server, which reads configuration, repository and key to fetch WAL | here; ``init`` |
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pgproof.backups.locales import Locale, library_version, missing_here, sorted_otherwise
 from pgproof.backups.verify import check_present
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import ObjectMissing, ProgramMissing
@@ -60,6 +62,7 @@ def ask_needs(config: Config, cluster: ClusterConfig, archive: Archive, plan: Re
     owner = account(cluster.drill.run_as)
     return (
         *([] if directory else [_no_programs(plan.record.major)]),
+        *other_locales(plan.record.locales),
         *_closed(config, cluster, owner),
         *little_room(plan),
     )
@@ -115,6 +118,21 @@ def _no_programs(major: int) -> str:
         f"PostgreSQL {major} is not installed here: the files can be put back, and started where it is "
         f"(apt-get install postgresql-{major})"
     )
+
+
+def other_locales(locales: tuple[Locale, ...]) -> list[str]:
+    """Warnings about locales that this machine lacks, or whose text it sorts in another way."""
+    found = [
+        f'locale "{name}" of the source is not installed here: no database that has it can be opened, and a server '
+        f"with such a setting does not start (locale-gen {name})"
+        for name in missing_here(locales)
+    ]
+    if version := sorted_otherwise(locales):
+        found.append(
+            f"the source sorted text with C library {version}, this machine has {library_version()}: where they "
+            "differ, indexes over text find less than there is until REINDEX"
+        )
+    return found
 
 
 def _closed(config: Config, cluster: ClusterConfig, owner: pwd.struct_passwd | None) -> list[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from pgproof.backups.locales import Locale, library_version
 from pgproof.commands.restore import make_plan
 from pgproof.errors import ProgramMissing
-from pgproof.restore.needs import little_room, programs_for
+from pgproof.restore.needs import little_room, other_locales, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, running_source
@@ -142,3 +143,14 @@ def testlittle_room_for_wal_is_a_warning(locked: Locked, plan: RestorePlan) -> N
     assert little_room(plan) == []
     (warning,) = little_room(replace(plan, room=free))
     assert "of WAL there" in warning
+
+
+def test_locales_of_the_source_that_are_not_here(plan: RestorePlan) -> None:
+    assert plan.record.locales == (Locale("C.UTF-8"),)
+    assert other_locales(plan.record.locales) == []
+    missing, other = other_locales((Locale("xx_XX.UTF-8"), Locale("C.UTF-8", "1.9")))
+    assert missing.startswith('locale "xx_XX.UTF-8" of the source is not installed here')
+    assert other.startswith(
+        f"the source sorted text with C library 1.9, this machine has {library_version()}"
+    )
+    assert other_locales((Locale("C.UTF-8", library_version()),)) == []
