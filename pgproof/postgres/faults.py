@@ -14,7 +14,8 @@ _LOADER = "dfmgr.c"  # finds and loads the libraries of extensions
 _LOCALES = "pg_locale"  # pg_locale.c, and from 18 on a file for each provider
 _QUOTED = re.compile(r'"([^"]+)"')
 # What a server, or a program of PostgreSQL, says of its machine where it gives no code; a server of ours says it in
-# English (lc_messages). Each pattern with what is lacking.
+# English (lc_messages). Each pattern with what is lacking. "out of memory while trying to decode a record" is said of a
+# damaged length in WAL (``XLogDecodeNextRecord``).
 _SAID = {
     re.compile(
         r'could not (?:access file|load library) "|could not find function "[^"]*" in file|incompatible library "'
@@ -25,10 +26,11 @@ _SAID = {
     ): "a locale of the source",
     re.compile(r"No space left on device|Disk quota exceeded"): "room on a disk",
     re.compile(
-        r"Cannot allocate memory|out of (?:shared )?memory|could not fork|could not map anonymous shared memory|"
-        r"could not create (?:shared memory|semaphores)"
+        r"Cannot allocate memory|out of (?:shared )?memory(?! while)|could not fork|"
+        r"could not (?:map anonymous shared memory|create (?:shared memory|semaphores))"
     ): "memory",
     re.compile(r"Too many open files|out of file descriptors"): "file descriptors",
+    re.compile(r"too many clients|remaining connection slots"): "a free connection",
 }
 
 

@@ -51,6 +51,7 @@ _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
 _UNKNOWN_MANAGER = re.compile(r"resource manager with ID (\d+) not registered")
 _NO_LIBRARY = re.compile(r'FATAL:  could not (?:access file|load library) "([^"]+)": ([^\n]+)')
+_PANIC = re.compile(r" PANIC:  ([^\n]*)")
 _ELSEWHERE = "give this machine what it lacks, or drill on another one"
 _LSN = re.compile(r"(?:at|LSN) ([0-9A-F]+/[0-9A-F]+)")
 
@@ -162,9 +163,10 @@ def held(
 
 @contextlib.contextmanager
 def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[None]:
-    """What is found in a copy while its server is killed is no finding, whichever error it came as.
+    """What is found in a copy while its server is killed, or gives up for want of room, is no finding.
 
     Raises:
+        NotProven: it gave up (PANIC).
         ScratchKilled: it was. Its log is put aside, so that the next try's has only its own lines.
     """
     cause: Exception | None = None
@@ -180,6 +182,12 @@ def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[No
             f"the scratch server was ended {how}",
             "That says nothing of the backup; what was compared since its start is not used.",
             "dmesg shows whether memory was short; trying again begins with the restored copy",
+        ) from cause
+    if isinstance(cause, (RecoveryFailed, psycopg.Error)) and (
+        reason := shortage_in("\n".join(_PANIC.findall(tail_of(scratch.log, said))))
+    ):
+        raise NotProven(
+            "the restored copy's server gave up on this machine", f"{reason}.", _ELSEWHERE
         ) from cause
     if cause is not None:
         raise cause

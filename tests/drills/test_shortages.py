@@ -76,6 +76,36 @@ def test_libraries_of_extensions(source: Source, poor: Path) -> None:
     assert json.loads(source.run("list", "main", "--json").stdout)["backups"][0]["state"] == "proven"
 
 
+def test_a_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One database has a locale that the machine of the drill has not: C.UTF-8 under another name."""
+    root = make_directory()
+    for name in ("C.utf8", "xx_XX.utf8"):
+        shutil.copytree("/usr/lib/locale/C.utf8", root / name)
+    try:
+        with monkeypatch.context() as there:
+            there.setenv("LOCPATH", str(root))
+            with running_source(17) as source:
+                source.sql("CREATE DATABASE far TEMPLATE template0 LOCALE 'xx_XX.utf8'")
+                for database in ("postgres", "far"):
+                    source.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g", database=database)
+                source.backup()
+                there.delenv("LOCPATH")
+                checks = json.dumps(["log", "amcheck", "indexes", "dump"])
+                own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "far"\nsql = "SELECT 1"\nexpect = 1\n'
+                source.write_config(cluster=f"drill.targets = 1\ndrill.checks = {checks}", extra=own)
+                code, out, err = answer(source, "drill", "main", "--json")
+    finally:
+        shutil.rmtree(root)
+    proof = json.loads(out)
+    assert (proof["verdict"], code, err) == ("proven", 0, ""), proof["summary"]
+    assert {table["database"] for table in proof["tables"]} == {"postgres"}
+    assert {check["ok"] for check in proof["checks"] if check["database"] == "postgres"} == {True}
+    reasons = {item["what"]: item["reason"] for item in proof["not_checked"] if item["database"] == "far"}
+    assert set(reasons) >= {"(whole database)", "check dump", "check mine"}
+    lacks = "this machine lacks a locale of the source: "
+    assert all(lacks in reason for reason in reasons.values()), reasons
+
+
 def test_a_check_of_ones_own_that_needs_one(source: Source, poor: Path) -> None:
     own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "postgres"\n'
     own += "sql = \"SELECT count(*) FROM kept WHERE h ? 'a'\"\nexpect = 100\n"

@@ -85,6 +85,7 @@ def test_the_words_of_a_log_or_a_program(line: str, lacking: str) -> None:
 def test_words_that_tell_of_no_shortage() -> None:
     for line in (
         'could not open file "base/5/1259": No such file or directory',
+        "out of memory while trying to decode a record of length 3735928559",
         "invalid page in block 3",
         "",
     ):

@@ -87,7 +87,7 @@ class Checking:
         if self.needs_shutdown:
             self._name_files(dsns)
         wanted = [name for name in (amcheck.NAME, indexes.NAME, dump.NAME) if name in self._drill.checks]
-        reason = open_for_writing(next(iter(dsns.values()))) if wanted and dsns else ""
+        reason = _open_from_any(dsns.values()) if wanted else ""
         if reason:
             self.results += [not_possible(name, EVERY_DATABASE, reason) for name in wanted]
         else:
@@ -187,6 +187,15 @@ def refuse_beyond(scratch: Scratch, minimum: LSN, cut: LSN) -> None:
             f"It can end its recovery at {minimum} at the earliest; the cut is {cut}.",
             "run the drill again",
         )
+
+
+def _open_from_any(dsns: Iterable[str]) -> str:
+    """End the copy's recovery, from a database that this machine can open; why it could not be ended."""
+    reason = ""
+    for dsn in dsns:
+        if not (reason := open_for_writing(dsn)):
+            break
+    return reason
 
 
 def open_for_writing(dsn: str) -> str:

@@ -59,6 +59,7 @@ _SETTINGS = {
     "work_mem": "64MB",
     "row_security": "off",
     "idle_session_timeout": "0",
+    "extra_float_digits": "1",  # less would take keys that differ for the same
 }
 
 

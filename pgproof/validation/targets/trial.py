@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from pgproof.errors import RecoveryFailed
+from pgproof.postgres.faults import shortage_in
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.checks.server_log import REFUSED_TO_OPEN
 from pgproof.validation.replay import held, length_of, tail_of
@@ -194,6 +195,8 @@ class Trial:
     def _excuse(self, said: int) -> str:
         """Why a copy was not held, when recovery is not to blame; from the server's log since then."""
         log = tail_of(self.scratch.log, said)
+        if reason := shortage_in(log):
+            return reason
         if REFUSED_TO_OPEN in log:
             return (
                 "the copy could not be read there: a transaction with over 64 subtransactions ran from before "
