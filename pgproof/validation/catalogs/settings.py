@@ -37,6 +37,13 @@ SELECT s.name, CASE WHEN own.there THEN (SELECT value FROM said WHERE everybody 
  WHERE s.name = ANY (%s) ORDER BY s.name"""
 
 
+# What roles have for themselves, in this database or in all
+_OF_ROLES = """
+SELECT DISTINCT r.setconfig FROM pg_catalog.pg_db_role_setting r
+ WHERE r.setrole <> 0
+   AND r.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))"""
+
+
 def answering_settings(connection: psycopg.Connection) -> dict[str, str]:
     """The value that each of ANSWERING has in a session of this database; without those that are not known.
 
@@ -45,3 +52,19 @@ def answering_settings(connection: psycopg.Connection) -> dict[str, str]:
     """
     rows = connection.execute(_QUERY, (list(ANSWERING),)).fetchall()
     return {name: value for name, value in rows if value is not None}
+
+
+def settings_of_roles(connection: psycopg.Connection) -> list[dict[str, str]]:
+    """The settings that change answers which roles have for themselves, each combination once; no search path.
+
+    Args:
+        connection: to the source or a copy of it.
+    """
+    wanted = {name.lower(): name for name in ANSWERING if name != "search_path"}
+    found: list[dict[str, str]] = []
+    for (lines,) in connection.execute(_OF_ROLES).fetchall():
+        parts = (line.partition("=") for line in lines)
+        settings = {wanted[name.lower()]: value for name, _, value in parts if name.lower() in wanted}
+        if settings and settings not in found:
+            found.append(settings)
+    return found
