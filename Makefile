@@ -65,7 +65,7 @@ test-unprivileged: setup
 	@home=$$(mktemp -d /tmp/pgproof-home-XXXXXX); place='$(HERE)'; \
 	trap 'rm -rf "$$home"' EXIT; \
 	if [ -z "$(REACHABLE)" ]; then place=$$home/project; mkdir $$place; \
-	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock Dockerfile .dockerignore $$place/; fi; \
+	  cp -r pgproof tasks flows deployments tests docs benchmarks README.md CHANGELOG.md LICENSE prefect.yaml pyproject.toml Makefile .gitignore .ci requirements.lock requirements-worker.lock requirements-engine.lock Dockerfile .dockerignore $$place/; fi; \
 	python=$(abspath $(BIN))/python; bytecode=$(abspath $(VENV))/bytecode; mkdir -p $$bytecode; \
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home" $$bytecode;) \
 	cd $$place && $(AS) env -u PYTHONDONTWRITEBYTECODE HOME=$$home PYTHONPYCACHEPREFIX=$$bytecode \
@@ -110,6 +110,7 @@ format: setup
 lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra prefect $(LOCK) -c requirements.lock -o requirements-worker.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) -c requirements.lock -o requirements-engine.lock
 
 clean:
 	rm -rf $(VENV) .venv

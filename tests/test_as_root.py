@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.postgres.grants import peer_lines
 from pgproof.postgres.programs import account
 from tests.servers.postgres import Source
 
@@ -47,3 +48,20 @@ def test_what_root_writes_into_a_repository_belongs_to_its_owner(source: Source)
     ]
     assert any(path.name == "backup.json" for path in entries)
     assert {path.stat().st_uid for path in entries} == {owner.pw_uid}
+
+
+def test_peer_authentication_is_not_changed_for_root(source: Source) -> None:
+    """The server's account gets in by pg_ident.conf, and root does not: its hint must not break that."""
+    owner = account(None)
+    assert owner is not None
+    lines, ident = peer_lines("pgproof", owner.pw_name)
+    with (source.data / "pg_ident.conf").open("a") as file:
+        file.write(f"{ident}\n")
+    access = source.data / "pg_hba.conf"
+    access.write_text("\n".join([*lines, "local all all trust\n"]))
+    source.sql("SELECT pg_reload_conf()")
+    source.sql("SELECT pg_sleep(0.3)")
+    done = source.run("doctor", "main")
+    assert "Peer authentication failed" in done.stdout
+    assert f"you are root, and peer lets in the server's account: sudo -iu {owner.pw_name}" in done.stdout
+    assert "scram-sha-256" not in done.stdout and "peer map" not in done.stdout

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 from rich.console import Console
 from rich.markup import escape
 
@@ -32,10 +33,17 @@ from pgproof.postgres.programs import can_use
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
-from pgproof.readiness.mend import hba_mend, restart
+from pgproof.readiness.mend import hba_mend, peer_mend, restart
 from pgproof.repository.repository import Repository, check_system, create_repository, open_store
 
 _SECRETS = ("password", "sslpassword")
+_OF_THE_SESSION = (
+    "password",
+    "passfile",
+    "options",
+    "application_name",
+    "client_encoding",
+)  # not the server's place
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +208,26 @@ def _checked_dsn(name: str, dsn: str, path: Path) -> str:
             f"It would be written into {path}.",
             'leave it out, and use ~/.pgpass or password = "env:NAME"',
         )
-    if settings.get("dbname") or settings.get("service"):
+    if settings.get("service"):
         return dsn
-    database = os.environ.get("PGDATABASE") or "postgres"  # written down: others have another environment
-    return (
-        make_conninfo(dsn, dbname=database)
-        if "://" in dsn
-        else f"{dsn} {make_conninfo(dbname=database)}".strip()
-    )
+    more = {key: value for key, value in _of_environment().items() if not settings.get(key)}
+    if not settings.get("dbname") and "service" not in more:  # whose file may name one
+        more = {"dbname": "postgres", **more}
+    if not more:
+        return dsn
+    return make_conninfo(dsn, **more) if "://" in dsn else f"{dsn} {make_conninfo(**more)}".strip()
+
+
+def _of_environment() -> dict[str, str]:
+    """What libpq takes from this environment, which cron, a worker and the archiver do not have; no secret."""
+    if os.environ.get("PGSERVICE"):
+        return {"service": os.environ["PGSERVICE"]}
+    return {
+        keyword: value
+        for option in Conninfo.get_defaults()
+        if (keyword := option.keyword.decode()) not in _OF_THE_SESSION
+        and (value := os.environ.get((option.envvar or b"").decode()))
+    }
 
 
 def _is_configured(path: Path, wanted: Wanted) -> bool:
@@ -266,12 +286,19 @@ def _notes(
     if server.role_exists or made:
         notes += _login_notes(cluster, role)
     else:
-        line = hba_line(role, server.client_address)
-        notes.append(f"pg_hba.conf needs a line for replication, unless one fits already: {line}")
+        notes.append(f"the role needs a way to log in, unless it has one:\n{_way_in(cluster, server, role)}")
     notes += _access_notes(config, cluster, server.account)
     if server.facts.in_recovery:
         notes.append("the server is a standby: run the role's statements on its primary")
     return notes
+
+
+def _way_in(cluster: ClusterConfig, server: Candidate, role: str) -> str:
+    """What lets a role in that is not there yet."""
+    if server.client_address is None and cluster.password is None:
+        return peer_mend(role)
+    lines = [hba_line(role, server.client_address, database) for database in ("all", "replication")]
+    return "\n".join(["add to pg_hba.conf, then SELECT pg_reload_conf():", *lines])
 
 
 def _login_notes(cluster: ClusterConfig, role: str) -> list[str]:
@@ -280,13 +307,16 @@ def _login_notes(cluster: ClusterConfig, role: str) -> list[str]:
         with connect(cluster):
             pass
     except PgproofError as error:
-        mend = hba_mend(error, role, "all") or f"psql -c '\\password {identifier(role)}' sets a password"
+        mend = (
+            hba_mend(error, cluster, role, "all")
+            or f"psql -c '\\password {identifier(role)}' sets a password"
+        )
         return [f"{error.fact}: {error.detail}; {mend}"]
     try:
         with ReplicationConnection(cluster) as connection:
             connection.identify_system()
     except PgproofError as error:
-        if mend := hba_mend(error, role, "replication"):
+        if mend := hba_mend(error, cluster, role, "replication"):
             return [f"the replication connection does not open; {mend}"]
     return []
 

@@ -19,6 +19,7 @@ from pgproof.errors import (
     ServerUnreachable,
 )
 from pgproof.postgres.faults import said_by, tells_of_damage
+from pgproof.postgres.programs import account
 
 # libpq gives no SQLSTATE for a refused connection, only text
 _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
@@ -135,14 +136,24 @@ def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:
         return AuthenticationFailed(
             f'cannot log in to cluster "{cluster.name}"',
             reason,
-            f'psql "{display_dsn(cluster.dsn)}" must work; the password comes from '
-            f"{cluster.password or 'the DSN or ~/.pgpass'}",
+            _login_hint(cluster, reason),
         )
     return ServerUnreachable(
         f'could not connect to cluster "{cluster.name}"',
         reason,
         f'psql "{display_dsn(cluster.dsn)}" must work',
     )
+
+
+def _login_hint(cluster: ClusterConfig, reason: str) -> str:
+    must = f'psql "{display_dsn(cluster.dsn)}" must work'
+    if "Peer authentication failed" in reason:
+        if user := account(None):
+            return f"you are root, and peer lets in the server's account: sudo -iu {user.pw_name}"
+        return f"{must}; pgproof doctor {cluster.name} shows the lines that let this account in"
+    if cluster.password:
+        return f"{must}; the password comes from {cluster.password}"
+    return f"{must}; the password comes from ~/.pgpass, whose lines have localhost for a Unix socket"
 
 
 def _doctor(cluster: ClusterConfig) -> str:

@@ -25,6 +25,7 @@ _PLACEHOLDERS = ("", "(disabled)", ":", "true", "/bin/true", "/usr/bin/true", "e
 _ALTER_SYSTEM = re.compile(r"ALTER SYSTEM SET (\w+) = ")
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _HBA_WORDS = ("all", "replication", "sameuser", "samerole", "samegroup")
+_MAP = "pgproof"  # in pg_ident.conf
 _WHY = {
     "pg_read_all_data": "a proof counts and fingerprints every table",
     "pg_monitor": "sizes, archiver and replication state of every database",
@@ -212,6 +213,18 @@ def hba_line(role: str, address: str | None, database: str = "replication") -> s
     if address is None:
         return "  ".join(["local", *words, "scram-sha-256"])
     return "  ".join(["host", *words, f"{address}/{128 if ':' in address else 32}", "scram-sha-256"])
+
+
+def peer_lines(role: str, account: str) -> tuple[tuple[str, ...], str]:
+    """Lines for pg_hba.conf, and the one for pg_ident.conf, that let an account of the system in without a password.
+
+    Args:
+        role: its name.
+        account: of the operating system.
+    """
+    words = [_hba_word(role), f"peer map={_MAP}"]
+    lines = tuple("  ".join(["local", database, *words]) for database in ("all", "replication"))
+    return lines, "  ".join([_MAP, _hba_word(account), _hba_word(role)])
 
 
 def _hba_word(name: str) -> str:

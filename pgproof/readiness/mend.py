@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 
+from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError
-from pgproof.postgres.grants import hba_line, setting_steps
+from pgproof.postgres.grants import hba_line, peer_lines, setting_steps
+from pgproof.postgres.programs import account
 from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.check import Subject
 
@@ -30,14 +34,30 @@ def restart(*names: str) -> str:
     return f"restart the server: {' and '.join(names)} wait{'s' if len(names) == 1 else ''} for it"
 
 
-def hba_mend(error: PgproofError, role: str, database: str) -> str:
+def hba_mend(error: PgproofError, cluster: ClusterConfig, role: str, database: str) -> str:
     """The line that pg_hba.conf lacks, when that is what libpq's text says; else nothing."""
-    if "Peer authentication failed" in error.detail:
-        return "add to pg_hba.conf, above the line with peer, then SELECT pg_reload_conf(): " + hba_line(
-            role, None, database
-        )
+    peer = "Peer authentication failed" in error.detail
     found = re.search(r'no pg_hba\.conf entry for .*?host "([^"]+)"', error.detail)
-    if found is None:
+    if not peer and found is None:
         return ""
-    address = None if found[1] == "[local]" else found[1]
-    return f"add to pg_hba.conf, then SELECT pg_reload_conf(): {hba_line(role, address, database)}"
+    if peer and os.geteuid() == 0:
+        return error.hint  # a line for root would come before one that lets the server's account in
+    address = None if found is None or found[1] == "[local]" else found[1]
+    if address is None and cluster.password is None:
+        return peer_mend(role)
+    where = ", above the line with peer" if peer else ""
+    return f"add to pg_hba.conf{where}, then SELECT pg_reload_conf(): {hba_line(role, address, database)}"
+
+
+def peer_mend(role: str) -> str:
+    """What lets the server's own account in as a role, without any password."""
+    user = account(None) or pwd.getpwuid(os.geteuid())
+    lines, ident = peer_lines(role, user.pw_name)
+    return "\n".join(
+        [
+            "add to pg_hba.conf, above other lines with local:",
+            *lines,
+            "add to pg_ident.conf, then SELECT pg_reload_conf():",
+            ident,
+        ]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError
 from pgproof.postgres.grants import identifier, large_objects_step, role_steps, row_security_step
 from pgproof.readiness.check import Answer, Question, Subject, answer_of, one_line
@@ -63,7 +64,9 @@ def _replication_connection(subject: Subject) -> Answer:
     facts, found = subject.facts, subject.source.replication
     if isinstance(found, PgproofError):
         answer = replace(answer_of(found), ok=False)
-        mend = _grant(subject, "REPLICATION") or hba_mend(found, facts.role.name, "replication")
+        mend = _grant(subject, "REPLICATION") or hba_mend(
+            found, subject.cluster, facts.role.name, "replication"
+        )
         return replace(answer, mend=mend or answer.mend)
     if found.system_identifier != facts.system_identifier:
         return Answer(
@@ -81,17 +84,19 @@ def _databases(subject: Subject) -> Answer:
     if not refused:
         return Answer(True, f"open: {_names(databases)}")
     reasons = {one_line(d.refusal.detail or d.refusal.fact) for d in refused if d.refusal is not None}
-    mends = dict.fromkeys(filter(None, (_database_mend(database, role) for database in refused)))
+    mends = dict.fromkeys(
+        filter(None, (_database_mend(database, subject.cluster, role) for database in refused))
+    )
     return Answer(False, f"closed: {_names(refused)}: {'; '.join(sorted(reasons))}", "\n".join(mends))
 
 
-def _database_mend(database: DatabaseState, role: str) -> str:
+def _database_mend(database: DatabaseState, cluster: ClusterConfig, role: str) -> str:
     error = database.refusal
     if error is None:
         return ""
     if "permission denied for database" in error.detail:
         return f"GRANT CONNECT ON DATABASE {identifier(database.name)} TO {identifier(role)};"
-    return hba_mend(error, role, database.name) or error.hint
+    return hba_mend(error, cluster, role, database.name) or error.hint
 
 
 def _large_objects(subject: Subject) -> Answer:

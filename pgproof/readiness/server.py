@@ -27,7 +27,7 @@ def _connection(subject: Subject) -> Answer:
     answer = replace(answer_of(found), ok=False)  # unreachable is what was asked
     if isinstance(found, ConfigError):
         return answer
-    if line := hba_mend(found, _named(subject, "user") or "all", "all"):
+    if line := hba_mend(found, subject.cluster, _named(subject, "user") or "all", "all"):
         return replace(answer, mend=line)
     if _NO_DATABASE.search(found.detail) and not _named(subject, "dbname"):
         return replace(answer, mend=f'add dbname=postgres to the dsn of cluster "{subject.cluster.name}"')

@@ -30,6 +30,12 @@ def test_all_that_the_wheel_is_made_of_is_copied() -> None:
     assert used == ["requirements-worker.lock"] and set(used) <= set(ALLOWED)
 
 
+def test_a_database_host_has_the_versions_that_were_tested() -> None:
+    engine, worker = pins("requirements-engine.lock"), pins("requirements-worker.lock")
+    assert len(engine) > 10 and engine < worker
+    assert {"psycopg", "obstore", "typer"} <= {name for name, _ in engine}
+
+
 def test_a_worker_has_the_versions_that_were_tested_and_none_of_the_tests() -> None:
     worker, everything = pins("requirements-worker.lock"), pins("requirements.lock")
     assert len(worker) > 50 and worker < everything

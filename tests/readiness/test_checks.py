@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -259,10 +261,10 @@ def test_a_standby() -> None:
     assert stopped(list(checks.values())) == ("proof",)
 
 
-def test_a_restore_command_that_any_fault_ends(templates: dict[int, Path]) -> None:
+def test_a_restore_command_that_any_fault_ends() -> None:
     """Of a standby it is a finding, of a primary advice; the mend keeps the command and translates its codes."""
     command = '/bin/false pgproof wal fetch --cluster shop %f "%p"'
-    site = Site.copy(templates[17], 17, settings=f"restore_command = '{command}'\n")
+    site = Site.make(17, settings=f"restore_command = '{command}'\n")
     signal = site.root / "data" / "standby.signal"
     signal.touch()
     give_to_server(signal)
@@ -281,7 +283,7 @@ def test_a_restore_command_that_any_fault_ends(templates: dict[int, Path]) -> No
         assert site.doctor()["restore_command"].ok
 
 
-def test_pg_hba_without_a_line_for_replication(make_site: MakeSite) -> None:
+def test_pg_hba_without_a_line_for_replication(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site = make_site(17)
     site.init(admin_dsn=site.admin, apply=True)
     access = site.root / "data" / "pg_hba.conf"
@@ -293,11 +295,15 @@ def test_pg_hba_without_a_line_for_replication(make_site: MakeSite) -> None:
     assert check.fact.endswith(
         'FATAL: no pg_hba.conf entry for replication connection from host "[local]", user "pgproof", no encryption'
     )
-    head, line = check.mend.split(": ")
-    assert head == "add to pg_hba.conf, then SELECT pg_reload_conf()"
-    assert line == "local  replication  pgproof  scram-sha-256"
+    assert check.mend.splitlines()[2] == "local  replication  pgproof  peer map=pgproof"
     result = site.init(admin_dsn=site.admin)
     assert f"the replication connection does not open; {check.mend}" in result.notes
+    monkeypatch.setenv("PGPROOF_TEST_PASSWORD", "not asked for")
+    settings = site.cluster.model_copy(update={"password": "env:PGPROOF_TEST_PASSWORD"})
+    refused = named(examine(settings, site.config), "replication connection")
+    assert refused.mend == (
+        "add to pg_hba.conf, then SELECT pg_reload_conf(): local  replication  pgproof  scram-sha-256"
+    )
 
 
 def test_pg_hba_with_peer(make_site: MakeSite) -> None:
@@ -306,10 +312,23 @@ def test_pg_hba_with_peer(make_site: MakeSite) -> None:
     site.init(admin_dsn=site.admin)
     check = site.doctor()["connection"]
     assert check.fact.endswith('FATAL: Peer authentication failed for user "pgproof"')
-    assert check.mend == (
-        "add to pg_hba.conf, above the line with peer, then SELECT pg_reload_conf(): "
-        "local  all  pgproof  scram-sha-256"
+    account = pwd.getpwuid(os.geteuid()).pw_name
+    lines = check.mend.splitlines()
+    assert lines == [
+        "add to pg_hba.conf, above other lines with local:",
+        "local  all  pgproof  peer map=pgproof",
+        "local  replication  pgproof  peer map=pgproof",
+        "add to pg_ident.conf, then SELECT pg_reload_conf():",
+        f"pgproof  {account}  pgproof",
+    ]
+    data = site.root / "data"
+    (data / "pg_hba.conf").write_text(
+        "\n".join([*lines[1:3], "local all pgproof peer", "local all all trust\n"])
     )
+    (data / "pg_ident.conf").write_text(f"{lines[4]}\n")
+    site.execute("SELECT pg_reload_conf()", "SELECT pg_sleep(0.2)", "ALTER ROLE pgproof REPLICATION")
+    checks = site.doctor()
+    assert checks["connection"].ok and checks["replication connection"].ok
 
 
 def test_another_server_at_the_same_address(ready_sites: Callable[[int], Site]) -> None:

@@ -421,6 +421,30 @@ def test_the_dsn_names_its_database(
     assert init._checked_dsn("shop", dsn, Path("p")) == written
 
 
+@pytest.mark.parametrize(
+    ("dsn", "environment", "written"),
+    [
+        ("host=/s user=u", {"PGPORT": "6432"}, "host=/s user=u dbname=postgres port=6432"),
+        ("port=5433", {"PGPORT": "6432", "PGDATABASE": "shop"}, "port=5433 dbname=shop"),
+        (
+            "user=u",
+            {"PGHOST": "db1", "PGSSLMODE": "verify-full", "PGPASSWORD": "hush", "PGAPPNAME": "x"},
+            "user=u dbname=postgres host=db1 sslmode=verify-full",
+        ),
+        ("user=u", {"PGSERVICE": "s", "PGPORT": "6432"}, "user=u service=s"),
+        ("service=s", {"PGPORT": "6432"}, "service=s"),
+    ],
+)
+def test_what_the_environment_says_of_the_server_is_written(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, environment: dict[str, str], written: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PG") and name.isalpha()]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert init._checked_dsn("shop", dsn, Path("p")) == written
+
+
 def test_asked_again_it_makes_the_repositories_of_copies(make_site: MakeSite) -> None:
     site = make_site(17)
     site.init(admin_dsn=site.admin, apply=True)
