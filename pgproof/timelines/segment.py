@@ -22,7 +22,7 @@ HISTORY_NAME = re.compile(r"[0-9A-F]{8}\.history")
 # xlp_sysid, xlp_seg_size, xlp_xlog_blcksz
 _LONG_HEADER = struct.Struct("=HHIQI4xQII")
 _LONG_HEADER_FLAG = 0x0002  # XLP_LONG_HEADER
-_SIZES = {1 << power for power in range(20, 31)}  # IsValidWalSegSize: 1 MB to 1 GB
+SIZES = {1 << power for power in range(20, 31)}  # IsValidWalSegSize: 1 MB to 1 GB
 
 
 def is_archivable(name: str) -> bool:
@@ -125,7 +125,7 @@ class SegmentHeader:
                 f"It has {len(page)} bytes where its header alone has {_LONG_HEADER.size}.",
             )
         magic, info, timeline, address, _, system, size, block = _LONG_HEADER.unpack_from(page)
-        if not info & _LONG_HEADER_FLAG or magic >> 8 != 0xD1 or size not in _SIZES or not block:
+        if not info & _LONG_HEADER_FLAG or magic >> 8 != 0xD1 or size not in SIZES or not block:
             raise ObjectDamaged(
                 f'WAL segment "{name}" does not start with a WAL page',
                 f"Its first bytes are {page[:16].hex()}.",

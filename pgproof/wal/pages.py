@@ -18,9 +18,9 @@ from pgproof.timelines.segment import SegmentHeader, WalSegment, check_segment
 # XLogPageHeaderData: xlp_magic, xlp_info, xlp_tli, xlp_pageaddr, xlp_rem_len
 _HEADER = struct.Struct("=HHIQI")
 _BLOCK_SIZE = struct.Struct("=I")
-_BLOCK_SIZE_AT = 36  # xlp_xlog_blcksz of XLogLongPageHeaderData
+BLOCK_SIZE_AT = 36  # xlp_xlog_blcksz of XLogLongPageHeaderData
 SHORT, LONG = 24, 40  # SizeOfXLogShortPHD, SizeOfXLogLongPHD
-_FIRST_IS_CONTRECORD, _LONG_HEADER, _ALL_FLAGS = 0x0001, 0x0002, 0x000F
+FIRST_IS_CONTRECORD, _LONG_HEADER, _ALL_FLAGS = 0x0001, 0x0002, 0x000F
 _BLOCK_SIZES = {1 << power for power in range(10, 17)}  # configure --with-wal-blocksize: 1 to 64 kB
 
 
@@ -153,7 +153,7 @@ class _Pages:
                 f"Its first page says {header.segment_size} bytes; this cluster has {self._segment.size}.",
             )
         check_segment(name, header, header.segment_size)
-        (self._block,) = _BLOCK_SIZE.unpack_from(content, _BLOCK_SIZE_AT)
+        (self._block,) = _BLOCK_SIZE.unpack_from(content, BLOCK_SIZE_AT)
         if self._block not in _BLOCK_SIZES:
             raise self._fault(0, f"says that a page has {self._block} bytes")
         self._magic = _HEADER.unpack_from(content)[0]
@@ -207,7 +207,7 @@ class _Pages:
         if self._first_record is not None:
             return
         header = SHORT if self._offset else LONG
-        continued = _aligned(remaining) if info & _FIRST_IS_CONTRECORD else 0
+        continued = aligned(remaining) if info & FIRST_IS_CONTRECORD else 0
         if continued < self._block - header:
             self._first_record = self._offset + header + continued
 
@@ -233,7 +233,7 @@ def end_of_record(start: int, length: int, segment_size: int, block_size: int) -
         length: its ``xl_tot_len``, in bytes.
         segment_size, block_size: of the cluster, in bytes.
     """
-    position, left = start, _aligned(length)
+    position, left = start, aligned(length)
     for room, header in _rooms(start, segment_size, block_size):
         if left <= room:
             position += left
@@ -255,5 +255,6 @@ def _rooms(start: int, segment_size: int, block_size: int) -> Iterator[tuple[int
         position = page_end + header
 
 
-def _aligned(length: int) -> int:
+def aligned(length: int) -> int:
+    """A length with the padding that lets the next record start at a multiple of 8 (``MAXALIGN``)."""
     return (length + 7) & ~7
