@@ -187,10 +187,14 @@ def fetch(
     name: Annotated[str, typer.Argument(help="Name of the WAL file, as PostgreSQL's %f.")],
     path: Annotated[str, typer.Argument(help="Where to put it, as PostgreSQL's %p.")],
     cluster: Annotated[str | None, typer.Option("--cluster")] = None,
+    own_tablespaces: Annotated[
+        str | None, typer.Option(metavar="all|LSN", help="Keep what CREATE TABLESPACE makes in %p's cluster.")
+    ] = None,
     config: ConfigPath = None,
 ) -> int:
     """Fetch one WAL file; restore_command calls this. Exit code 97: not archived; over 128: any fault."""
-    return _wal_file(["fetch", name, path], cluster, config)
+    own = [f"--own-tablespaces={own_tablespaces}"] if own_tablespaces else []
+    return _wal_file(["fetch", *own, name, path], cluster, config)
 
 
 @wal.command()

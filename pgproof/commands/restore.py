@@ -27,7 +27,9 @@ from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
+from pgproof.restore.tablespaces import TablespaceSearch
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
+from pgproof.wal.own_tablespaces import DIRECTORY, own_tablespaces_option
 from pgproof.wording import counted, size
 
 
@@ -72,15 +74,11 @@ def make_plan(
     def reader_of(major: int) -> WalReader:
         return WalReader(archive, find_bin_directory(major, cluster.bin_directory))
 
-    plan = plan_restore(
-        request,
-        catalog,
-        listing_of,
-        reader_of,
-    )
+    search = TablespaceSearch(archive, cluster.wal.workers, everything=bool(request.tablespaces))
+    plan = plan_restore(request, catalog, listing_of, reader_of, search=search)
     needed = ask_needs(config, cluster, archive, plan)
     old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
-    plan = replace(plan, warnings=(*old, *plan.warnings, *needed))
+    plan = replace(plan, warnings=(*old, *plan.warnings, *needed, *_not_searched(search, plan)))
     # shown to whoever decides; a restore does not depend on it
     with contextlib.suppress(ObjectMissing, ObjectDamaged, ProgramMissing):
         listing = listing_of(plan.record.segment_size)
@@ -89,6 +87,16 @@ def make_plan(
         border = read_border(reader_of(plan.record.major), present, request.target, plan.reach)
         return replace(plan, border=border)
     return plan
+
+
+def _not_searched(search: TablespaceSearch, plan: RestorePlan) -> list[str]:
+    """What is not known of tablespaces, where there is so much WAL that a plan would take long."""
+    if not search.left_out:
+        return []
+    return [
+        f"{counted(search.left_out, 'segment')} of WAL were not searched for tablespaces that were created after the "
+        f"backup; each will lie in {plan.request.destination}/{DIRECTORY}. They are searched when --tablespace is given"
+    ]
 
 
 def run_plan(
@@ -103,7 +111,7 @@ def run_plan(
         plan,
         archive,
         programs_for(plan, cluster),
-        restore_command(config, cluster.name),
+        restore_command(config, cluster.name, own_tablespaces_option(plan.places.until)),
         owner=account(cluster.drill.run_as),
         workers=cluster.backup.workers,
         preload=cluster.drill.preload_libraries,

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int | None:
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name in ("--config", "--cluster"):
+        if name in ("--config", "--cluster", "--own-tablespaces"):
             if not equals and not rest:
                 return None
             options[name] = value if equals else rest.pop(0)
@@ -246,15 +246,17 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
     from pgproof import config as configuration
     from pgproof.postgres.control import read_system_identifier
     from pgproof.wal.fetch import fetch_from
+    from pgproof.wal.own_tablespaces import own_tablespaces_of
 
     path = Path(text)
+    own = own_tablespaces_of(path.parent.parent, options.get("--own-tablespaces", ""))
     system = read_system_identifier(path.parent.parent)
     config = configuration.load(options.get("--config"))
     cluster = cluster_of(config, options.get("--cluster"), system)
     with _Deadline(
         cluster.wal.fetch_timeout, FETCH_OFFSET + StoreUnavailable.exit_code, f'WAL file "{name}"'
     ):
-        fetch_from(openers(config, cluster, system).values(), name, path)
+        fetch_from(openers(config, cluster, system).values(), name, path, own)
 
 
 # ---- both
@@ -263,7 +265,8 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
 def _open_spool(data: str, options: dict[str, str]) -> Spool | None:
     """The spool of a data directory; None where there can be none, or nothing is configured."""
     try:
-        spool = Spool(data, config_path(options.get("--config")), options.get("--cluster"))
+        own = options.get("--own-tablespaces", "")
+        spool = Spool(data, config_path(options.get("--config")), options.get("--cluster"), None, own)
         spool.make()
     except OSError:
         return None

@@ -1,7 +1,8 @@
 """Execute a restore plan: a numbered procedure whose last step makes the directory startable.
 
 1. Make the directories, and look again that they are empty.
-2. Extract every backup of the chain (pg_control aside); combine them when there are several.
+2. Extract every backup of the chain (pg_control aside); combine them when there are several. Link the tablespaces
+   that recovery will create to the places that were chosen for them.
 3. Write the settings of recovery and isolation, and the signal file.
 4. Sync the file systems.
 5. Move pg_control into place, and sync its directory.
@@ -77,6 +78,7 @@ def execute(
     with reading_ahead(plan.segments, archive, bin_directory) as raised:
         combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
         minima = widest(backed_up(bin_directory, data), raised()) if bin_directory else {}
+    _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
     settings |= _never_the_sources(plan, preload)
     settings |= recovery_settings(
@@ -96,7 +98,7 @@ def execute(
     signal.touch(mode=0o600)
     for path in (data / "postgresql.auto.conf", signal):
         _own(path, owner)
-    for directory in (data, *plan.tablespaces.values()):
+    for directory in (data, *plan.tablespaces.values(), *plan.places.chosen):
         _sync_file_system(directory)
     make_startable(data)
     return combined.warnings
@@ -130,6 +132,16 @@ def place_files(
         )
         return Combined()
     return _combine(plan, archive, bin_directory, owner, workers, progress)
+
+
+def _link_later(plan: RestorePlan, owner: pwd.struct_passwd | None) -> None:
+    """Make the places that were chosen for tablespaces which recovery creates; it uses the link that it finds."""
+    _make_directories(plan.places.chosen, owner)
+    for later in plan.places.later:
+        if later.chosen:
+            link = plan.request.destination / "pg_tblspc" / str(later.oid)
+            link.symlink_to(later.place)
+            _own(link, owner)
 
 
 def make_startable(data: Path, *, sync: bool = True) -> None:
@@ -246,7 +258,7 @@ def _make_empty(directory: Path, directories: Sequence[Path], owner: pwd.struct_
 
 def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
     if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
+        os.lchown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _sync_file_system(directory: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import (
-    DestinationRefused,
     InvalidTarget,
     NoBackup,
     TargetOutsideWindow,
@@ -20,6 +19,7 @@ from pgproof.restore.cautions import cautions
 from pgproof.restore.destination import Destination, check_destination, look_at_destination, room_for
 from pgproof.restore.isolation import in_words
 from pgproof.restore.locate import Located, WalReader
+from pgproof.restore.tablespaces import TablespacePlaces, place_tablespaces
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.lsn import LSN
@@ -33,6 +33,7 @@ from pgproof.wal.archive import (
     segments_between,
 )
 from pgproof.wal.breaks import require_unbroken
+from pgproof.wal.tablespaces import TablespaceRecord
 
 # The source's last segment is archived when it is full, or after archive_timeout
 _NOT_YET = (
@@ -79,7 +80,7 @@ class RestorePlan:
         history: the timeline that recovery follows.
         segments: WAL that recovery reads at least.
         reach: where it stops at the latest known LSN.
-        tablespaces: OID to directory.
+        places: of tablespaces.
         room: bytes needed at the destination.
         warnings: to be read before it is run.
         has_history: whether the archive has the history file of the timeline, which names it to PostgreSQL.
@@ -92,7 +93,7 @@ class RestorePlan:
     history: TimelineHistory
     segments: tuple[WalSegment, ...]
     reach: LSN
-    tablespaces: Mapping[int, Path]
+    places: TablespacePlaces
     room: int
     warnings: tuple[str, ...] = ()
     border: Border | None = None
@@ -102,12 +103,18 @@ class RestorePlan:
     def record(self) -> BackupRecord:
         return self.chain[-1]
 
+    @property
+    def tablespaces(self) -> Mapping[int, Path]:
+        """Those of the backup: OID to directory."""
+        return self.places.backed_up
+
     def steps(self) -> list[str]:
         """The steps, as they are shown by a dry run and then done."""
         target = self.request.target
         steps = [f"backup {self.record.label} ({self.record.kind}, {self.reason})"]
         steps.append(f"make {self.request.destination} with mode 0700")
         steps += [f"put tablespace {oid} into {path}" for oid, path in self.tablespaces.items()]
+        steps += [str(later) for later in self.places.later]
         for record in self.chain:
             volumes = f"{len(record.volumes)} volume{'s' if len(record.volumes) != 1 else ''}"
             steps.append(f"extract {volumes} of {record.label}, checked by SHA-256")
@@ -131,6 +138,7 @@ def plan_restore(
     listing_of: Callable[[int], WalListing],
     reader_of: Callable[[int], WalReader],
     look: Callable[[Path, Sequence[Path]], Destination] = look_at_destination,
+    search: Callable[[Sequence[WalSegment]], Sequence[TablespaceRecord]] = lambda segments: (),
 ) -> RestorePlan:
     """Decide everything about a restore, and refuse what cannot end well.
 
@@ -140,6 +148,7 @@ def plan_restore(
         listing_of: the archive's listing for a segment size.
         reader_of: a WAL reader for a major version; used for time, xid and name targets.
         look: at the destination.
+        search: finds the records of tablespaces in WAL.
 
     Raises:
         NoBackup: there is none, or none of this label.
@@ -162,18 +171,22 @@ def plan_restore(
     located = _locate(request.target, history, on_path, listing, reader_of)
     entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
     chain = catalog.chain(entry.label)
-    tablespaces = _tablespaces(request, entry.record)
-    room = room_for(request.destination, chain, tablespaces)
+    reach = max(located.lsn, entry.record.stop_lsn)
+    until = None if request.standby or request.target.kind == "end" else reach
+    places = place_tablespaces(
+        entry.record, search(segments), until, request.destination, request.tablespaces
+    )
+    room = room_for(request.destination, chain, places.backed_up)
     has_history = history.timeline == 1 or history.timeline in listing.histories
-    check_destination(look(request.destination, list(tablespaces.values())), room)
+    check_destination(look(request.destination, [*places.backed_up.values(), *places.chosen]), room)
     return RestorePlan(
         request,
         chain,
         reason,
         history,
         tuple(segments),
-        max(located.lsn, entry.record.stop_lsn),
-        tablespaces,
+        reach,
+        places,
         sum(room.values()),
         (
             *passed,
@@ -333,13 +346,3 @@ def _precedes(entry: BackupEntry, target: RecoveryTarget, located: Located) -> b
     if target.kind == "time" and entry.record.reachable_from > target.time:
         return False
     return entry.record.stop_lsn <= located.lsn
-
-
-def _tablespaces(request: RestoreRequest, record: BackupRecord) -> dict[int, Path]:
-    unknown = set(request.tablespaces) - {tablespace.path for tablespace in record.tablespaces}
-    if unknown:
-        known = ", ".join(tablespace.path for tablespace in record.tablespaces) or "none"
-        raise DestinationRefused(
-            f'tablespace "{sorted(unknown)[0]}" is not in backup "{record.label}"', f"It has: {known}."
-        )
-    return {t.oid: Path(request.tablespaces.get(t.path, t.path)) for t in record.tablespaces}

@@ -48,6 +48,8 @@ def recovery_settings(
     """
     settings = {name: "" for name in ("recovery_target", *_TARGETS.values())}
     settings["restore_command"] = restore_command
+    # a tablespace that lies in place, such as one that was dropped since, must not stop recovery
+    settings["allow_in_place_tablespaces"] = "on"
     settings["recovery_target_timeline"] = "latest" if standby else str(timeline)
     if standby:
         return settings

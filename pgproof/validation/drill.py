@@ -38,7 +38,7 @@ from pgproof.validation.coverage import NOTHING, gap_in
 from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
 from pgproof.validation.order import require_before
 from pgproof.validation.proof import Proof
-from pgproof.validation.scratch import Scratch, own, prepare
+from pgproof.validation.scratch import Scratch, contain_wal, own, prepare
 from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
 from pgproof.validation.targets.attempt import WalOfCopy
 from pgproof.validation.targets.stretch import bring_forks
@@ -123,6 +123,7 @@ def restore_scratch(
         if cluster.drill.targets:
             for path in bring_forks(archive, plan, scratch):
                 own(path, owner)
+            contain_wal(scratch, owner)
     except BaseException:
         scratch.remove()
         raise

@@ -22,6 +22,8 @@ from pgproof.restore.plan import RestorePlan
 from pgproof.validation.claim import make_claimed, remove_claimed
 from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
+from pgproof.wal.own_tablespaces import OwnTablespaces
+from pgproof.wal.tablespaces import contain_directory
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,22 @@ def prepare(
         fetch_histories(archive, plan.history.path, scratch.wal)
     except WrongSystem as error:  # of the archive's content, as no server was asked
         raise ObjectDamaged(error.fact, error.detail, error.hint) from error
+    contain_wal(scratch, owner)
     for path in (scratch.wal, *scratch.wal.iterdir()):
         own(path, owner)
     _phase(phases, "fetch", clock)
     isolate(scratch, owner)
     return Prepared(phases, (*combined.warnings, *warnings))
+
+
+def contain_wal(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
+    """Have the copy keep what its WAL creates to itself: replayed, it would use the source's own directories."""
+    places = (
+        scratch.wal,
+        scratch.data / "pg_wal",
+    )  # recovery reads the latter where restore_command has nothing
+    records = [record for place in places for record in contain_directory(place)]
+    OwnTablespaces(scratch.data).place(records, owner)
 
 
 def require_room(scratch: Scratch, size: int) -> None:

@@ -19,9 +19,16 @@ from pgproof.errors import (
 from pgproof.repository.repository import Archive
 from pgproof.timelines.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment, is_archivable
 from pgproof.wal.archive import find_key, part_end, part_name
+from pgproof.wal.beside import ArchivedBeside
+from pgproof.wal.own_tablespaces import OwnTablespaces
 
 
-def fetch_from(openers: Iterable[Callable[[], Archive]], name: str, destination: Path) -> int:
+def fetch_from(
+    openers: Iterable[Callable[[], Archive]],
+    name: str,
+    destination: Path,
+    own_tablespaces: OwnTablespaces | None = None,
+) -> int:
     """Write one archived WAL file to a path, from the first repository that has it whole.
 
     "Not archived" may end recovery, so it is said only when every repository says so.
@@ -30,6 +37,7 @@ def fetch_from(openers: Iterable[Callable[[], Archive]], name: str, destination:
         openers: open the archives, the preferred one first.
         name: of the file.
         destination: the path.
+        own_tablespaces: of the cluster that replays it; None delivers what is archived, byte by byte.
 
     Returns:
         the size of the file in bytes.
@@ -39,15 +47,24 @@ def fetch_from(openers: Iterable[Callable[[], Archive]], name: str, destination:
         PgproofError: the first other failure.
     """
     failures: list[PgproofError] = []
+    openers = list(openers)
+
+    def contain(path: Path) -> None:
+        if own_tablespaces is not None:
+            segment = WalSegment.parse(name[:24], path.stat().st_size)
+            own_tablespaces.contain(path, ArchivedBeside(openers, segment))
+
     for open_archive in openers:
         try:
-            return fetch(open_archive(), name, destination)
+            return fetch(open_archive(), name, destination, contain)
         except PgproofError as error:
             failures.append(error)
     raise next((failure for failure in failures if not isinstance(failure, ObjectMissing)), failures[0])
 
 
-def fetch(archive: Archive, name: str, destination: Path) -> int:
+def fetch(
+    archive: Archive, name: str, destination: Path, alter: Callable[[Path], None] = lambda path: None
+) -> int:
     """Write one archived WAL file to a path; a segment that is not archived whole, as far as it was received.
 
     A segment is checked before it appears: its codec's checksum, its header, its system identifier and its
@@ -57,6 +74,7 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
         archive: of the recovering cluster's system identifier.
         name: of the file, as PostgreSQL's ``%f``.
         destination: as PostgreSQL's ``%p``.
+        alter: changes a segment that was checked, before it appears.
 
     Returns:
         the size of the file in bytes.
@@ -84,6 +102,7 @@ def fetch(archive: Archive, name: str, destination: Path) -> int:
             size = file.tell()
         if SEGMENT_NAME.fullmatch(name[:24]) and not name.endswith(".backup"):
             _check(archive, name, temporary, size)
+            alter(temporary)
         os.replace(temporary, destination)
         return size
     except OSError as error:

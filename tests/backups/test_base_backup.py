@@ -168,7 +168,8 @@ def test_tablespace_must_be_mapped_where_its_directory_is_taken(taken: Taken, tm
         taken.source,
         [*words, "--tablespace", "/nobody=/tmp/x"],
         43,
-        f'tablespace "/nobody" is not in backup "{taken.record.label}"\nDETAIL: It has: {taken.old}.',
+        f'tablespace "/nobody" is not in backup "{taken.record.label}"\nDETAIL: It has: {taken.old}. '
+        "Recovery creates: none.",
     )
     assert not data.exists()
 

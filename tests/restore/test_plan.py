@@ -319,7 +319,10 @@ class TestDestination:
 
     def test_unknown_tablespace(self) -> None:
         error = self.refused(Destination({}, {}), tablespaces={"/a": "/b"})
-        assert str(error) == 'tablespace "/a" is not in backup "A"\nDETAIL: It has: none.'
+        assert (
+            str(error)
+            == 'tablespace "/a" is not in backup "A"\nDETAIL: It has: none. Recovery creates: none.'
+        )
 
     def test_look(self, tmp_path: Path) -> None:
         (tmp_path / "full").mkdir()

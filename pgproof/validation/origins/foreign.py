@@ -40,7 +40,7 @@ from pgproof.validation.drill import Restored
 from pgproof.validation.fences.fence import Fence, NotChecked
 from pgproof.validation.origins.origin import ForeignBackup, Origin
 from pgproof.validation.origins.stored import size_of_files
-from pgproof.validation.scratch import Scratch, isolate, own, require_room, verify_files
+from pgproof.validation.scratch import Scratch, contain_wal, isolate, own, require_room, verify_files
 from pgproof.validation.speeds import rounded
 from pgproof.wal.archive import segments_between
 
@@ -338,6 +338,7 @@ def fetch_foreign_wal(cluster: ClusterConfig, origin: Origin, copy: ForeignCopy,
             f"every recovery across it ends there: copy it from the source's pg_wal into {origin.kind}, "
             "or take a new backup",
         )
+    contain_wal(copy.scratch, owner)
     phases = {**copy.phases, "fetch": round(time.monotonic() - started, 3)}
     names = (segments[0].name, segments[-1].name, len(segments))
     return Restored(

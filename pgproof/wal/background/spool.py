@@ -57,13 +57,22 @@ class Spool:
         config: path of pgproof.toml, absolute.
         cluster: when ``--cluster`` named one.
         root: directory of all spools.
+        own_tablespaces: as ``--own-tablespaces`` said it; empty delivers WAL as it is archived.
 
     Raises:
         OSError: the configuration is not there.
     """
 
-    def __init__(self, data: str, config: str, cluster: str | None = None, root: str | None = None) -> None:
+    def __init__(
+        self,
+        data: str,
+        config: str,
+        cluster: str | None = None,
+        root: str | None = None,
+        own_tablespaces: str = "",
+    ) -> None:
         self.data, self.config, self.cluster = data, config, cluster
+        self.own_tablespaces = own_tablespaces
         name = data.strip("/").replace("/", "!")
         if len(name) > _LONGEST_NAME:
             from binascii import crc32
@@ -160,8 +169,9 @@ class Spool:
 
     def for_recovery(self, system_identifier: int) -> str:
         """Let answers count for the recovery of this cluster alone; the directory of its checked files."""
-        self.settings += f" {system_identifier}"
-        return self.path("fetched", f"{system_identifier}-{identity_of(self.config)}")
+        own = f"-{self.own_tablespaces.replace('/', '-')}" if self.own_tablespaces else ""
+        self.settings += f" {system_identifier}{own}"
+        return self.path("fetched", f"{system_identifier}-{identity_of(self.config)}{own}")
 
     # ---- the background process
 
@@ -224,7 +234,7 @@ class Spool:
         os.set_inheritable(lock, True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         words = [sys.executable, "-P", "-m", "pgproof.commands.wal_background", kind, str(lock)]
-        words += [self.directory, self.data, self.config, self.cluster or ""]
+        words += [self.directory, self.data, self.config, self.cluster or "", self.own_tablespaces]
         os.posix_spawn(
             sys.executable,
             words,

@@ -1,0 +1,148 @@
+"""Where the tablespaces of a restored cluster lie: those of the backup, and later ones, which recovery creates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgproof.backups.record import BackupRecord
+from pgproof.errors import DestinationRefused, ObjectMissing
+from pgproof.repository.repository import Archive
+from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
+from pgproof.wal.archive import find_key, find_part
+from pgproof.wal.beside import ArchivedBeside
+from pgproof.wal.own_tablespaces import DIRECTORY
+from pgproof.wal.tablespaces import TablespaceRecord, tablespace_records
+
+_LIMIT = 4 << 30  # bytes of WAL that are searched for nothing but a better plan; about 10 s
+_MEMORY = 512 << 20  # bytes of WAL in memory at once, where segments are not larger than that
+
+
+@dataclass(frozen=True, slots=True)
+class LaterTablespace:
+    """A tablespace that recovery creates.
+
+    Args:
+        oid: of it.
+        path: where the source has it.
+        lsn: of the record that creates it.
+        place: where it will lie.
+        chosen: whether ``--tablespace`` named that place.
+    """
+
+    oid: int
+    path: str
+    lsn: LSN
+    place: Path
+    chosen: bool
+
+    def __str__(self) -> str:
+        verb = "put" if self.chosen else "keep"
+        source = f'the source has it in "{self.path}"' if self.path else "the source has it in place"
+        return f"{verb} tablespace {self.oid} in {self.place}: recovery creates it at LSN {self.lsn}, and {source}"
+
+
+@dataclass(frozen=True, slots=True)
+class TablespacePlaces:
+    """The places of all of them.
+
+    Args:
+        backed_up: OID to directory, of those in the backup.
+        later: those that recovery creates.
+        until: LSN that recovery will not pass; None when it goes on for as long as there is WAL.
+    """
+
+    backed_up: Mapping[int, Path]
+    later: tuple[LaterTablespace, ...] = ()
+    until: LSN | None = None
+
+    @property
+    def chosen(self) -> list[Path]:
+        """The directories that a restore makes for later ones; one that was dropped and made again shares its own."""
+        return [one.place for one in self.later if one.chosen and one.place not in self.backed_up.values()]
+
+
+def place_tablespaces(
+    record: BackupRecord,
+    created: Iterable[TablespaceRecord],
+    until: LSN | None,
+    data: Path,
+    chosen: Mapping[str, str],
+) -> TablespacePlaces:
+    """Decide where each tablespace lies.
+
+    Args:
+        record: of the backup.
+        created: records of WAL after its start, in the order of WAL.
+        until: LSN that recovery will not pass; None when it goes on for as long as there is WAL.
+        data: data directory of the restored cluster.
+        chosen: old path to new path.
+
+    Raises:
+        DestinationRefused: a chosen path is that of none.
+    """
+    there = {tablespace.oid for tablespace in record.tablespaces}
+    later = _later([one for one in created if one.oid not in there], until, data, chosen)
+    known = [tablespace.path for tablespace in record.tablespaces]
+    names = [one.path for one in later]
+    if unknown := set(chosen) - {*known, *names}:
+        raise DestinationRefused(
+            f'tablespace "{sorted(unknown)[0]}" is not in backup "{record.label}"',
+            f"It has: {', '.join(known) or 'none'}. Recovery creates: {', '.join(names) or 'none'}.",
+        )
+    backed_up = {t.oid: Path(chosen.get(t.path, t.path)) for t in record.tablespaces}
+    return TablespacePlaces(backed_up, later, until)
+
+
+def _later(
+    records: Iterable[TablespaceRecord], until: LSN | None, data: Path, chosen: Mapping[str, str]
+) -> tuple[LaterTablespace, ...]:
+    """The tablespaces that records leave behind."""
+    found: dict[int, LaterTablespace] = {}
+    for record in records:
+        if until is not None and record.lsn > until:
+            break
+        if record.path is None:
+            found.pop(record.oid, None)
+            continue
+        place = Path(chosen.get(record.path, data / DIRECTORY / str(record.oid)))
+        found[record.oid] = LaterTablespace(record.oid, record.path, record.lsn, place, record.path in chosen)
+    return tuple(found.values())
+
+
+class TablespaceSearch:
+    """Looks for tablespaces in archived WAL.
+
+    Args:
+        archive: to read from.
+        workers: segments at a time.
+        everything: however much WAL it is; otherwise up to 4 GB.
+    """
+
+    def __init__(self, archive: Archive, workers: int, *, everything: bool) -> None:
+        self._archive, self._workers, self._everything = archive, workers, everything
+        self.left_out = 0  # segments that were not searched
+
+    def __call__(self, segments: Sequence[WalSegment]) -> list[TablespaceRecord]:
+        """Their records of tablespaces, in the order of WAL."""
+        size = segments[0].size
+        if not self._everything and len(segments) * size > _LIMIT:
+            self.left_out = len(segments)
+            return []
+        with ThreadPoolExecutor(max(1, min(self._workers, _MEMORY // size)), "tablespaces") as pool:
+            found = {record for records in pool.map(self._search, segments) for record in records}
+        return sorted(found, key=lambda record: record.lsn)
+
+    def _search(self, segment: WalSegment) -> list[TablespaceRecord]:
+        try:
+            key = find_key(self._archive, segment.name)
+        except ObjectMissing:
+            part = find_part(self._archive, segment)
+            if part is None:
+                raise
+            key = part.key
+        content = b"".join(self._archive.open(key))
+        return tablespace_records(content, ArchivedBeside([lambda: self._archive], segment))
