@@ -28,7 +28,13 @@ from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.destination import entries_besides
-from pgproof.restore.extract import CONTROL, CONTROL_ASIDE, extract_backup, tablespace_map
+from pgproof.restore.extract import (
+    CONTROL,
+    CONTROL_ASIDE,
+    extract_backup,
+    linked_tablespaces,
+    tablespace_map,
+)
 from pgproof.restore.isolation import isolation, recovery_defaults
 from pgproof.restore.minima import backed_up, reading_ahead
 from pgproof.restore.plan import RestorePlan
@@ -204,6 +210,8 @@ def _combine(
                 raise NoRoom(f'no room left in "{data}"', said)
             raise RecoveryFailed("pg_combinebackup failed", said)
         os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
+        for oid in plan.tablespaces.keys() - linked_tablespaces(data, plan.tablespaces).keys():
+            (combined / "pg_tblspc" / str(oid)).unlink()  # it lies in place
         for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
             _move(made, place)
         _rewrite_links(data, plan.tablespaces, owner)
@@ -228,8 +236,9 @@ def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struc
     """The combined backup keeps the last tablespace_map, which still names the staging directories."""
     if not tablespaces:
         return
-    (data / "tablespace_map").write_text(tablespace_map(tablespaces))
-    for oid, path in tablespaces.items():
+    linked = linked_tablespaces(data, tablespaces)
+    (data / "tablespace_map").write_text(tablespace_map(linked))
+    for oid, path in linked.items():
         link = data / "pg_tblspc" / str(oid)
         if not link.is_symlink() or Path(os.readlink(link)) != path:
             link.unlink(missing_ok=True)

@@ -149,16 +149,25 @@ def _make_directory(path: Path, root: Path, owner: pwd.struct_passwd | None) -> 
 
 
 def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
-    """Link tablespaces to where they are now, and have recovery do the same (tablespace_map)."""
-    if not tablespaces:
+    """Link tablespaces to where they are now, and have recovery do the same (tablespace_map).
+
+    One that lies in place, as a directory where others have a link, needs neither.
+    """
+    linked = linked_tablespaces(data, tablespaces)
+    if not linked:
         return
     links = data / "pg_tblspc"
     _make_directory(links, data, owner)
-    for oid, path in tablespaces.items():
+    for oid, path in linked.items():
         (links / str(oid)).symlink_to(path)
         if owner is not None:
             os.lchown(links / str(oid), owner.pw_uid, owner.pw_gid)
-    _write(data / "tablespace_map", tablespace_map(tablespaces).encode(), 0o600, owner)
+    _write(data / "tablespace_map", tablespace_map(linked).encode(), 0o600, owner)
+
+
+def linked_tablespaces(data: Path, tablespaces: Mapping[int, Path]) -> dict[int, Path]:
+    """Those that do not lie in place."""
+    return {oid: path for oid, path in tablespaces.items() if path != data / "pg_tblspc" / str(oid)}
 
 
 def tablespace_map(tablespaces: Mapping[int, Path]) -> str:

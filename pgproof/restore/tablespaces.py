@@ -93,7 +93,8 @@ def place_tablespaces(
             f'tablespace "{sorted(unknown)[0]}" is not in backup "{record.label}"',
             f"It has: {', '.join(known) or 'none'}. Recovery creates: {', '.join(names) or 'none'}.",
         )
-    backed_up = {t.oid: Path(chosen.get(t.path, t.path)) for t in record.tablespaces}
+    # one that lies in place has a path relative to the data directory
+    backed_up = {t.oid: data / chosen.get(t.path, t.path) for t in record.tablespaces}
     return TablespacePlaces(backed_up, later, until)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pgproof.backups.base_backup import check_archiving
 from pgproof.backups.catalog import read_catalog
+from pgproof.backups.source import check_archiving
 from pgproof.errors import LeaseHeld, ServerNotReady
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import read_facts

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from pgproof import __version__
-from pgproof.backups.base_backup import switch_segment
+from pgproof.backups.source import switch_segment
 from pgproof.config import ClusterConfig, DrillConfig
 from pgproof.errors import ObjectMissing, ServerNotReady, WalNotArchived
 from pgproof.postgres.connection import connect, mapped
