@@ -57,7 +57,8 @@ def restore_cluster(
         tablespaces: old path to new path, such as {"/srv/fast": "/srv/new/fast"}
         standby: make a standby that follows the archive
         target_action: what the server does at the target; paused, it answers queries until you promote it
-        take_over: the restored cluster archives on into this repository; only when the old server is gone for good
+        take_over: nothing isolates the restored cluster, and it archives on into this repository; only when the old
+            server is gone for good
         dry_run: show the plan and write nothing
     """
     stop = recovery_target(target, target_value, exclusive=exclusive, timeline=target_timeline)

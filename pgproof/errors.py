@@ -37,7 +37,8 @@
         ├── ProgramMissing
         ├── RecoveryFailed
         ├── ToolFailed
-        └── ApprovalMissing
+        ├── ApprovalMissing
+        └── OldServerRuns
 
 The form follows PostgreSQL's own message style guide: a first line in lower case without a full stop,
 then detail in sentences, then a hint, best a command to paste.
@@ -278,6 +279,12 @@ class ToolFailed(PermanentError):
 
 
 class ApprovalMissing(PermanentError):
-    """An expire plan removes more than it may without somebody's agreement."""
+    """What was asked needs somebody's agreement: an expire plan above its limit, or an acceptance."""
 
     exit_code = 48
+
+
+class OldServerRuns(PermanentError):
+    """A restored cluster is to become the server while the old one still writes."""
+
+    exit_code = 49

@@ -9,15 +9,12 @@ from typing import Annotated
 import typer
 
 from pgproof import __version__
-from pgproof.commands.console import Session, show, write_json
+from pgproof.commands import restored_cluster
+from pgproof.commands.console import show, write_json
+from pgproof.commands.options import DEFAULT_CONFIG, ConfigPath, Json, Name, start_session
 from pgproof.commands.plugins import add_plugins
+from pgproof.commands.wal_group import wal
 from pgproof.errors import PgproofError, UsageError
-
-Name = Annotated[str, typer.Argument(help="The cluster, as pgproof.toml names it.")]
-ConfigPath = Annotated[
-    str | None, typer.Option("--config", help="Default: PGPROOF_CONFIG, else ./pgproof.toml.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
 
 application = typer.Typer(
     name="pgproof",
@@ -27,13 +24,7 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-wal = typer.Typer(help="The WAL archive.", no_args_is_help=True, rich_markup_mode=None)
 application.add_typer(wal, name="wal")
-_default_config: list[str | None] = [None]
-
-
-def _session(config: str | None, as_json: bool) -> Session:
-    return Session.start(config or _default_config[0], as_json)
 
 
 def _show_version(wanted: bool) -> None:
@@ -50,7 +41,7 @@ def main_options(
     ] = False,
 ) -> None:
     """Options before the command."""
-    _default_config[0] = config
+    DEFAULT_CONFIG[0] = config
 
 
 @application.command()
@@ -76,7 +67,7 @@ def init(
         name,
         dsn,
         repository,
-        config_path=config or _default_config[0],
+        config_path=config or DEFAULT_CONFIG[0],
         apply=apply,
         optional=optional,
         admin_dsn=admin_dsn,
@@ -93,7 +84,7 @@ def doctor(name: Name, config: ConfigPath = None, json: Json = False) -> int:
     """What would stop a backup, a restore or a proof today, each with its mend."""
     from pgproof.commands import doctor as doctor_command
 
-    session = _session(config, json)
+    session = start_session(config, json)
     checks = doctor_command.doctor(name, session.config)
     session.show(doctor_command.as_dict(checks), lambda console: doctor_command.render(console, checks))
     return doctor_command.exit_code(checks)
@@ -108,7 +99,7 @@ def fleet(
     """One row for each cluster: last proven, recovery window, RPO, RTO, gaps, and what it misses."""
     from pgproof.commands import fleet as fleet_command
 
-    return fleet_command.fleet(_session(config, json), names or [])
+    return fleet_command.fleet(start_session(config, json), names or [])
 
 
 @application.command()
@@ -121,7 +112,7 @@ def backup(
     """Take a base backup into the repository."""
     from pgproof.commands import backups
 
-    return backups.backup(_session(config, json), name, incremental)
+    return backups.backup(start_session(config, json), name, incremental)
 
 
 @application.command("list")
@@ -129,7 +120,7 @@ def list_(name: Name, config: ConfigPath = None, json: Json = False) -> int:
     """Show every backup with its state: taken, complete, verified, proven or failed; since when and by what."""
     from pgproof.commands import backups
 
-    return backups.list_backups(_session(config, json), name)
+    return backups.list_backups(start_session(config, json), name)
 
 
 @application.command()
@@ -142,94 +133,7 @@ def verify(
     """Read every stored byte, compare with what the backup records name, and remember the outcome."""
     from pgproof.commands import backups
 
-    return backups.verify(_session(config, json), name, backup)
-
-
-@wal.command()
-def check(
-    name: Name,
-    content: Annotated[
-        bool, typer.Option("--content", help="Read the segments, too, all but those known to be good.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="With --content: also those known to be good.")
-    ] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Bring back what is missing or damaged, from wherever it is.")
-    ] = False,
-    config: ConfigPath = None,
-    json: Json = False,
-) -> int:
-    """Look for gaps along every timeline, and show what can be recovered."""
-    from pgproof.commands import repair as repair_command
-    from pgproof.commands import wal as wal_command
-
-    if everything and not content:
-        raise UsageError("--all says which segments are read, and none is", hint="add --content")
-    session = _session(config, json)
-    if repair:
-        return repair_command.repair(session, name, content, everything, wal_command.show)
-    return wal_command.check(session, name, content, everything)
-
-
-@wal.command()
-def push(
-    path: Annotated[str, typer.Argument(help="A file of pg_wal, as PostgreSQL's %p.")],
-    cluster: Annotated[str | None, typer.Option("--cluster")] = None,
-    config: ConfigPath = None,
-) -> int:
-    """Archive one WAL file; this is archive_command."""
-    return _wal_file(["push", path], cluster, config)
-
-
-@wal.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="Name of the WAL file, as PostgreSQL's %f.")],
-    path: Annotated[str, typer.Argument(help="Where to put it, as PostgreSQL's %p.")],
-    cluster: Annotated[str | None, typer.Option("--cluster")] = None,
-    own_tablespaces: Annotated[
-        str | None, typer.Option(metavar="all|LSN", help="Keep what CREATE TABLESPACE makes in %p's cluster.")
-    ] = None,
-    config: ConfigPath = None,
-) -> int:
-    """Fetch one WAL file; restore_command calls this. Exit code 97: not archived; over 128: any fault."""
-    own = [f"--own-tablespaces={own_tablespaces}"] if own_tablespaces else []
-    return _wal_file(["fetch", *own, name, path], cluster, config)
-
-
-@wal.command()
-def receive(
-    name: Name,
-    slot: Annotated[str | None, typer.Option("--slot", help="Default: as pgproof.toml says.")] = None,
-    for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="Such as 24h; default: until stopped.")
-    ] = None,
-    synchronous: Annotated[
-        bool, typer.Option("--synchronous", help="Confirm what is on this machine's disk.")
-    ] = False,
-    create_slot: Annotated[bool, typer.Option("--create-slot", help="Make the slot, and end.")] = False,
-    drop_slot: Annotated[bool, typer.Option("--drop-slot", help="Remove the slot, and end.")] = False,
-    config: ConfigPath = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> int:
-    """Stream WAL from a replication slot into the archive, for an RPO of seconds; a service."""
-    from pgproof.commands import wal_receive
-
-    if create_slot and drop_slot:
-        raise UsageError("--create-slot and --drop-slot exclude each other", hint="leave out one of them")
-    session = _session(config, json)
-    if create_slot or drop_slot:
-        return wal_receive.change_slot(session, name, slot, make=create_slot)
-    return wal_receive.receive(session, name, slot, for_, synchronous)
-
-
-def _wal_file(words: list[str], cluster: str | None, config: str | None) -> int:
-    from pgproof.commands.wal_files import main
-
-    options = [f"--cluster={cluster}"] if cluster else []
-    path = config or _default_config[0]
-    code = main([*([f"--config={path}"] if path else []), *options, "wal", *words])
-    return 2 if code is None else code
+    return backups.verify(start_session(config, json), name, backup)
 
 
 @application.command()
@@ -266,7 +170,7 @@ def restore(
 
     if target_action not in ("pause", "promote", "shutdown"):
         raise InvalidTarget(f'invalid target action "{target_action}"', hint="pause, promote or shutdown")
-    session = _session(config, json)
+    session = start_session(config, json)
     target = RecoveryTarget.build(
         time=target_time,
         lsn=target_lsn,
@@ -288,6 +192,9 @@ def restore(
         take_over,
     )
     return restore_command.restore(session, name, request, dry_run)
+
+
+restored_cluster.add(application)
 
 
 @application.command()
@@ -317,8 +224,8 @@ def drill(
 
         if targets is not None or seed is not None:
             raise UsageError("--targets and --seed do not go with --from", hint="leave them out")
-        return foreign_drill.drill(_session(config, json), name, origin, backup, oldest)
-    return drill_command.drill(_session(config, json), name, backup, oldest, targets, seed)
+        return foreign_drill.drill(start_session(config, json), name, origin, backup, oldest)
+    return drill_command.drill(start_session(config, json), name, backup, oldest, targets, seed)
 
 
 @application.command()
@@ -326,7 +233,7 @@ def objectives(name: Name, config: ConfigPath = None, json: Json = False) -> int
     """RTO and RPO beside their targets: what the last drills took, what a restore would take and lose now."""
     from pgproof.commands import objectives as objectives_command
 
-    return objectives_command.objectives(_session(config, json), name)
+    return objectives_command.objectives(start_session(config, json), name)
 
 
 @application.command()
@@ -344,7 +251,7 @@ def expectations(
     """Make the cluster's Great Expectations suite, or show how yours differs from what would be made now."""
     from pgproof.commands import expectations as expectations_command
 
-    return expectations_command.expectations(_session(config, json), name, table or [], write)
+    return expectations_command.expectations(start_session(config, json), name, table or [], write)
 
 
 @application.command()
@@ -358,7 +265,7 @@ def expire(
     """Remove what newer proof has made unnecessary; every backup gets a verdict with its reasons."""
     from pgproof.commands import retention
 
-    return retention.run_expire(_session(config, json), name, dry_run, yes)
+    return retention.run_expire(start_session(config, json), name, dry_run, yes)
 
 
 @application.command()
@@ -375,7 +282,7 @@ def hold(
     """Keep a backup whatever retention says."""
     from pgproof.commands import retention
 
-    return retention.hold(_session(config, json), name, label, reason, until, release, replace)
+    return retention.hold(start_session(config, json), name, label, reason, until, release, replace)
 
 
 def run(words: list[str]) -> int:

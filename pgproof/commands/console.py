@@ -61,20 +61,33 @@ class Session:
     @contextlib.contextmanager
     def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """A progress bar on a terminal; nothing elsewhere. The total is an estimate, or None."""
-        if self.json or not sys.stderr.isatty():
-            yield lambda size: None
-            return
-        columns = (
-            TextColumn(title),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeElapsedColumn(),
-            *([] if total is None else [TaskProgressColumn(), TimeRemainingColumn()]),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda size: bar.advance(task, size)
+        with progress_bar(title, total, quiet=self.json) as advance:
+            yield advance
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; nothing elsewhere, and nothing when it is quiet.
+
+    Args:
+        title: what is done.
+        total: an estimate in bytes, or None.
+        quiet: whether the answer is for a program.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda size: None
+        return
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        *([] if total is None else [TaskProgressColumn(), TimeRemainingColumn()]),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda size: bar.advance(task, size)
 
 
 def show(content: Any, page: Callable[[Console], None], as_json: bool) -> None:

@@ -18,6 +18,7 @@ from pgproof.commands.backups import now
 from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
+from pgproof.postgres.connection import role_of
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.postgres.wal_commands import restore_command
 from pgproof.repository.repository import Archive
@@ -27,6 +28,8 @@ from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
+from pgproof.restore.record import Site
+from pgproof.restore.start import by_hand
 from pgproof.restore.tablespaces import TablespaceSearch
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
 from pgproof.wal.own_tablespaces import DIRECTORY, own_tablespaces_option
@@ -115,6 +118,7 @@ def run_plan(
         owner=account(cluster.drill.run_as),
         workers=cluster.backup.workers,
         preload=cluster.drill.preload_libraries,
+        site=Site(str(config), role_of(cluster)),
         progress=progress,
     )
 
@@ -138,23 +142,19 @@ def next_steps(cluster: ClusterConfig, plan: RestorePlan) -> list[str]:
     """What to type next."""
     data = shlex.quote(str(plan.request.destination))
     try:
-        directory = str(find_bin_directory(plan.record.major, cluster.bin_directory)) + "/"
+        directory = find_bin_directory(plan.record.major, cluster.bin_directory)
     except ProgramMissing:
-        directory = ""
-    steps = []
-    if plan.request.destination.is_dir() and not (plan.request.destination / "postgresql.conf").exists():
-        steps.append(f"copy postgresql.conf and pg_hba.conf into {data}: the source kept them elsewhere")
-    steps.append(f"{directory}pg_ctl -D {data} -l {data}.log start")
-    if plan.request.standby:
-        steps.append("SELECT pg_last_wal_replay_lsn();  -- it follows the archive")
-    elif plan.request.target_action == "pause" and plan.request.target.kind != "end":
-        steps.append("look at the data: the server is read-only at the target")
-        steps.append("SELECT pg_wal_replay_resume();  -- accept this point and open for writing")
-    if not plan.request.take_over:
-        steps.append(
-            "ALTER SYSTEM SET archive_mode = 'on';  -- then stop and start, when this cluster takes over"
-        )
-    return steps
+        directory = None
+    missing = (
+        plan.request.destination.is_dir() and not (plan.request.destination / "postgresql.conf").exists()
+    )
+    named = " --config-file FILE  # the source kept its postgresql.conf elsewhere" if missing else ""
+    steps = [f"pgproof start {data}{named}"]
+    if plan.request.isolated:
+        steps.append(f"pgproof accept {data}  # when it becomes the server; until then it is isolated")
+    elif not plan.request.standby:
+        steps.append(f"pgproof accept {data}  # takes the recovery settings out, and starts it for everybody")
+    return [*steps, f"{by_hand(plan.request.destination, directory)}  # the first step without pgproof"]
 
 
 def show_plan(console: Console, plan: RestorePlan) -> None:

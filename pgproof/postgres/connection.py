@@ -84,6 +84,14 @@ def display_dsn(dsn: str) -> str:
     return make_conninfo(**settings)
 
 
+def role_of(cluster: ClusterConfig) -> str | None:
+    """The role of a cluster's DSN; None when it names none, or cannot be read."""
+    try:
+        return conninfo_to_dict(cluster.dsn).get("user")  # type: ignore[return-value]
+    except psycopg.Error:
+        return None
+
+
 @contextlib.contextmanager
 def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psycopg.Connection]:
     """An autocommit connection to a cluster's source.

@@ -30,6 +30,8 @@ class LocalServer:
         settings: given on the command line, so that nothing in the data directory overrides them.
         log: file that receives its log.
         owner: account to run as when we are root.
+        port: in the name of its socket.
+        detached: it stays when we end.
     """
 
     bin_directory: Path
@@ -39,6 +41,7 @@ class LocalServer:
     settings: Mapping[str, str] = field(default_factory=dict)
     owner: pwd.struct_passwd | None = None
     port: int = PORT
+    detached: bool = False
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +57,7 @@ class LocalServer:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the process; it is not ready yet. The server ends when the calling thread ends."""
+        """Start the process; it is not ready yet. It ends when the calling thread ends, unless it is detached."""
         self.socket.mkdir(parents=True, exist_ok=True)
         if self.owner is not None:
             os.chown(self.socket, self.owner.pw_uid, self.owner.pw_gid)
@@ -70,7 +73,7 @@ class LocalServer:
             command += ["-c", f"{name}={value}"]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                ending_with_us(command),
+                command if self.detached else ending_with_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,7 +3,7 @@
 1. Make the directories, and look again that they are empty.
 2. Extract every backup of the chain (pg_control aside); combine them when there are several. Link the tablespaces
    that recovery will create to the places that were chosen for them.
-3. Write the settings of recovery and isolation, and the signal file.
+3. Write the settings of recovery and isolation, the restore record, and the signal file.
 4. Sync the file systems.
 5. Move pg_control into place, and sync its directory.
 
@@ -38,6 +38,7 @@ from pgproof.restore.extract import (
 from pgproof.restore.isolation import isolation, recovery_defaults
 from pgproof.restore.minima import backed_up, reading_ahead
 from pgproof.restore.plan import RestorePlan
+from pgproof.restore.record import NOWHERE, Site, record_of
 from pgproof.restore.settings import recovery_settings, write_settings
 from pgproof.wal.parameters import widest
 
@@ -63,6 +64,7 @@ def execute(
     owner: pwd.struct_passwd | None = None,
     workers: int = 2,
     preload: Sequence[str] = (),
+    site: Site = NOWHERE,
     progress: Progress = lambda size: None,
 ) -> tuple[str, ...]:
     """Restore as planned; the server is then started by whoever asked.
@@ -75,6 +77,7 @@ def execute(
         owner: account that will own the files when we are root.
         workers: volumes at a time.
         preload: libraries that recovery itself needs.
+        site: where this happens, for the restore record.
         progress: told the raw bytes that are done.
 
     Returns:
@@ -83,7 +86,8 @@ def execute(
     data = plan.request.destination
     with reading_ahead(plan.segments, archive, bin_directory) as raised:
         combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
-        minima = widest(backed_up(bin_directory, data), raised()) if bin_directory else {}
+        had = backed_up(bin_directory, data) if bin_directory else {}
+        minima = widest(had, raised())
     _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
     settings |= _never_the_sources(plan, preload)
@@ -97,7 +101,9 @@ def execute(
     if not plan.has_history and not plan.request.standby:
         # by its number PostgreSQL refuses a timeline without a history file (validateRecoveryParameters)
         settings["recovery_target_timeline"] = "current"
-    write_settings(data, settings)
+    replaced = write_settings(data, settings)
+    above = {name: value for name, value in minima.items() if value > had[name]}
+    record_of(plan, settings, replaced, above, site, bin_directory).write(data, owner)
     # a backup that was taken from a standby has it, and it would win
     (data / "standby.signal").unlink(missing_ok=True)
     signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")

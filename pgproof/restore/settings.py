@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pgproof.restore.target import RecoveryTarget
@@ -86,9 +87,41 @@ def _read(data: Path) -> list[str]:
 
 
 def _write(data: Path, lines: Sequence[str]) -> None:
-    path = data / _FILE
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-    path.chmod(0o600)
+    path, new = data / _FILE, data / f"{_FILE}.pgproof"
+    with open(new, "wb") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+        os.fchmod(file.fileno(), 0o600)
+        if path.exists() and os.geteuid() == 0:
+            os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def take_out(data: Path, settings: Mapping[str, str], replaced: Sequence[str], keep: Collection[str]) -> None:
+    """Take out of postgresql.auto.conf what a restore wrote, and put back what stood there before.
+
+    Recovery settings go whatever they say now; another that somebody has changed since is theirs. The file is
+    replaced in one step.
+
+    Args:
+        data: the data directory.
+        settings: that the restore wrote.
+        replaced: lines of the source's that it replaced.
+        keep: names of settings that stay.
+    """
+    gone = {_HEADING, *(_line(name, value) for name, value in settings.items() if name not in keep)}
+    lines = [line for line in _read(data) if line not in gone and _name(line) not in LEAKING]
+    names = {_name(line) for line in lines}
+    _write(data, [*lines, *(line for line in replaced if _name(line) not in names)])
+
+
+def setting_of(line: str) -> tuple[str, str] | None:
+    """Name and value of a line of postgresql.auto.conf; None when it has none."""
+    match = _SETTING.match(line)
+    if match is None:
+        return None
+    value = line[match.end() :].strip()
+    return match[1].lower(), value[1:-1].replace("''", "'") if value.startswith("'") else value
 
 
 def _line(name: str, value: str) -> str:

@@ -43,7 +43,8 @@ def test_a_restore_starts(shop: Source, config: str, backup: BackupRecord) -> No
     done = run(restore_cluster, "main", str(destination), config)
     assert done.tasks == ["plan restore", "restore files"]
     steps = done.state.result()
-    assert f"pg_ctl -D {destination} -l {destination}.log start" in steps[0]
+    assert steps[0] == f"pgproof start {destination}"
+    assert f"pg_ctl -D {destination} -l {destination}.log -o " in steps[-1]
     text = done.artifact(KEY)
     assert text.startswith("# Restore of main\n\n1. backup ")
     assert text.endswith("\n".join(["## Next", "", "```", *steps, "```"]))

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pgproof.restore.settings import LEAKING, quote, recovery_settings, write_settings
+from pgproof.restore.settings import (
+    LEAKING,
+    quote,
+    recovery_settings,
+    setting_of,
+    take_out,
+    write_settings,
+)
 from pgproof.restore.target import RecoveryTarget
 
 COMMAND = 'pgproof wal fetch %f "%p"'
@@ -111,3 +118,37 @@ def test_without_a_file(tmp_path: Path) -> None:
 )
 def test_quoting(value: str, quoted: str) -> None:
     assert quote(value) == quoted
+
+
+def test_what_a_restore_wrote_is_taken_out_and_the_source_s_lines_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "postgresql.auto.conf"
+    before = ["work_mem = '5MB'", "archive_command = 'it''s %p'", "recovery_target_xid = '7'"]
+    path.write_text("\n".join([*before, "max_connections = '50'"]) + "\n")
+    settings = {"archive_command": "", "archive_mode": "off", "max_connections": "300"}
+    replaced = write_settings(tmp_path, {**settings, "restore_command": COMMAND})
+    assert replaced == [before[1], "max_connections = '50'"]
+    # as ALTER SYSTEM leaves it: no comments, another value
+    text = path.read_text().replace("# written by pgproof restore\n", "")
+    path.write_text(text.replace("archive_mode = 'off'", "archive_mode = 'always'"))
+    take_out(tmp_path, settings, replaced, keep={"max_connections"})
+    assert path.read_text().split("\n") == [
+        "work_mem = '5MB'",
+        "archive_mode = 'always'",
+        "max_connections = '300'",
+        "archive_command = 'it''s %p'",
+        "",
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("archive_command = 'it''s %p'", ("archive_command", "it's %p")),
+        ("port=5433", ("port", "5433")),
+        ("# a comment", None),
+        ("", None),
+    ],
+)
+def test_a_line_as_a_setting(line: str, setting: tuple[str, str] | None) -> None:
+    assert setting_of(line) == setting

@@ -1,0 +1,299 @@
+"""An acceptance makes a restored cluster the server: out of recovery, out of isolation, and set as its source was.
+
+Planned from what the running server and the machine say, then carried out in an order in which a crash is harmless,
+and after which the same command goes on:
+
+1. End recovery.
+2. Shut the server down.
+3. Take isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines.
+4. Remove the restore record; from now on it is a cluster as any other.
+5. Start it with its own configuration.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pgproof.config import ClusterConfig
+from pgproof.errors import DestinationRefused, OldServerRuns, PgproofError, RecoveryFailed
+from pgproof.postgres.connection import connect, display_dsn
+from pgproof.postgres.control import read_system_identifier
+from pgproof.postgres.lock_file import RunningServer, running_everywhere
+from pgproof.postgres.programs import run
+from pgproof.restore.isolation import isolation
+from pgproof.restore.record import DIRECTORY, RestoreRecord, read_record
+from pgproof.restore.settings import setting_of, take_out
+from pgproof.restore.standing import open_as_superuser
+from pgproof.restore.start import RestoredCluster, config_file, stop
+
+_SAID_OTHERWISE = ("listen_addresses", "max_logical_replication_workers", "cluster_name")
+_START = 300  # seconds that a start may take: it ended with a shutdown
+_PROMOTE = 600
+# what needs a restart has an error there, and is as good
+_FILES = """
+SELECT name, setting FROM pg_file_settings
+ WHERE name IS NOT NULL AND sourcefile NOT LIKE '%/postgresql.auto.conf' ORDER BY seqno
+"""
+_DEFAULTS = "SELECT name, coalesce(boot_val, '') FROM pg_settings WHERE name = ANY(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What a restored cluster will be once it is accepted.
+
+    Args:
+        settings: of isolation, each with the value that it will have.
+        data_directory: that its configuration file names, if it does.
+        listens: listen_addresses and port.
+        subscriptions: that are enabled.
+        recovers: it is still in recovery.
+    """
+
+    settings: dict[str, str]
+    data_directory: str | None
+    listens: tuple[str, str]
+    subscriptions: tuple[str, ...]
+    recovers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptancePlan:
+    """What accepting a restored cluster will do.
+
+    Args:
+        restored: the cluster, which runs.
+        config_file: that it will be started with.
+        configured: what it will be.
+        cautions: to be read before.
+    """
+
+    restored: RestoredCluster
+    config_file: Path
+    configured: Configured
+    cautions: tuple[str, ...]
+
+    def steps(self) -> list[str]:
+        """The steps, as they are shown and then done."""
+        data = self.restored.data
+        steps = ["end recovery: it opens for writing, on a new timeline"] if self.configured.recovers else []
+        steps.append("shut it down")
+        steps.append("take isolation and every recovery setting out of postgresql.auto.conf")
+        steps += [f"keep {name} = {value}, to which WAL raised it" for name, value in self._raised()]
+        steps.append(f"remove {data / DIRECTORY}")
+        steps.append(f"start it with {self.config_file}")
+        return steps
+
+    def begins(self) -> list[str]:
+        """What will begin to run or to act."""
+        return list(_begins(self.configured))
+
+    def _raised(self) -> list[tuple[str, int]]:
+        return sorted((self.restored.record.raised or {}).items())
+
+
+def _begins(configured: Configured) -> Iterator[str]:
+    listens, port = configured.listens
+    yield f"it listens on {listens!r}, port {port}" if listens else f"its socket has port {port}"
+    for name, value in configured.settings.items():
+        if name == "shared_preload_libraries":
+            yield f"{name} = {value!r}: their workers start, and scheduled jobs run"
+        elif name == "synchronous_standby_names":
+            yield f"{name} = {value!r}: each commit waits for these standbys"
+        elif name == "event_triggers":
+            yield "event triggers fire"
+        elif name not in _SAID_OTHERWISE:
+            yield f"{name} = {value!r}"
+    if configured.subscriptions:
+        yield f"subscriptions connect to their publishers: {', '.join(configured.subscriptions)}"
+
+
+def plan_acceptance(restored: RestoredCluster, cluster: ClusterConfig | None) -> AcceptancePlan:
+    """Decide everything, and refuse what cannot end well; nothing is changed.
+
+    Args:
+        restored: the cluster; its server runs.
+        cluster: as pgproof.toml has it; None when there is no pgproof.toml.
+
+    Raises:
+        OldServerRuns: a server of the same cluster writes here, or answers at the DSN.
+        DestinationRefused: it has no configuration, or its server does not run.
+    """
+    running = restored.running
+    if running is None:
+        raise DestinationRefused(
+            f'no server runs in "{restored.data}"',
+            "What is accepted was looked at.",
+            f"pgproof start {restored.data}",
+        )
+    named = config_file(restored)
+    if named is None:
+        raise DestinationRefused(
+            f'"{restored.data}" has no postgresql.conf',
+            "The source kept it elsewhere, and nobody named it.",
+            f"pgproof stop {restored.data}; pgproof start {restored.data} --config-file FILE; "
+            "then accept it, or put postgresql.conf and pg_hba.conf into the directory",
+        )
+    refuse_others(restored)
+    cautions = [_asked(restored, cluster)]
+    with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
+        configured = read_configured(connection, restored.record)
+    if configured.data_directory and Path(configured.data_directory) != restored.data:
+        cautions.append(
+            f"{named} names data_directory = {configured.data_directory!r}: change it to {str(restored.data)!r} "
+            "before anything else than pgproof starts this cluster"
+        )
+    return AcceptancePlan(restored, named, configured, tuple(filter(None, cautions)))
+
+
+def refuse_others(restored: RestoredCluster) -> None:
+    """Refuse while another server of the same cluster writes on this machine.
+
+    Standbys do not write, and other restored clusters are isolated.
+    """
+    for server in running_everywhere():
+        if _same(server, restored):
+            raise OldServerRuns(
+                f'cannot accept "{restored.data}": the old server runs',
+                f"Process {server.pid} serves the same cluster in {server.data}.",
+                f"stop it for good: pg_ctl -D {server.data} stop",
+            )
+
+
+def _same(server: RunningServer, restored: RestoredCluster) -> bool:
+    """Whether it writes for the same cluster: no standby, and not isolated itself."""
+    try:
+        if (server.data / "standby.signal").exists() or _isolated(server.data):
+            return False
+        identifier = read_system_identifier(server.data)
+        return identifier == restored.record.system_identifier and not server.data.samefile(restored.data)
+    except (DestinationRefused, OSError):
+        return False
+
+
+def _isolated(data: Path) -> bool:
+    try:
+        return read_record(data).isolated
+    except DestinationRefused:
+        return False
+
+
+def _asked(restored: RestoredCluster, cluster: ClusterConfig | None) -> str:
+    """The caution that is left when the server at the DSN was asked.
+
+    Raises:
+        OldServerRuns: it answers.
+    """
+    stays = "be sure that it is down and stays down: two servers must not act as one"
+    if cluster is None:
+        return f"no pgproof.toml says where the old server is; {stays}"
+    shown = display_dsn(cluster.dsn)
+    try:
+        with connect(cluster) as connection:
+            row: Any = connection.execute(
+                "SELECT (SELECT system_identifier FROM pg_control_system()), pg_is_in_recovery()"
+            ).fetchone()
+    except PgproofError:
+        return f'the old server does not answer at "{shown}"; {stays}'
+    if row[0] % (1 << 64) != restored.record.system_identifier:
+        return f'at "{shown}" another cluster answers; {stays}'
+    if row[1]:
+        return f'at "{shown}" a standby of the same cluster answers; it will not follow this one by itself'
+    raise OldServerRuns(
+        f'cannot accept "{restored.data}": the old server runs',
+        f'It answers at "{shown}", and is open for writing.',
+        "stop it for good; to keep both, leave this one isolated: SELECT pg_promote() opens it for writing",
+    )
+
+
+def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) -> Configured:
+    """What the configuration will make of a cluster that is isolated now.
+
+    Args:
+        connection: to its server, as a superuser.
+        record: of the restore.
+    """
+    files: dict[str, str] = dict(connection.execute(_FILES).fetchall())
+    own = dict(filter(None, map(setting_of, record.replaced)))
+    names = [*isolation(record.major), "port"]
+    defaults: dict[str, str] = dict(connection.execute(_DEFAULTS, (names,)).fetchall())
+    will = {**dict.fromkeys(names, ""), **defaults, **files, **own}
+    now = record.settings
+    subscriptions = connection.execute(
+        "SELECT subname FROM pg_subscription WHERE subenabled ORDER BY subname"
+    ).fetchall()
+    recovers: Any = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    return Configured(
+        {name: will[name] for name in isolation(record.major) if name in now and will[name] != now[name]},
+        files.get("data_directory"),
+        (will["listen_addresses"], will["port"]),
+        tuple(name for (name,) in subscriptions) if record.isolated else (),
+        recovers[0],
+    )
+
+
+def accept(plan: AcceptancePlan, *, start: bool = True) -> None:
+    """Carry a plan out.
+
+    Args:
+        plan: from plan_acceptance.
+        start: start the server again; else whoever runs servers here does it.
+
+    Raises:
+        RecoveryFailed: it does not open, stop or start.
+    """
+    restored = plan.restored
+    if plan.configured.recovers:
+        _open(restored)
+    stop(restored)
+    record = restored.record
+    take_out(restored.data, record.settings, record.replaced, keep=record.raised or {})
+    shutil.rmtree(restored.data / DIRECTORY)
+    if start:
+        _start(plan)
+
+
+def _open(restored: RestoredCluster) -> None:
+    running = restored.running
+    assert running is not None
+    with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
+        row: Any = connection.execute("SELECT pg_promote(true, %s)", (_PROMOTE,)).fetchone()
+    if not row[0]:
+        raise RecoveryFailed(
+            f'the server in "{restored.data}" has not opened within {_PROMOTE} s',
+            hint=f"{restored.log} says why; then run the same command again",
+        )
+
+
+def _start(plan: AcceptancePlan) -> None:
+    """Start it with PostgreSQL's own program, as any cluster; what makes it this one is on the command line."""
+    restored = plan.restored
+    words = f"-c 'data_directory={_quoted(restored.data)}' -c 'config_file={_quoted(plan.config_file)}'"
+    command: list[str | Path] = [restored.bin_directory / "pg_ctl", "-D", restored.data, "-l", restored.log]
+    command += ["-o", words, "-w", "-t", str(_START), "start"]
+    done = run(command, timeout=_START + 60, owner=restored.owner)
+    if done.returncode != 0:
+        raise RecoveryFailed(
+            f'"{restored.data}" is accepted, and its server does not start',
+            _last_lines(restored.log) or (done.stderr or done.stdout).strip()[-600:],
+            f"{restored.log} says why; it is started as any other cluster now",
+        )
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "'\\''")
+
+
+def _last_lines(log: Path) -> str:
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return ""
+    loud = re.findall(r"[^\n]*(?:FATAL|PANIC|HINT):[^\n]*", text)
+    return f"Its log says: {' | '.join(loud[-4:])}" if loud else ""

@@ -1,0 +1,196 @@
+"""A restore record lies in a restored data directory: what was planned, and what a start and an acceptance need.
+
+It is in a directory of its own with the files that the server is started with until it is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pgproof.errors import DestinationRefused
+from pgproof.restore.plan import RestorePlan
+from pgproof.timelines.lsn import LSN
+from pgproof.wal.records import CommitRecord
+
+DIRECTORY = "pgproof.restore"
+_RECORD = "record.json"
+_FILES = {
+    "postgresql.conf": "# a restored cluster without a postgresql.conf is started with PostgreSQL's defaults\n",
+    "pg_hba.conf": "local all all trust\n",  # the socket is in a directory that only the server's account may enter
+    "pg_ident.conf": "",
+}
+PAUSED, OPEN, FOLLOWING, SHUT_DOWN = "paused", "open", "following", "shut down"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A commit on one side of the recovery target, as the plan named it."""
+
+    lsn: str
+    xid: int
+    time: str | None
+
+    def __str__(self) -> str:
+        return f"transaction {self.xid}{f' of {self.time}' if self.time else ''} at LSN {self.lsn}"
+
+    @classmethod
+    def of(cls, commit: CommitRecord | None) -> Expected | None:
+        if commit is None:
+            return None
+        return cls(str(commit.lsn), commit.xid, f"{commit.time:%F %T.%f%z}" if commit.time else None)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreRecord:
+    """What a restored directory says of itself.
+
+    Args:
+        cluster: its name in pgproof.toml.
+        backup: label.
+        system_identifier: of the cluster.
+        major: version of PostgreSQL.
+        target: in words.
+        timeline: that recovery follows.
+        end: what the server does when recovery is there: paused, open, following or shut down.
+        isolated: whether nobody else may notice it.
+        least: LSN that recovery must reach at least.
+        settings: what was written into postgresql.auto.conf.
+        replaced: lines of the source's that stood there instead, without those of an earlier recovery.
+        raised: settings among the five that WAL raised above what the backup had.
+        last: the last commit that will be there, when it is known.
+        following: the first one that will not.
+        config: path of pgproof.toml.
+        role: that pgproof connects as; the cluster has it.
+        bin_directory: of the server's programs; None looks for them.
+        config_file: the configuration that the server was started with, when it is none in the directory.
+    """
+
+    cluster: str
+    backup: str
+    system_identifier: int
+    major: int
+    target: str
+    timeline: int
+    end: str
+    isolated: bool
+    least: str
+    settings: Mapping[str, str]
+    replaced: tuple[str, ...] = ()
+    raised: Mapping[str, int] | None = None
+    last: Expected | None = None
+    following: Expected | None = None
+    config: str | None = None
+    role: str | None = None
+    bin_directory: str | None = None
+    config_file: str | None = None
+
+    def write(self, data: Path, owner: pwd.struct_passwd | None) -> None:
+        """Write it with the files beside it; given to the server's account."""
+        directory = data / DIRECTORY
+        directory.mkdir(mode=0o700, exist_ok=True)
+        content = json.dumps(asdict(self), indent=2) + "\n"
+        for name, text in {**_FILES, _RECORD: content}.items():
+            path = directory / name
+            path.write_text(text)
+            path.chmod(0o600)
+            if owner is not None:
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        if owner is not None:
+            os.chown(directory, owner.pw_uid, owner.pw_gid)
+
+
+def read_record(data: Path) -> RestoreRecord:
+    """The record of a restored directory.
+
+    Raises:
+        DestinationRefused: there is none.
+    """
+    try:
+        content: dict[str, Any] = json.loads((data / DIRECTORY / _RECORD).read_text())
+        for side in ("last", "following"):
+            content[side] = content[side] and Expected(**content[side])
+        return RestoreRecord(**{**content, "replaced": tuple(content["replaced"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DestinationRefused(
+            f'"{data}" is not a cluster that pgproof restored and nobody accepted yet',
+            f"{DIRECTORY}/{_RECORD}: {reason}.",
+            "pgproof restore NAME --to DIR makes one; one that was accepted is started as any other cluster",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a restore happened: what its record keeps of it.
+
+    Args:
+        config: path of pgproof.toml.
+        role: that pgproof connects as.
+    """
+
+    config: str | None = None
+    role: str | None = None
+
+
+NOWHERE = Site()
+
+
+def record_of(
+    plan: RestorePlan,
+    settings: Mapping[str, str],
+    replaced: list[str],
+    raised: Mapping[str, int],
+    site: Site,
+    bin_directory: Path | None,
+) -> RestoreRecord:
+    """The record of a plan that was carried out.
+
+    Args:
+        plan: of the restore.
+        settings: that were written.
+        replaced: lines that they took the place of.
+        raised: what WAL raised above the backup's settings.
+        site: where it happened.
+        bin_directory: of the server's programs.
+    """
+    request, border = plan.request, plan.border
+    return RestoreRecord(
+        plan.record.cluster,
+        plan.record.label,
+        plan.record.system_identifier,
+        plan.record.major,
+        str(request.target),
+        plan.history.timeline,
+        _end(plan),
+        request.isolated,
+        str(_least(plan)),
+        dict(settings),
+        tuple(replaced),
+        dict(raised),
+        Expected.of(border.last) if border else None,
+        Expected.of(border.following) if border else None,
+        site.config,
+        site.role,
+        str(bin_directory) if bin_directory else None,
+    )
+
+
+def _end(plan: RestorePlan) -> str:
+    if plan.request.standby:
+        return FOLLOWING
+    if plan.request.target.kind == "end":
+        return OPEN
+    return {"pause": PAUSED, "promote": OPEN, "shutdown": SHUT_DOWN}[plan.request.target_action]
+
+
+def _least(plan: RestorePlan) -> LSN:
+    """At the end of WAL some record of the last segment; elsewhere the backup must be consistent."""
+    if plan.request.target.kind == "end":
+        return max(LSN(plan.segments[-1].start + 1), plan.record.stop_lsn)
+    return plan.record.stop_lsn

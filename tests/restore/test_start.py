@@ -1,0 +1,277 @@
+"""A restored cluster is started as itself, says where it stands, and becomes the server when it is accepted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgproof.postgres.lock_file import running_in
+from pgproof.postgres.programs import account, as_account, environment
+from pgproof.postgres.server import LocalServer
+from pgproof.restore.record import DIRECTORY
+from pgproof.restore.settings import LEAKING
+from pgproof.wal.archive import list_wal
+from tests.drills.damage import answer
+from tests.servers.place import give_to_server
+from tests.servers.postgres import Source, installed, running_source
+
+# As Debian has it in /etc, and as some have it in the data directory: read by pg_ctl -D, it is another cluster
+CONFIGURATION = """
+data_directory = '{source}'
+external_pid_file = '{root}/pid'
+unix_socket_directories = '{root}/accepted'
+listen_addresses = ''
+port = 6000
+archive_mode = 'on'
+archive_command = '/bin/true'
+shared_preload_libraries = 'pg_prewarm'
+hba_file = '{etc}/pg_hba.conf'
+"""
+
+
+@pytest.fixture(scope="module", params=[15, 17])
+def source(request: pytest.FixtureRequest) -> Iterator[Source]:
+    """A source with rows on both sides of a restore point, whose configuration names its data directory."""
+    if reason := installed(request.param):
+        pytest.skip(reason)
+    with running_source(request.param) as made:
+        etc = made.root / "etc"
+        for directory in (etc, made.root / "accepted"):
+            directory.mkdir()
+        text = CONFIGURATION.format(source=made.data, root=made.root, etc=etc)
+        (etc / "postgresql.conf").write_text((made.data / "postgresql.conf").read_text() + text)
+        (etc / "pg_hba.conf").write_text("local all all trust\nlocal replication all trust\n")
+        give_to_server(etc, made.root / "accepted")
+        with open(made.data / "postgresql.conf", "a") as file:
+            file.write(text)
+        made.sql("ALTER SYSTEM SET archive_timeout = '10min'")
+        made.sql("ALTER SYSTEM SET archive_command = '/bin/true x'")
+        made.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 10) g")
+        made.backup()
+        made.sql("INSERT INTO t VALUES (11)")
+        made.sql("SELECT pg_create_restore_point('eleven')")
+        made.sql("INSERT INTO t VALUES (12)")
+        made.archive_now()
+        yield made
+
+
+@contextmanager
+def restored(source: Source, *options: str) -> Iterator[Path]:
+    """A restored directory; whatever runs there is ended."""
+    data = source.root / "restored"
+    code, _, err = answer(source, "restore", "main", "--to", str(data), *options)
+    assert code == 0, err
+    try:
+        yield data
+    finally:
+        if server := running_in(data):
+            server.stop()
+        shutil.rmtree(data)
+
+
+def start(source: Source, data: Path, *options: str, code: int = 0) -> dict[str, Any]:
+    done = source.run("start", str(data), "--json", "--timeout", "60s", *options)
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def ask(data: Path, query: str) -> Any:
+    server = running_in(data)
+    assert server is not None
+    with psycopg.connect(server.dsn, user="postgres", dbname="postgres", autocommit=True) as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return row and row[0]
+
+
+ROWS = "SELECT max(g) FROM t"
+WORKERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autoprewarm leader'"
+
+
+def test_it_is_the_restored_cluster_whatever_its_files_say(source: Source) -> None:
+    with restored(source, "--target-name", "eleven") as data:
+        found = start(source, data)
+        assert (found["findings"], found["state"]) == ([], "paused")
+        assert found["plan"]["last"].startswith("transaction ")
+        assert ask(data, "SHOW data_directory") == str(data)
+        assert ask(data, ROWS) == 11
+        server, named = running_in(data), source.root / "pid"
+        assert server is not None
+        assert not named.exists() or str(server.pid) not in named.read_text()
+        assert start(source, data)["state"] == "paused"  # it runs already
+        assert source.run("stop", str(data)).returncode == 0
+        assert running_in(data) is None
+
+        # as Debian has it: the configuration lies elsewhere
+        (data / "postgresql.conf").unlink()
+        start(source, data, "--config-file", str(source.root / "etc" / "postgresql.conf"))
+        assert (ask(data, "SHOW data_directory"), ask(data, ROWS)) == (str(data), 11)
+        assert source.sql(ROWS) == [(12,)]
+        assert source.run("stop", str(data)).stdout == f"stopped {data}\n"
+
+        # or nowhere
+        (data / "pg_hba.conf").unlink()
+        record = json.loads((data / DIRECTORY / "record.json").read_text())
+        (data / DIRECTORY / "record.json").write_text(json.dumps({**record, "config_file": None}))
+        assert start(source, data)["state"] == "paused"
+
+
+def test_the_line_without_pgproof_does_the_same(source: Source) -> None:
+    data = source.root / "restored"
+    words = ["restore", "main", "--to", str(data), "--target-name", "eleven", "--json"]
+    code, out, err = answer(source, *words)
+    assert code == 0, err
+    line = json.loads(out)["next"][-1]
+    try:
+        done = subprocess.run(
+            ["bash", "-c", line],
+            env=environment(),
+            timeout=60,
+            **as_account(account(None)),  # type: ignore[call-overload]
+        )
+        assert done.returncode == 0
+        assert (ask(data, "SHOW data_directory"), ask(data, "SHOW archive_mode")) == (str(data), "off")
+        assert start(source, data)["state"] == "paused"
+    finally:
+        source.run("stop", str(data))
+        shutil.rmtree(data)
+
+
+def test_recovery_that_ends_early_is_a_finding(source: Source) -> None:
+    with restored(source) as data:
+        path = data / "postgresql.auto.conf"
+        newest = list_wal(source.archive, 1 << 20).newest(1)
+        lying = f"restore_command = '[ %f = {newest} ] && exit 1; "
+        path.write_text(path.read_text().replace("restore_command = '", lying))
+        found = start(source, data, code=1)
+        (finding,) = found["findings"]
+        assert finding.startswith("WAL was replayed up to LSN 0/")
+        assert finding.endswith(f"only; the plan reaches {found['plan']['least']} at least")
+
+
+def test_accepted_it_is_a_cluster_as_any_other(source: Source) -> None:
+    """No recovery setting is left, which would keep a standby that pg_basebackup makes from following."""
+    with restored(source, "--target-name", "eleven") as data:
+        start(source, data)
+        refused = source.run("accept", str(data), "--yes")
+        assert (refused.returncode, refused.stderr) == (
+            49,
+            f'pgproof: cannot accept "{data}": the old server runs\n'
+            f"DETAIL: Process {source.server.pid} serves the same cluster in {source.data}.\n"
+            f"HINT: stop it for good: pg_ctl -D {source.data} stop\n",
+        )
+        with source.away():
+            accepted(source, data)
+
+
+def accepted(source: Source, data: Path) -> None:
+    before = (data / "postgresql.auto.conf").read_text()
+    planned = json.loads(source.run("accept", str(data), "--dry-run", "--json").stdout)
+    assert (data / "postgresql.auto.conf").read_text() == before
+    assert planned["begins"] == [
+        "its socket has port 6000",
+        "archive_mode = 'on'",
+        "archive_command = '/bin/true x'",
+        "shared_preload_libraries = 'pg_prewarm': their workers start, and scheduled jobs run",
+        f"external_pid_file = '{source.root}/pid'",
+        *(["event triggers fire"] if source.major >= 17 else []),
+    ]
+    assert len(planned["cautions"]) == 2, planned["cautions"]
+    assert ask(data, WORKERS) == 0
+    unsaid = source.run("accept", str(data))
+    assert (unsaid.returncode, running_in(data) is None) == (48, False)
+    done = source.run("accept", str(data), "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (data / DIRECTORY).exists()
+    assert ask(data, "SHOW data_directory") == str(data)
+    while ask(data, WORKERS) != 1:
+        time.sleep(0.05)
+    assert ask(data, "SELECT current_setting('archive_mode') || current_setting('archive_command')") == (
+        "on/bin/true x"
+    )
+    assert ask(data, "INSERT INTO t VALUES (13) RETURNING g") == 13
+    written = (data / "postgresql.auto.conf").read_text()
+    assert not [name for name in (*LEAKING, "max_connections") if name in written]
+    assert "archive_timeout = '10min'" in written
+    assert source.run("start", str(data)).returncode == 43
+    follow(source, data)
+
+
+def follow(source: Source, data: Path) -> None:
+    """A standby made with pg_basebackup -R follows it onto the new timeline."""
+    server, standby = running_in(data), source.root / "standby"
+    assert server is not None
+    command = [
+        "pg_basebackup",
+        "-h",
+        server.socket,
+        "-p",
+        str(server.port),
+        "-U",
+        "postgres",
+        "-R",
+        "-D",
+        standby,
+    ]
+    subprocess.run(
+        [source.bin / command[0], *command[1:]],
+        env=environment(),
+        check=True,
+        **as_account(account(None)),  # type: ignore[call-overload]
+    )
+    options = {"data_directory": str(standby), "external_pid_file": "", "port": "6001"}
+    follower = LocalServer(
+        source.bin, standby, source.root / "f", source.root / "f.log", options, account(None)
+    )
+    with follower.run():
+        ask(data, "INSERT INTO t VALUES (14) RETURNING g")
+        follower.wait(lambda: ask(standby, ROWS) == 14, 30, "to follow")
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "rows"),
+    [
+        (["--target-immediate"], "paused", 10),
+        (["--target-name", "eleven", "--target-action", "promote"], "open", 11),
+        (["--take-over"], "open", 12),
+        (["--standby"], "following", 12),
+        (["--target-name", "eleven", "--target-action", "shutdown"], "shut down", None),
+    ],
+    ids=str,
+)
+def test_every_end_of_a_recovery(source: Source, options: list[str], state: str, rows: int | None) -> None:
+    with restored(source, *options) as data:
+        found = start(source, data)
+        assert (found["findings"], found["state"]) == ([], state)
+        if rows is not None:
+            assert ask(data, ROWS) == rows
+            assert ask(data, "SHOW listen_addresses") == ""
+
+
+REFUSED: list[tuple[Callable[[Path], object], str]] = [
+    (lambda data: shutil.rmtree(data / DIRECTORY), "is not a cluster that pgproof restored"),
+    (
+        lambda data: (data / DIRECTORY / "record.json").write_text("{"),
+        "is not a cluster that pgproof restored",
+    ),
+]
+
+
+@pytest.mark.parametrize(("harm", "fact"), REFUSED)
+def test_a_directory_that_is_refused(source: Source, harm: Callable[[Path], object], fact: str) -> None:
+    with restored(source, "--target-name", "eleven") as data:
+        assert answer(source, "accept", str(data))[0] == 43  # nobody has started it
+        harm(data)
+        for command in ("start", "stop", "accept"):
+            code, _, err = answer(source, command, str(data))
+            assert code == 43
+            assert fact in err
