@@ -115,7 +115,7 @@ class SegmentBody:
         return next((page for page in overwritten if place < page <= end), end)
 
     def _overwritten(self) -> list[int]:
-        """The positions of pages that begin anew, because the record before them was never finished."""
+        """The positions of pages that begin with a new record, because the record before them was never finished."""
         pages = range(self._block, len(self._content) - SHORT, self._block)
         return [self._position_of(page) for page in pages if self._flags_at(page) & _OVERWRITTEN]
 
