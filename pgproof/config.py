@@ -141,6 +141,11 @@ class WalConfig(Section):
     recheck_after: Seconds = Field(30 * 86400, description="a checked segment is read again after this")
 
 
+# To a database at least, to fence and count it: its snapshot, one session that looks at definitions, one that counts,
+# and one that the server still counts although it is closed
+DRILL_CONNECTIONS = 4
+
+
 class DrillConfig(Section):
     """How restores are tested."""
 
@@ -163,6 +168,7 @@ class DrillConfig(Section):
         {},
         description='"database.schema.table" to per cent of its blocks, whatever its size; 100 reads it whole',
     )
+    exclude_databases: tuple[str, ...] = Field((), description="named as not checked")
     exclude_tables: tuple[str, ...] = Field((), description='"database.schema.table", named as not checked')
     checks: tuple[Literal["log", "checksums", "amcheck", "indexes", "dump"], ...] = Field(
         ("log", "checksums", "amcheck", "indexes"), description="made besides the comparison"

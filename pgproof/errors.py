@@ -9,7 +9,8 @@
     │   ├── LeaseHeld
     │   ├── WalNotArchived
     │   ├── SlotInUse
-    │   └── ScratchKilled
+    │   ├── ScratchKilled
+    │   └── ServerBusy
     └── PermanentError            "cannot ...": it never will, until somebody mends something
         ├── UsageError
         │   ├── ConfigError
@@ -130,6 +131,12 @@ class ScratchKilled(TransientError):
     """A scratch server was ended from outside, such as by the kernel when memory is short."""
 
     exit_code = 81
+
+
+class ServerBusy(TransientError):
+    """The server answers, and lacks connections, memory or disk now, or somebody cancelled what was asked."""
+
+    exit_code = 82
 
 
 class UsageError(PermanentError):

@@ -69,6 +69,7 @@ _CLUSTER = """\
 # statement_timeout = "1h"                 # of one table's fingerprint
 # sample_above = "0kB"                     # sample larger tables by block; 0 reads every table whole
 # sample_percent = 10.0
+# exclude_databases = []                   # named as not checked
 # exclude_tables = []                      # "database.schema.table", named as not checked
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def initialise(
     open_store(config.repository_of(cluster))  # refuses a URL that cannot be used
     server = look_at_candidate(cluster, admin_dsn)
     _check_identity(config, cluster, server.facts)
-    waiting, missing = _steps(server, path)
+    waiting, missing = _steps(server, path, cluster)
     if apply:
         _check_administrator(cluster, server, missing)
     repository = create_repository(config.repository_of(cluster))
@@ -242,10 +242,17 @@ def _is_configured(path: Path, wanted: Wanted) -> bool:
     return same and config.repository_of(cluster).url.rstrip("/") == wanted.url.rstrip("/")
 
 
-def _steps(server: Candidate, path: Path) -> tuple[list[Step], list[Step]]:
+def _wanted(databases: Sequence[str], cluster: ClusterConfig) -> tuple[str, ...]:
+    """Those of some databases that drills look at."""
+    return tuple(name for name in databases if name not in cluster.drill.exclude_databases)
+
+
+def _steps(server: Candidate, path: Path, cluster: ClusterConfig) -> tuple[list[Step], list[Step]]:
     """What waits for a restart, and what is missing."""
     command = archive_command(path)
-    steps = missing_steps(server.facts, command, role_exists=server.role_exists)
+    role = replace(server.facts.role, closed=_wanted(server.facts.role.closed, cluster))
+    facts = replace(server.facts, role=role)
+    steps = missing_steps(facts, command, role_exists=server.role_exists)
     waiting = [step for step in steps if step.setting in server.pending]
     return waiting, [step for step in steps if step not in waiting]
 

@@ -15,6 +15,7 @@ from pgproof.errors import (
     ConfigError,
     PgproofError,
     PrivilegeMissing,
+    ServerBusy,
     ServerNotReady,
     ServerUnreachable,
 )
@@ -24,7 +25,15 @@ from pgproof.postgres.programs import account
 # libpq gives no SQLSTATE for a refused connection, only text
 _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")
 _PRIVILEGE = ("must be superuser or replication role", "permission denied", "REPLICATION attribute")
-_FULL = ("too many clients", "number of requested standby connections", "remaining connection slots")
+_FULL = (
+    "too many clients",
+    "too many connections for",
+    "number of requested standby connections",
+    "remaining connection slots",
+)
+# What an open connection was told: insufficient resources, a lock that was not to be had, a cancelled query; then
+# limits of the program itself, which no patience changes (manual, appendix A)
+_BUSY, _LIMITS, _ENDED = ("53", "55P03", "57014"), "54", "57P"
 
 # Given before any query, in statements that call no function: the owner of a database may have its sessions search
 # a schema with functions and operators of his own before PostgreSQL's (CVE-2018-1058), and what he puts there would
@@ -120,7 +129,7 @@ def mapped(cluster: ClusterConfig) -> Iterator[None]:
             f'the role of cluster "{cluster.name}" lacks a privilege', f"{error}".strip(), _doctor(cluster)
         ) from error
     except psycopg.OperationalError as error:
-        raise connection_error(cluster, str(error)) from error
+        raise _told(cluster, error) from error
     except psycopg.Error as error:
         if not tells_of_damage(error):
             raise
@@ -131,11 +140,26 @@ def mapped(cluster: ClusterConfig) -> Iterator[None]:
         ) from error
 
 
+def _told(cluster: ClusterConfig, error: psycopg.OperationalError) -> PgproofError:
+    """The error for what a server said; without an SQLSTATE it said nothing, and there is no connection."""
+    state = error.sqlstate or ""
+    said = f"The server says: {said_by(error)} (SQLSTATE {state})."
+    if state.startswith(_BUSY):
+        return ServerBusy(f'cluster "{cluster.name}" could not do what was asked', said)
+    if state.startswith(_LIMITS):
+        return ServerNotReady(f'cluster "{cluster.name}" cannot do what was asked', said)
+    if state.startswith(_ENDED):
+        return ServerUnreachable(f'the connection to cluster "{cluster.name}" was ended', said)
+    return connection_error(cluster, str(error))
+
+
 def connection_error(cluster: ClusterConfig, text: str) -> PgproofError:
     """The error for a connection that did not come about or broke, from libpq's text."""
     reason = " ".join(text.split())
     if any(sign in reason for sign in _FULL):
-        return ServerUnreachable(f'could not connect to cluster "{cluster.name}"', reason)
+        limits = "SELECT datname, datconnlimit FROM pg_database; SELECT rolname, rolconnlimit FROM pg_roles"
+        hint = f"{limits} show the limits" if "connections for" in reason else ""
+        return ServerUnreachable(f'could not connect to cluster "{cluster.name}"', reason, hint)
     if any(sign in reason for sign in _PRIVILEGE):
         return PrivilegeMissing(
             f'the role of cluster "{cluster.name}" lacks a privilege', reason, _doctor(cluster)
@@ -159,6 +183,8 @@ def _login_hint(cluster: ClusterConfig, reason: str) -> str:
         if user := account(None):
             return f"you are root, and peer lets in the server's account: sudo -iu {user.pw_name}"
         return f"{must}; pgproof doctor {cluster.name} shows the lines that let this account in"
+    if "database " in reason and "does not exist" in reason:  # a password has nothing to do with it
+        return must
     if cluster.password:
         return f"{must}; the password comes from {cluster.password}"
     return f"{must}; the password comes from ~/.pgpass, whose lines have localhost for a Unix socket"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import DestinationRefused, ObjectDamaged
-from pgproof.postgres.programs import run
+from pgproof.postgres.programs import lines_of, run
 from pgproof.timelines.lsn import LSN
 
 # Settings that a hot standby must have at least as large as the source (manual, 26.4.3)
@@ -54,7 +54,7 @@ def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
         raise ObjectDamaged(
             f'control data of "{data_directory}" cannot be read', (done.stderr or done.stdout).strip()[:600]
         )
-    values = dict(line.split(":", 1) for line in done.stdout.split("\n") if ":" in line)
+    values = dict(line.split(":", 1) for line in lines_of(done.stdout) if ":" in line)
     values = {name: value.strip() for name, value in values.items()}
     return ControlData(
         int(values["Database system identifier"]),

@@ -56,6 +56,7 @@ class RoleFacts:
     missing_roles: tuple[str, ...]
     missing_functions: tuple[str, ...]
     reads_large_objects: bool
+    closed: tuple[str, ...] = ()  # databases that it may not connect to
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class ServerFacts:
     role: RoleFacts
     clock: datetime
     settings: dict[str, str] = field(default_factory=dict)
+    private: tuple[str, ...] = ()  # databases that not everybody may connect to
     next_xid: int | None = None  # every transaction before it has ended (xmax of pg_current_snapshot)
 
     @property
@@ -139,6 +141,7 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
         databases=tuple(name for name, _ in sizes if name not in ("template0", "template1")),
         archiver=read_archiver(connection),
         role=_read_role(connection),
+        private=_closed_to(connection, "public"),
         settings=dict(settings),
         next_xid=row[7],
     )
@@ -210,4 +213,16 @@ def _read_role(connection: psycopg.Connection) -> RoleFacts:
         missing_roles=() if row[1] else tuple(role for (role,) in roles),
         missing_functions=tuple(function for (function,) in functions),
         reads_large_objects=row[1] or objects[0],
+        closed=_closed_to(connection, row[0]),
     )
+
+
+def _closed_to(connection: psycopg.Connection, role: str) -> tuple[str, ...]:
+    """The databases that a role, or ``public``, has no privilege to connect to."""
+    rows = connection.execute(
+        """SELECT datname FROM pg_database
+            WHERE datallowconn AND datname NOT IN ('template0', 'template1')
+              AND NOT has_database_privilege(%s::name, oid, 'connect') ORDER BY datname""",
+        (role,),
+    ).fetchall()
+    return tuple(name for (name,) in rows)

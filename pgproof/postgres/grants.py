@@ -87,7 +87,7 @@ def missing_steps(facts: ServerFacts, command: str, *, role_exists: bool = True)
 
 def absent_role(facts: ServerFacts, name: str) -> ServerFacts:
     """Facts as they are for a role that does not exist yet: it may nothing."""
-    return replace(facts, role=RoleFacts(name, False, False, ROLES, FUNCTIONS, False))
+    return replace(facts, role=RoleFacts(name, False, False, ROLES, FUNCTIONS, False, facts.private))
 
 
 def role_steps(role: RoleFacts, *, exists: bool = True) -> tuple[Step, ...]:
@@ -118,6 +118,9 @@ def role_steps(role: RoleFacts, *, exists: bool = True) -> tuple[Step, ...]:
         steps.append(Step(f"GRANT {granted} TO {name}", _WHY[granted]))
     for function in role.missing_functions:
         steps.append(Step(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {name}", _WHY[function]))
+    for database in role.closed:
+        grant = f"GRANT CONNECT ON DATABASE {identifier(database)} TO {name}"
+        steps.append(Step(grant, "a proof reads every database; drill.exclude_databases leaves one out"))
     if not role.reads_large_objects:
         steps.append(large_objects_step(role.name))
     return tuple(steps)

@@ -179,13 +179,18 @@ def can_use(owner: pwd.struct_passwd, flag: str, place: str) -> bool:
     return run(["test", flag, place], timeout=10, owner=owner).returncode == 0
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of what PostgreSQL wrote: it ends them with ``\\n`` alone, and has all other breaks within them."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def warnings_of(done: subprocess.CompletedProcess[str]) -> tuple[str, ...]:
     """What a program that ended well said besides, a sentence for each warning with its detail and hint.
 
     pg_combinebackup says in a warning, and with exit code 0, that nobody can read the cluster that it made.
     """
     said: list[str] = []
-    for line in filter(None, done.stderr.split("\n")):
+    for line in filter(None, lines_of(done.stderr)):
         begins = not said or re.search(r"^\S+: (?:warning|error): ", line, re.IGNORECASE)
         if begins:
             said.append(line.strip())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing, RecoveryFailed
-from pgproof.postgres.programs import as_account, ending_with_us, environment, run, warnings_of
+from pgproof.postgres.programs import as_account, ending_with_us, environment, lines_of, run, warnings_of
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
 
@@ -173,7 +173,7 @@ class LocalServer:
     def log_tail(self, lines: int = 8) -> str:
         """The last lines of the log that matter, for an error's detail."""
         with contextlib.suppress(OSError):
-            text = self.log.read_text(errors="replace").splitlines()
+            text = lines_of(self.log.read_bytes().decode(errors="replace"))
             loud = [line for line in text if any(w in line for w in ("FATAL", "PANIC", "ERROR", "HINT"))]
             return "The server's log says: " + " | ".join((loud or text)[-lines:])
         return ""

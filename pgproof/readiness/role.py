@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from pgproof.config import ClusterConfig
+from pgproof.config import DRILL_CONNECTIONS, ClusterConfig
 from pgproof.errors import PgproofError
 from pgproof.postgres.grants import identifier, large_objects_step, role_steps, row_security_step
 from pgproof.readiness.check import Answer, Question, Subject, answer_of, one_line
@@ -81,13 +82,27 @@ def _replication_connection(subject: Subject) -> Answer:
 def _databases(subject: Subject) -> Answer:
     databases, role = subject.source.databases, subject.facts.role.name
     refused = [database for database in databases if database.refusal is not None]
-    if not refused:
+    tight = subject.source.tight
+    if not refused and not tight:
         return Answer(True, f"open: {_names(databases)}")
+    if not refused:
+        named = ", ".join(f'"{name}" ({limit})' for name, limit in tight)
+        fact = f"a CONNECTION LIMIT is less than the {DRILL_CONNECTIONS} that a drill needs: {named}"
+        return Answer(False, f"{fact}; no proof looks at them", _tight_mend(tight))
     reasons = {one_line(d.refusal.detail or d.refusal.fact) for d in refused if d.refusal is not None}
     mends = dict.fromkeys(
         filter(None, (_database_mend(database, subject.cluster, role) for database in refused))
     )
-    return Answer(False, f"closed: {_names(refused)}: {'; '.join(sorted(reasons))}", "\n".join(mends))
+    fact = f"closed: {_names(refused)}: {'; '.join(sorted(reasons))}; no proof looks at them"
+    mend = "\n".join(filter(None, (*mends, _tight_mend(tight))))
+    return Answer(False, fact, mend)
+
+
+def _tight_mend(tight: Sequence[tuple[str, int]]) -> str:
+    return "\n".join(
+        f"ALTER DATABASE {identifier(name)} CONNECTION LIMIT {limit + DRILL_CONNECTIONS};"
+        for name, limit in tight
+    )
 
 
 def _database_mend(database: DatabaseState, cluster: ClusterConfig, role: str) -> str:
@@ -138,7 +153,7 @@ QUESTIONS = (
     Question("pg_monitor", "", _monitor),
     Question("pg_switch_wal", "proof", _switch_wal),
     Question("pg_create_restore_point", "", _create_restore_point),
-    Question("databases", "proof", _databases),
+    Question("databases", "", _databases),
     Question("large objects", "", _large_objects),
     Question("row security", "", _row_security),
     Question("unlogged tables", "", _unlogged),

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgproof.config import ClusterConfig
+from pgproof.config import DRILL_CONNECTIONS, ClusterConfig
 from pgproof.errors import PermanentError, PgproofError
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_clock, read_facts
@@ -85,7 +85,8 @@ class Source:
         waiting: finished segments that are not archived; None when the role may not look.
         waiting_seconds: since when the oldest waits.
         replication: what the replication connection said, or why it does not open.
-        databases: every one that allows connections.
+        databases: every one that allows connections and is not left out of drills.
+        tight: databases whose CONNECTION LIMIT is less than a drill needs, with the limit.
         slot: that the configuration names; None when there is none.
         skew: seconds that the server's clock is ahead of this machine's; below zero it is behind.
     """
@@ -104,6 +105,7 @@ class Source:
     databases: tuple[DatabaseState, ...]
     slot: SlotState | None = None
     skew: float = 0.0
+    tight: tuple[tuple[str, int], ...] = ()
 
 
 def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.time) -> Source:
@@ -126,6 +128,7 @@ def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.tim
             pending = read_pending(connection)
             waiting, seconds = _read_backlog(connection, facts)
             slot = _read_slot(connection, cluster.wal.slot)
+            tight = () if facts.role.superuser else _read_tight(connection, cluster)
     except psycopg.Error as error:
         raise PermanentError(
             f'cannot inspect cluster "{cluster.name}"', " ".join(str(error).split())
@@ -142,7 +145,12 @@ def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.tim
         waiting=waiting,
         waiting_seconds=seconds,
         replication=_identify(cluster),
-        databases=tuple(_look_at_database(cluster, name) for name in facts.databases),
+        databases=tuple(
+            _look_at_database(cluster, name)
+            for name in facts.databases
+            if name not in cluster.drill.exclude_databases
+        ),
+        tight=tight,
         slot=slot,
         skew=skew,
     )
@@ -180,6 +188,15 @@ def _read_slot(connection: psycopg.Connection, name: str) -> SlotState | None:
         (name,),
     ).fetchone()
     return None if row is None else SlotState(row[0], row[1], None if row[2] is None else int(row[2]))
+
+
+def _read_tight(connection: psycopg.Connection, cluster: ClusterConfig) -> tuple[tuple[str, int], ...]:
+    rows = connection.execute(
+        """SELECT datname, datconnlimit FROM pg_database
+            WHERE datallowconn AND datconnlimit BETWEEN 0 AND %s AND datname <> ALL (%s) ORDER BY datname""",
+        (DRILL_CONNECTIONS - 1, list(cluster.drill.exclude_databases)),
+    ).fetchall()
+    return tuple((name, limit) for name, limit in rows)
 
 
 def _identify(cluster: ClusterConfig) -> SystemIdentity | PgproofError:

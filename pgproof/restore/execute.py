@@ -243,7 +243,7 @@ def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struc
     if not tablespaces:
         return
     linked = linked_tablespaces(data, tablespaces)
-    (data / "tablespace_map").write_text(tablespace_map(linked))
+    (data / "tablespace_map").write_bytes(os.fsencode(tablespace_map(linked)))
     for oid, path in linked.items():
         link = data / "pg_tblspc" / str(oid)
         if not link.is_symlink() or Path(os.readlink(link)) != path:

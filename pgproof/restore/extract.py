@@ -162,7 +162,7 @@ def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.str
         (links / str(oid)).symlink_to(path)
         if owner is not None:
             os.lchown(links / str(oid), owner.pw_uid, owner.pw_gid)
-    _write(data / "tablespace_map", tablespace_map(linked).encode(), 0o600, owner)
+    _write(data / "tablespace_map", os.fsencode(tablespace_map(linked)), 0o600, owner)
 
 
 def linked_tablespaces(data: Path, tablespaces: Mapping[int, Path]) -> dict[int, Path]:

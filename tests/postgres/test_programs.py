@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from deployments.descent import descendants
-from pgproof.postgres.programs import ending_with_us, run, warnings_of
+from pgproof.postgres.programs import ending_with_us, lines_of, run, warnings_of
+from pgproof.validation.catalogs.object_comparison import unequal
+from pgproof.validation.checks.server_log import check_log
 from tests.deployments.upped import until
 from tests.servers.postgres import PROJECT
 
@@ -53,6 +55,19 @@ def test_what_a_program_warned_of() -> None:
     done = run(["sh", "-c", f"printf '{said}' >&2"], timeout=10)
     assert warnings_of(done) == ("pg_x: warning: some; pg_x: hint: more", "PG_X: WARNING: other")
     assert warnings_of(run(["true"], timeout=10)) == ()
+
+
+def test_lines_end_with_a_line_feed_alone(tmp_path: Path) -> None:
+    """Python breaks text at eight other characters, all of which a name or setting may have."""
+    odd = "a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\rb"
+    assert lines_of(f"{odd}\n{odd}\n") == [odd, odd]
+    assert (lines_of(""), lines_of("\n"), lines_of("a\n\nb")) == ([], [""], ["a", "", "b"])
+    log = tmp_path / "log"
+    line = 'checkpointer: PANIC: could not write "x\x1ey"'
+    log.write_text(f"{line}\n")
+    assert check_log(log).findings == (line,)
+    long = "-- a\rb\n" * 40
+    assert unequal("f", "source", long, long.replace("\r", " ")).diff.count("\n-") == 40
 
 
 def test_a_parent_that_died_before_the_kernel_was_told(monkeypatch: pytest.MonkeyPatch) -> None:

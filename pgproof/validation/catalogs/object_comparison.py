@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pgproof.postgres.programs import lines_of
 from pgproof.validation.catalogs.identities import KINDS, kind_of
 from pgproof.validation.catalogs.objects import CLUSTER, CatalogContent, CatalogRow
 
@@ -77,7 +78,7 @@ def unequal(identity: str, what: str, source: str, restored: str) -> Difference:
     diff = ""
     if max(len(source), len(restored)) > _LONGEST or "\n" in source or "\n" in restored:
         lines = difflib.unified_diff(
-            source.splitlines(), restored.splitlines(), "source", "restored", lineterm="", n=1
+            lines_of(source), lines_of(restored), "source", "restored", lineterm="", n=1
         )
         diff = _cut("\n".join(lines), _LONGEST_DIFF)
     return Difference(identity, what, _cut(source, _LONGEST), _cut(restored, _LONGEST), diff)
@@ -202,6 +203,6 @@ def difference_lines(objects: Iterable[dict[str, Any]]) -> Iterator[str]:
         for item in kind["differences"]:
             found = Difference(**item)
             yield f"{kind['database']}: {kind['kind']}: {found}"
-            yield from (f"    {line}" for line in found.diff.splitlines())
+            yield from (f"    {line}" for line in lines_of(found.diff))
         if (more := kind["different"] - len(kind["differences"])) > 0:
             yield f"{kind['database']}: {kind['kind']}: {more:,} more differences"

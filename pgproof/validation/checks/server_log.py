@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pgproof.postgres.faults import shortage_in
+from pgproof.postgres.programs import lines_of
 from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible, shortened
 
 LOG_PREFIX = "%m [%p] %b "
@@ -56,7 +57,7 @@ def check_log(log: Path, until: int | None = None, *, again: bool = False) -> Ch
             text = file.read(-1 if until is None else until).decode(errors="replace")
     except OSError as error:
         return not_possible("log", EVERY_DATABASE, f"the server's log cannot be read: {error.strerror}")
-    lines = text.splitlines()
+    lines = lines_of(text)
     findings = dict.fromkeys(_complaints(lines, again))
     return CheckResult("log", EVERY_DATABASE, len(lines), 0.0, shortened(list(findings)))
 

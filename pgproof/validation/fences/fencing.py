@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import psycopg
 
 from pgproof import __version__
 from pgproof.backups.source import switch_segment
-from pgproof.config import ClusterConfig, DrillConfig
-from pgproof.errors import ObjectMissing, ServerNotReady, WalNotArchived
+from pgproof.config import DRILL_CONNECTIONS, ClusterConfig, DrillConfig
+from pgproof.errors import ObjectMissing, PgproofError, ServerNotReady, WalNotArchived
 from pgproof.postgres.connection import connect, mapped
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
@@ -26,6 +26,7 @@ from pgproof.validation.catalogs.inventory import SourceInventory, collation_ver
 from pgproof.validation.catalogs.objects import DatabaseObjects, ObjectSpool
 from pgproof.validation.catalogs.sequences import SequenceState, read_sequences
 from pgproof.validation.catalogs.settings import answering_settings
+from pgproof.validation.fences.admission import Admission
 from pgproof.validation.fences.burst import (
     Candidate,
     choose,
@@ -77,11 +78,11 @@ def take_fence(
         # the commit that ends a fence must not wait for a synchronous standby that is away
         connection.execute("SET synchronous_commit = local")
         role = _reading_role(connection)
-        closed = _closed_databases(connection)
+        admission = Admission(cluster.drill, connection, facts.role.name, superuser=facts.role.superuser)
         if cluster.drill.targets:
             plant_canaries(connection)
-        fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection)
-        databases = fencer.fence_all({item.database for item in closed})
+        fencer = _Fencer(cluster, wal or OwnWal(archive), facts, connection, admission)
+        databases = fencer.fence_all()
     at = facts.clock.astimezone(UTC)
     identifier = f"{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}"
     return Fence(
@@ -95,7 +96,7 @@ def take_fence(
         end_lsn=fencer.end_lsn,
         bootstrap_role=role,
         databases=databases,
-        not_checked=(*closed, *fencer.not_checked),
+        not_checked=tuple(fencer.not_checked),
         candidates=fencer.tried,
         exact_candidates=fencer.exact,
         held_seconds=round(fencer.held, 3),
@@ -126,27 +127,21 @@ def _reading_role(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _closed_databases(connection: psycopg.Connection) -> list[NotChecked]:
-    """Databases that nobody can connect to; -2 is DATCONNLIMIT_INVALID_DB."""
-    rows = connection.execute(
-        """SELECT datname, CASE WHEN datconnlimit = -2 THEN 'invalid: its DROP DATABASE was interrupted'
-                                ELSE 'it allows no connections' END
-             FROM pg_database
-            WHERE datname NOT IN ('template0', 'template1') AND (datconnlimit = -2 OR NOT datallowconn)
-            ORDER BY datname"""
-    ).fetchall()
-    return [NotChecked(name, WHOLE_DATABASE, reason) for name, reason in rows]
-
-
 class _Fencer:
     """The steps of fencing, with what they gather."""
 
     def __init__(
-        self, cluster: ClusterConfig, wal: WalSource, facts: ServerFacts, control: psycopg.Connection
+        self,
+        cluster: ClusterConfig,
+        wal: WalSource,
+        facts: ServerFacts,
+        control: psycopg.Connection,
+        admission: Admission,
     ) -> None:
         self._cluster, self._wal, self._facts, self._control = cluster, wal, facts, control
+        self._admission = admission
         self._drill: DrillConfig = cluster.drill
-        self.not_checked: list[NotChecked] = []
+        self.not_checked: list[NotChecked] = admission.left_out()
         self.end_lsn = self._start = LSN(0)
         self.tried = 0
         self.exact = 0
@@ -158,14 +153,26 @@ class _Fencer:
         self._groups = 0
         self._names: set[str] = set()
 
-    def fence_all(self, closed: Collection[str]) -> tuple[DatabaseFence, ...]:
-        """Fence every database but the closed ones, as many at once as there may be connections."""
+    def fence_all(self) -> tuple[DatabaseFence, ...]:
+        """Fence every database that lets us in, as many at once as there may be connections.
+
+        Raises:
+            ServerNotReady: none does.
+        """
+        closed = {item.database for item in self.not_checked}
         names = [name for name in self._facts.databases if name not in closed]
         starts = range(0, len(names), self._drill.connections)
         self._groups = len(starts)
         groups = [names[start : start + self._drill.connections] for start in starts]
         fences = tuple(fence for group in groups for fence in self.fence(group))
+        if not fences:
+            raise ServerNotReady(
+                f'no database of cluster "{self._cluster.name}" can be fenced',
+                "; ".join(f"{item.database}: {item.reason}" for item in self.not_checked) + ".",
+                f"pgproof doctor {self._cluster.name}",
+            )
         if all(fence.cut is not None for fence in fences):  # each was looked at
+            closed = {item.database for item in self.not_checked if item.what == WHOLE_DATABASE}
             self.not_checked += unknown_names(self._drill, self._names, closed)
         return fences
 
@@ -173,6 +180,9 @@ class _Fencer:
         """Fence some databases: bursts until they have an exact cut, best one for all, then counting under it."""
         waiting, done = list(databases), dict[str, DatabaseFence]()
         for number in range(_ROUNDS):
+            waiting = self._admitted(waiting)
+            if not waiting:
+                break
             with contextlib.ExitStack() as stack:
                 burst, holding = self._burst(waiting, stack)
                 commits = self._archived_commits(burst)
@@ -190,7 +200,7 @@ class _Fencer:
                 break
         without = {name: burst[name][0] for name in waiting}
         done |= {name: DatabaseFence(name, one.snapshot, None, one.reason) for name, one in without.items()}
-        return [done[name] for name in databases]
+        return [done[name] for name in databases if name in done]
 
     def several_cuts(self, databases: Sequence[DatabaseFence]) -> str:
         """Why the databases do not share one cut; empty when they do."""
@@ -204,12 +214,26 @@ class _Fencer:
             )
         return f"{count} cuts, as transactions ended between the snapshots of the databases in every burst"
 
-    def _burst(self, databases: Sequence[str], stack: contextlib.ExitStack) -> tuple[Burst, Holding]:
+    def _admitted(self, databases: Sequence[str]) -> list[str]:
+        """Those of some databases that can be opened, with where their sequences stand; the others are named."""
+        admitted = []
         for database in databases:
-            with self._opened(database) as connection:
-                # WAL says a value before anybody can see it, so all that is read here lies before this LSN
-                self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
-        each = min(self._drill.candidates, max(1, self._drill.connections // len(databases)))
+            try:
+                with self._opened(database) as connection:
+                    # WAL says a value before anybody can see it, so all that is read here lies before this LSN
+                    self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
+            except PgproofError:
+                refused = self._admission.refused(database)
+                if refused is None:
+                    raise
+                self.not_checked.append(refused)
+                continue
+            admitted.append(database)
+        return admitted
+
+    def _burst(self, databases: Sequence[str], stack: contextlib.ExitStack) -> tuple[Burst, Holding]:
+        room = self._admission.room(databases) - DRILL_CONNECTIONS + 1
+        each = min(self._drill.candidates, max(1, self._drill.connections // len(databases)), max(1, room))
         rows = [[stack.enter_context(self._opened(name)) for name in databases] for _ in range(each)]
         self._start = _insert_lsn(self._control)
         holding = Holding.begin(self._drill.hold_limit)
@@ -300,8 +324,10 @@ class _Fencer:
 
     def _count_database(self, chosen: Candidate, holding: Holding) -> DatabaseFence:
         name = chosen.database
+        workers = min(self._drill.workers, self._admission.room([name]) - DRILL_CONNECTIONS + 1)
+        drill = self._drill.model_copy(update={"workers": workers})
         counter = Counter(
-            self._drill, name, chosen.connection, lambda: self._opened(name), holding, turn=chosen.lsn or 0
+            drill, name, chosen.connection, lambda: self._opened(name), holding, turn=chosen.lsn or 0
         )
         started = time.monotonic()
         contents = counter.count()

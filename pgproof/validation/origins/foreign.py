@@ -30,7 +30,7 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, NotProven, ObjectDamaged, ObjectMissing, WalGap, WrongSystem
 from pgproof.postgres.control import read_system_identifier
 from pgproof.postgres.facts import ServerFacts
-from pgproof.postgres.programs import account, find_bin_directory
+from pgproof.postgres.programs import account, find_bin_directory, lines_of
 from pgproof.restore.extract import tablespace_map
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.lsn import LSN
@@ -201,7 +201,7 @@ def _look(origin: Origin, backup: ForeignBackup, scratch: Scratch, facts: Server
     what = f'backup "{backup.label}" of {origin.title}'
     try:
         _check_system(origin, backup, read_system_identifier(scratch.data), facts)
-        text = (scratch.data / "backup_label").read_text(errors="replace")
+        text = (scratch.data / "backup_label").read_bytes().decode(errors="replace")
     except (OSError, DestinationRefused) as error:
         reason = error.detail if isinstance(error, DestinationRefused) else f"backup_label: {error.strerror}."
         raise ObjectDamaged(f"{what} is no base backup", reason) from error
@@ -245,7 +245,7 @@ def contain(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
     if written.exists():
         named = {
             int(line.split(" ", 1)[0])
-            for line in written.read_text(errors="replace").split("\n")
+            for line in lines_of(written.read_bytes().decode(errors="replace"))
             if line[:1].isdigit()
         }
         if lost := sorted(named - set(found)):
@@ -253,7 +253,7 @@ def contain(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
                 f"tablespace {lost[0]} was not restored into the scratch directory",
                 "Recovery would look for it where the source has it.",
             )
-        written.write_text(tablespace_map(found))
+        written.write_bytes(os.fsencode(tablespace_map(found)))
         own(written, owner)
     for name in ("postmaster.pid", "postmaster.opts"):
         (scratch.data / name).unlink(missing_ok=True)
@@ -391,6 +391,6 @@ def _fetch_histories(wal: ForeignWal, timeline: int, directory: Path) -> Timelin
                 f"{error.fact}.",
                 "copy it from the source's pg_wal",
             ) from error
-        histories[current] = TimelineHistory.parse(current, (directory / name).read_text(errors="replace"))
+        histories[current] = TimelineHistory.parse(current, (directory / name).read_bytes().decode(errors="replace"))
         wanted += histories[current].path
     return history_of(timeline, histories)

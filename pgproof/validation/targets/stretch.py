@@ -100,4 +100,4 @@ def _history(scratch: Scratch, timeline: int) -> TimelineHistory:
     path = scratch.wal / f"{timeline:08X}.history"
     if not path.exists():
         return TimelineHistory(timeline)
-    return TimelineHistory.parse(timeline, path.read_text(errors="replace"))
+    return TimelineHistory.parse(timeline, path.read_bytes().decode(errors="replace"))
