@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from deployments.server import server
 from pgproof.config import ClusterConfig
+from pgproof.errors import ConfigError
 
 SLUG = "pgproof-cluster"
 
@@ -28,16 +29,31 @@ def register_blocks() -> list[str]:
         return register()
 
 
-def block_clusters(name: str | None = None) -> list[ClusterConfig]:
-    """The clusters of every block on the server, or of one.
+@dataclass(frozen=True)
+class BlockClusters:
+    """The clusters of blocks, and why those that cannot be read are none, by name."""
+
+    clusters: list[ClusterConfig] = field(default_factory=list)
+    broken: dict[str, ConfigError] = field(default_factory=dict)
+
+
+def block_clusters(name: str | None = None) -> BlockClusters:
+    """The clusters of every block on the server, or of one; a broken block does not stop the others.
 
     Raises:
-        ConfigError: a value of a block is wrong, or there is none of this name.
+        ConfigError: the block of this name is broken, or there is none; or every block is broken.
     """
     from tasks.work import read_config
 
-    names: Sequence[str] = [name] if name is not None else _names()
-    return [read_config(reference(one)).cluster(one) for one in names]
+    found = BlockClusters()
+    for one in [name] if name is not None else _names():
+        try:
+            found.clusters.append(read_config(reference(one)).cluster(one))
+        except ConfigError as error:
+            found.broken[one] = error
+    if found.broken and not found.clusters:
+        raise next(iter(found.broken.values()))
+    return found
 
 
 def _names() -> list[str]:

@@ -215,8 +215,8 @@ def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str | No
     """Deploy the clusters that are kept in blocks; no pgproof.toml is read."""
     server_url()
     register_blocks()
-    clusters = block_clusters(name)
-    if not clusters:
+    read = block_clusters(name)
+    if not read.clusters:
         content = {"clusters": [], "server": server_url()}
         text = (
             "registered the block types Pgproof Cluster and Pgproof Repository; "
@@ -225,16 +225,20 @@ def _deploy_blocks(name: str | None, prune: bool, pool: str, pool_type: str | No
         show(content, lambda console: console.print(text, soft_wrap=True), json)
         return 0
     found = ensure_pool(pool, pool_type)
-    targets, notes = [], []
-    for cluster in clusters:
+    targets, notes = [], [_broken(*one) for one in read.broken.items()]
+    for cluster in read.clusters:
         of_one, said = targets_of([cluster], reference(cluster.name))
         targets += of_one
         notes += said
     done = deploy_clusters(targets, None, pool=pool)
-    gone = find_gone(done.clusters, None) if name is None else []
+    gone = find_gone([*done.clusters, *read.broken], None) if name is None else []
     idle = find_idle(None, [one.id for one in gone])
     _answer(done, notes, found, gone, idle, prune, json)
-    return 0
+    return 1 if read.broken else 0
+
+
+def _broken(name: str, error: ConfigError) -> str:
+    return f"{name} IS NOT DEPLOYED, what it has stays as it is: {' '.join(str(error).split())}"
 
 
 def _answer(

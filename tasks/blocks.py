@@ -1,8 +1,9 @@
 """Blocks: a cluster and its repository kept in Prefect, filled in in its UI, instead of in a pgproof.toml.
 
 A flow takes ``block:pgproof-cluster/NAME`` where it takes the path of a pgproof.toml; NAME is the cluster's name. The
-sections are those of pgproof.toml, read by the same classes, so that nothing can be said in the one alone. Secrets
-are values here, which the server encrypts and shows as asterisks; they reach the engine by this process's environment.
+form asks for what nobody can guess; all else is one field of TOML with the keys of pgproof.toml, read by the same
+classes, so that nothing can be said in the one alone. The password is a value here, which the server encrypts and shows
+as asterisks; it reaches the engine by this process's environment.
 
 Import it where a block is used, not on top: it brings prefect-aws and boto3.
 """
@@ -11,34 +12,67 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials
 from pydantic import Field, SecretStr, field_validator
 
-from pgproof.config import (
-    BackupConfig,
-    BarmanConfig,
-    Config,
-    DirectoryConfig,
-    DrillConfig,
-    ExpectationConfig,
-    PgBackRestConfig,
-    RetentionConfig,
-    SqlCheckConfig,
-    TargetsConfig,
-    WalConfig,
-    parse,
-)
+from pgproof.config import ClusterConfig, Config, RepositoryConfig, parse
 from pgproof.errors import ConfigError
-from pgproof.schedule import SchedulesConfig
 
 PREFIX = "block:"
 
 
-class PgproofRepository(Block):
+class _Sections(Block):
+    """What both blocks have: a few fields, and one of TOML for all else, which each has last, as the form shows it."""
+
+    if TYPE_CHECKING:
+        settings: str
+
+    @field_validator("settings", "system_identifier", "password", mode="before", check_fields=False)
+    @classmethod
+    def _not_said(cls, value: Any) -> Any:
+        """Text that may be left out has no type of its own: the UI would ask for it by a switch."""
+        return "" if value is None else value
+
+    @field_validator("settings", mode="after", check_fields=False)
+    @classmethod
+    def _is_toml(cls, text: str) -> str:
+        parsed(text)
+        return text
+
+    def _more(self, taken: Collection[str]) -> dict[str, Any]:
+        """The keys of the field Settings.
+
+        Args:
+            taken: what the form has a field for.
+
+        Raises:
+            ConfigError: a key is said twice, or the block is of an earlier version, with a field for each key.
+        """
+        name = self._block_type_name
+        known = {*ClusterConfig.model_fields, *RepositoryConfig.model_fields, "state_directory"}
+        if old := sorted(known & set(self.model_extra or {})):
+            raise ConfigError(
+                f"a {name} block was made by an earlier version",
+                f"It has fields of its own for: {', '.join(old)}.",
+                "make the block again, with what you had changed in its field Settings",
+            )
+        more = parsed(self.settings)
+        if twice := sorted(set(taken) & set(more)):
+            raise ConfigError(
+                f"the Settings of a {name} block have what has a field of its own",
+                f"They name: {', '.join(twice)}.",
+                "remove it from Settings, and fill in the field",
+            )
+        return more
+
+
+class PgproofRepository(_Sections):
     """Where backups and WAL are stored."""
 
     _block_type_name = "Pgproof Repository"
@@ -49,35 +83,28 @@ class PgproofRepository(Block):
         title="URL",
         description="file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
     )
-    endpoint: str | None = Field(
-        None, title="Endpoint", description="Of an S3 store that is not AWS; else that of the credentials"
-    )
-    region: str | None = Field(
-        None, title="Region", description="Of an S3 store; else that of the credentials"
-    )
     # Two fields: a server of Prefect 3.8 cannot read a schema again in which two blocks share a field, and which two
     # fields of another block refer to ("list indices must be integers or slices" in models/block_schemas.py).
     credentials: AwsCredentials | None = Field(
         None,
         title="AWS Credentials",
-        description="The access key; else environment, AWS profile or role of the worker",
+        description="The access key; else that of the worker: environment, AWS profile or role",
     )
     minio_credentials: MinIOCredentials | None = Field(
         None, title="MinIO Credentials", description="The access key, instead of AWS credentials"
     )
-    compression_level: int = Field(3, ge=1, le=19, title="Compression Level", description="Of zstd")
-    used_limit: float = Field(
-        85.0, ge=0, le=100, title="Used Limit", description="Per cent of a directory's file system; 0 none"
+    settings: str = Field(
+        "",
+        title="Settings",
+        description="Anything else of [repositories.NAME], as pgproof.toml has it, a key in a line: "
+        'region = "eu-central-1"',
     )
-    size_limit: int | str = Field(
-        0, title="Size Limit", description="Stored in the whole repository, such as 500GB; 0 is no limit"
-    )
-    age_recipients: list[str] = Field(
-        default_factory=list, title="Age Recipients", description="X25519 recipients; encrypt when given"
-    )
-    age_identity: SecretStr | None = Field(
-        None, title="Age Identity", description="Needed to read what is encrypted"
-    )
+
+    @field_validator("credentials", "minio_credentials", mode="before")
+    @classmethod
+    def _left_empty(cls, value: Any) -> Any:
+        """The UI saves a section that was left empty as ``{}``."""
+        return None if isinstance(value, dict) and not any(value.values()) else value
 
     @field_validator("credentials", mode="before")
     @classmethod
@@ -87,14 +114,11 @@ class PgproofRepository(Block):
             raise ValueError("MinIO credentials belong into the field MinIO Credentials")
         return value
 
-    def section(self, name: str) -> dict[str, Any]:
+    def section(self) -> dict[str, Any]:
         """The repository as pgproof.toml has it.
 
-        Args:
-            name: of the repository; its secrets get names of their own from it.
-
         Raises:
-            ConfigError: there are two access keys.
+            ConfigError: there are two access keys, or Settings name what has a field.
         """
         if self.credentials is not None and self.minio_credentials is not None:
             raise ConfigError(
@@ -103,24 +127,14 @@ class PgproofRepository(Block):
                 "clear one of the two fields in the UI, under Blocks",
             )
         key = self.credentials or self.minio_credentials
-        tree: dict[str, Any] = {
-            "url": self.url,
-            "compression_level": self.compression_level,
-            "age_recipients": self.age_recipients,
-            "used_limit": self.used_limit,
-            "size_limit": self.size_limit,
-            "endpoint": self.endpoint or _endpoint(key),
-            "region": self.region or getattr(key, "region_name", None),
-        }
+        own: dict[str, Any] = {"url": self.url}
         if key is not None:
-            slug, document = key.get_block_type_slug(), key._block_document_name
-            tree["credentials"] = f"{PREFIX}{slug}/{document}"
-        if self.age_identity is not None:
-            tree["age_identity"] = by_environment(f"{name}_age_identity", self.age_identity)
-        return tree
+            own["credentials"] = f"{PREFIX}{key.get_block_type_slug()}/{key._block_document_name}"
+        of_key = {"endpoint": _endpoint(key), "region": getattr(key, "region_name", None)}
+        return {**_given(of_key), **self._more(own), **own}
 
 
-class PgproofCluster(Block):
+class PgproofCluster(_Sections):
     """One PostgreSQL cluster to protect; the block's name is the cluster's."""
 
     _block_type_name = "Pgproof Cluster"
@@ -128,65 +142,62 @@ class PgproofCluster(Block):
     _description = "A PostgreSQL cluster that pgproof protects: [clusters.NAME] of pgproof.toml."
 
     dsn: str = Field(title="DSN", description="How to connect to the source, without a password")
-    password: SecretStr | None = Field(None, title="Password", description="Of the role; else ~/.pgpass")
+    password: SecretStr = Field(SecretStr(""), title="Password", description="Of the role; else ~/.pgpass")
     repository: PgproofRepository = Field(title="Repository", description="Where backups and WAL are stored")
-    copies: list[PgproofRepository] = Field(
-        default_factory=list, title="Copies", description="Other repositories that get every WAL file, too"
-    )
-    standbys: list[str] = Field(
-        default_factory=list, title="Standbys", description="DSNs of servers asked for missing WAL"
-    )
-    system_identifier: str | None = Field(
-        None,
+    system_identifier: str = Field(
+        "",
         title="System Identifier",
-        pattern="^[0-9]+$",  # text: over 2^53 a browser would lose digits
+        pattern="^[0-9]*$",  # text: over 2^53 a browser would lose digits
         description="Of the cluster; everything of another one is refused",
     )
-    bin_directory: str | None = Field(
-        None, title="Bin Directory", description="Of the server programs on the worker; else the usual places"
+    settings: str = Field(
+        "",
+        title="Settings",
+        description="Anything else of [clusters.NAME], as pgproof.toml has it, a key in a line: "
+        "retention.daily = 14; also state_directory, and [repositories.NAME] for copies",
     )
-    state_directory: str | None = Field(
-        None, title="State Directory", description="Data Docs of drills; default: ~/.local/state/pgproof"
-    )
-    suite: str | None = Field(
-        None, title="Suite", description="Great Expectations suite: an absolute path on the worker"
-    )
-    backup: BackupConfig = Field(BackupConfig(), title="Backup")
-    wal: WalConfig = Field(WalConfig(), title="WAL")
-    retention: RetentionConfig = Field(RetentionConfig(), title="Retention")
-    targets: TargetsConfig = Field(TargetsConfig(), title="Targets")
-    drill: DrillConfig = Field(DrillConfig(), title="Drill")
-    schedules: SchedulesConfig = Field(SchedulesConfig(), title="Schedules")
-    pgbackrest: PgBackRestConfig | None = Field(None, title="pgBackRest")
-    barman: BarmanConfig | None = Field(None, title="Barman")
-    directory: DirectoryConfig | None = Field(None, title="Directory")
-    expectations: list[ExpectationConfig] = Field(default_factory=list, title="Expectations")
-    checks: list[SqlCheckConfig] = Field(default_factory=list, title="Checks")
 
     def config(self, name: str) -> Config:
         """The configuration that a pgproof.toml with the same values would give.
 
         Args:
-            name: of the cluster.
+            name: of the cluster; its secrets get names of their own from it.
 
         Raises:
             ConfigError: a value is wrong.
         """
-        blocks = {"main": self.repository, **{f"copy-{n}": one for n, one in enumerate(self.copies, 1)}}
-        repositories = {key: _given(one.section(f"{name}_{key}")) for key, one in blocks.items()}
-        own = {"password", "repository", "copies", "state_directory", "system_identifier"}
-        cluster = {
-            key: getattr(self, key) for key in type(self).model_fields if key not in own and key[0] != "_"
+        own: dict[str, Any] = {"dsn": self.dsn, "repository": "main"}
+        if self.password.get_secret_value():
+            own["password"] = by_environment(f"{name}_password", self.password)
+        if self.system_identifier:
+            own["system_identifier"] = int(self.system_identifier)
+        more = self._more({*own, "password", "system_identifier", "name"})
+        outside = {key: more.pop(key) for key in ("state_directory", "repositories") if key in more}
+        copies = outside.pop("repositories", {})
+        if "main" in copies:
+            raise ConfigError(
+                "the Settings of a Pgproof Cluster block name [repositories.main]",
+                "That is the repository of the block.",
+                "put it into the Settings of the Pgproof Repository block",
+            )
+        tree = {
+            **outside,
+            "repositories": {"main": self.repository.section(), **copies},
+            "clusters": {name: {**more, **own}},
         }
-        cluster["copies"] = [key for key in blocks if key != "main"]
-        if self.password is not None:
-            cluster["password"] = by_environment(f"{name}_password", self.password)
-        if self.system_identifier is not None:
-            cluster["system_identifier"] = int(self.system_identifier)
-        tree: dict[str, Any] = {"repositories": repositories, "clusters": {name: _given(cluster)}}
-        if self.state_directory is not None:
-            tree["state_directory"] = self.state_directory
         return parse(tree, Path(f"{PREFIX}{self.get_block_type_slug()}/{name}"))
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The keys of a field of TOML.
+
+    Raises:
+        ConfigError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("the field Settings is not valid TOML", f"{error}.") from error
 
 
 def register() -> list[str]:

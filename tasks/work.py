@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from pgproof.config import ClusterConfig, Config, RepositoryConfig, load
 from pgproof.errors import ConfigError
+from pgproof.faults import told
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.repository import Archive, Repository, find_archive, open_repository
 
@@ -185,3 +188,9 @@ def _load_block(reference: str) -> Any:
         return Block.load(name)
     except ValueError as error:
         raise ConfigError(fact, f"{error}", f"{hint} in pgproof.toml") from error
+    except RuntimeError as error:  # what it is saved with does not fit its type
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise ConfigError(
+            fact, f"{told(error.__cause__, Block)}.", "correct it in the UI, under Blocks"
+        ) from None

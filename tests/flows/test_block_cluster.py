@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
+from deployments.block_clusters import block_clusters
 from flows.protect import protect
 from flows.restore_cluster import restore_cluster
-from pgproof import config as configuration
 from pgproof.config import load
 from pgproof.errors import ConfigError
 from pgproof.repository.repository import create_repository
@@ -76,36 +76,47 @@ def fill_in(source: Source, store: S3Server, bucket: str) -> None:
             return {"$ref": {"block_document_id": identifier}}
 
         keys = {"minio_root_user": store.access_key, "minio_root_password": store.secret_key}
+        keys = {"minio_root_user": store.access_key, "minio_root_password": store.secret_key}
         credentials = save("minio-credentials", "shop-store", keys)
         repository = save(
             "pgproof-repository",
             "shop",
             {
                 "url": f"s3://{bucket}/here",
-                "endpoint": store.endpoint,
+                "credentials": {},  # as the UI saves a section that was left empty
                 "minio_credentials": reference(credentials),
+                "settings": f'endpoint = "{store.endpoint}"\n',
             },
         )
-        save(
-            "pgproof-cluster",
-            "shop",
-            {
-                "dsn": f"host={source.root}/s user=pgproof dbname=postgres",
-                "password": PASSWORD,
-                "repository": reference(repository),
-                "state_directory": f"{source.root}/state",
-                "drill": {"scratch_directory": f"{source.root}/scratch", "archive_timeout": "20s"},
-                "schedules": {"base_backup": "15 3 * * *"},
-                "checks": [
-                    {
-                        "name": "orders",
-                        "database": "postgres",
-                        "sql": "SELECT count(*) FROM orders",
-                        "expect": 1000,
-                    }
-                ],
-            },
-        )
+        empty = {"url": "file:///nowhere", "credentials": {}, "minio_credentials": {}}
+        save("pgproof-repository", "empty", empty)
+        dsn = f"host={source.root}/s user=pgproof dbname=postgres"
+        cluster = {"dsn": dsn, "password": PASSWORD, "repository": reference(repository)}
+        save("pgproof-cluster", "shop", {**cluster, "settings": settings(source)})
+        copied = 'copies = ["offsite"]\n[repositories.offsite]\nurl = "file:///srv/offsite"\n'
+        save("pgproof-cluster", "copied", {**cluster, "settings": copied})
+        save("pgproof-cluster", "misspelt", {**cluster, "settings": "retension.daily = 3"})
+        save("pgproof-cluster", "no-toml", {**cluster, "settings": "retention daily 3"})
+        save("pgproof-cluster", "twice", {**cluster, "settings": 'dsn = "host=/nowhere"'})
+        save("pgproof-cluster", "no-dsn", {"repository": reference(repository)})
+        save("pgproof-cluster", "earlier", {**cluster, "drill": {"archive_timeout": "20s"}})
+
+
+def settings(source: Source) -> str:
+    return f"""
+state_directory = "{source.root}/state"
+schedules.base_backup = "15 3 * * *"
+
+[drill]
+scratch_directory = "{source.root}/scratch"
+archive_timeout = "20s"
+
+[[checks]]
+name = "orders"
+database = "postgres"
+sql = "SELECT count(*) FROM orders"
+expect = 1000
+"""
 
 
 def test_the_chain_with_blocks_alone(source: Source, store: S3Server) -> None:
@@ -131,22 +142,60 @@ def test_it_reads_as_a_pgproof_toml_would(source: Source) -> None:
     assert cluster.drill.archive_timeout == 20
     assert cluster.password == "env:PGPROOF_BLOCK_SHOP_PASSWORD"
     assert found.repository_of(cluster).credentials == "block:minio-credentials/shop-store"
+    copied = read_config("block:pgproof-cluster/copied")
+    copies = copied.copies_of(copied.cluster("copied"))
+    assert [one.url for one in copies.values()] == ["file:///srv/offsite"]
 
 
-def test_a_block_can_say_all_that_pgproof_toml_can() -> None:
+def test_the_form_asks_for_what_nobody_can_guess() -> None:
     from tasks.blocks import PgproofCluster, PgproofRepository
 
-    lacking = set(configuration.ClusterConfig.model_fields) - set(PgproofCluster.model_fields)
-    assert lacking == {"name"}  # the block's own
-    lacking = set(configuration.RepositoryConfig.model_fields) - set(PgproofRepository.model_fields)
-    assert lacking == {"access_key_id", "secret_access_key"}  # in the nested credentials
-    elsewhere = {
-        "path",
-        "repositories",
-        "clusters",
-        "alerts",
-    }  # alerts are applied from a pgproof.toml, not by a run
-    assert set(configuration.Config.model_fields) - elsewhere <= set(PgproofCluster.model_fields)
+    asked = {name for kind in (PgproofCluster, PgproofRepository) for name in kind.model_fields}
+    known = {
+        *("dsn", "password", "repository", "system_identifier", "settings"),
+        *("url", "credentials", "minio_credentials"),
+    }
+    assert {name for name in asked if not name.startswith("_")} == known
+    required = [name for name, field in PgproofCluster.model_fields.items() if field.is_required()]
+    assert required == ["dsn", "repository"]
+
+
+def test_a_section_that_was_left_empty_is_none(source: Source) -> None:
+    from tasks.blocks import PgproofRepository
+
+    block: Any = PgproofRepository.load("empty")
+    assert block.section() == {"url": "file:///nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("misspelt", 'clusters.misspelt.retension: there is no such key; did you mean "retention"?.'),
+        ("no-toml", "the field Settings is not valid TOML"),
+        ("twice", "They name: dsn."),
+        ("no-dsn", "dsn: Field required."),
+        ("earlier", "It has fields of its own for: drill."),
+    ],
+)
+def test_a_broken_block_is_told_by_what_is_wrong(source: Source, name: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(f"block:pgproof-cluster/{name}")
+    assert said in f"{caught.value.fact} {caught.value.detail}"
+
+
+def test_a_broken_block_does_not_stop_the_others(source: Source) -> None:
+    found = block_clusters()
+    assert [cluster.name for cluster in found.clusters] == ["copied", "shop"]
+    assert sorted(found.broken) == ["earlier", "misspelt", "no-dsn", "no-toml", "twice"]
+    with pytest.raises(ConfigError):
+        block_clusters("misspelt")
+
+
+def test_toml_is_checked_when_a_program_saves() -> None:
+    from tasks.blocks import PgproofRepository
+
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        PgproofRepository(url="file:///x", settings="no toml")
 
 
 def test_a_restore_needs_a_pgproof_toml(source: Source) -> None:
