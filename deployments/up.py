@@ -22,6 +22,7 @@ import typer
 
 from deployments.deploy import configured_clusters, deploy_clusters, targets_of
 from deployments.descent import descendants, kill_all
+from deployments.local_database import local_database
 from deployments.prefect_deploy import project
 from deployments.server import POOL, end_orphans, ensure_pool
 from flows.command import chosen_config
@@ -158,7 +159,8 @@ def up(
         check_port(port)
         (state / "tmp").mkdir(exist_ok=True)
         os.environ.update(environment(state, port))  # before Prefect is imported
-        serve(session, names, port, state)
+        with local_database(state) as note:
+            serve(session, names, port, state, [note] if note else [])
     return 0
 
 
@@ -179,7 +181,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def serve(session: Session, names: list[str], port: int, state: Path) -> None:
+def serve(session: Session, names: list[str], port: int, state: Path, said: list[str]) -> None:
     """Server, deployments and worker, in this order, until one of them or we are ended.
 
     Raises:
@@ -198,7 +200,7 @@ def serve(session: Session, names: list[str], port: int, state: Path) -> None:
                 session.console.print(
                     f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
                 )
-                for note in notes:
+                for note in [*said, *notes]:
                     session.console.print(f"note: {note}", markup=False)
                 session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
                 while server.poll() is None and worker.poll() is None:

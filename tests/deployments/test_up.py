@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
 from deployments.schedules import staggered
+from pgproof.postgres.programs import find_bin_directory
+from pgproof.postgres.server import LocalServer
 from tests.deployments.upped import Up, until
 from tests.servers.postgres import Source, run_pgproof, running_source
 
@@ -224,9 +226,14 @@ def it_ends_when_asked(shop: Source, again: Up) -> None:
     assert again.end(signal.SIGINT) == 0
     assert again.processes() == {}
     assert "Traceback" not in again.said()
-    with sqlite3.connect(shop.root / "state" / "prefect" / "prefect.db") as database:
-        rows = database.execute("SELECT state_type FROM flow_run WHERE id = ?", (str(run),)).fetchall()
-    assert rows == [("CRASHED",)]
+    assert not (shop.root / "state" / "prefect" / "prefect.db").exists()
+    data = shop.root / "state" / "database"
+    assert not (data / "postmaster.pid").exists()
+    programs = find_bin_directory(int((data / "PG_VERSION").read_text()))
+    with LocalServer(programs, data, shop.root / "s2", shop.root / "database.log").run() as server:
+        query = "SELECT state_type::text FROM flow_run WHERE id = %s"
+        with psycopg.connect(f"{server.dsn} user=postgres dbname=postgres") as database:
+            assert database.execute(query, (run,)).fetchall() == [("CRASHED",)]
 
 
 @pytest.mark.parametrize("when", ["the server starts", "the server listens"])
