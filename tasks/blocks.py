@@ -172,7 +172,9 @@ class PgproofCluster(_Sections):
         if self.system_identifier:
             own["system_identifier"] = int(self.system_identifier)
         more = self._more({*own, "password", "system_identifier", "name"})
-        outside = {key: more.pop(key) for key in ("state_directory", "repositories") if key in more}
+        outside: dict[str, Any] = {
+            key: more.pop(key) for key in ("state_directory", "repositories") if key in more
+        }
         copies = outside.pop("repositories", {})
         if "main" in copies:
             raise ConfigError(
@@ -180,7 +182,7 @@ class PgproofCluster(_Sections):
                 "That is the repository of the block.",
                 "put it into the Settings of the Pgproof Repository block",
             )
-        tree = {
+        tree: dict[str, Any] = {
             **outside,
             "repositories": {"main": self.repository.section(), **copies},
             "clusters": {name: {**more, **own}},

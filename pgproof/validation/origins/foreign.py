@@ -391,6 +391,8 @@ def _fetch_histories(wal: ForeignWal, timeline: int, directory: Path) -> Timelin
                 f"{error.fact}.",
                 "copy it from the source's pg_wal",
             ) from error
-        histories[current] = TimelineHistory.parse(current, (directory / name).read_bytes().decode(errors="replace"))
+        histories[current] = TimelineHistory.parse(
+            current, (directory / name).read_bytes().decode(errors="replace")
+        )
         wanted += histories[current].path
     return history_of(timeline, histories)
