@@ -236,7 +236,7 @@ def follow(source: Source, data: Path) -> None:
         check=True,
         **as_account(account(None)),  # type: ignore[call-overload]
     )
-    options = {"data_directory": str(standby), "external_pid_file": "", "port": "6001"}
+    options = {"data_directory": str(standby), "external_pid_file": ""}
     follower = LocalServer(
         source.bin, standby, source.root / "f", source.root / "f.log", options, account(None)
     )
