@@ -166,13 +166,11 @@ def check_wal(
     def expired(missing: Numbered) -> Numbered:
         return expired_of(cluster.retention, catalog, listing, missing, clock)
 
-    report = check_gaps(catalog, listing, facts, expired)
-    read = None
+    report, read = check_gaps(catalog, listing, facts, expired), None
     if content:
         read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
-    known = read.breaks if read else read_memory(archive, listing.segment_size).breaks
-    report = with_breaks(report, known)
+    report = with_breaks(report, read.breaks if read else read_memory(archive, listing.segment_size).breaks)
     times = CommitTimes.open(cluster, archive, listing, major)
     lag = measure_lag(report, catalog, facts, times)
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
