@@ -28,6 +28,8 @@ LIBRARY = "CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'not_here', 'f'"
 NOT_IN_IT = "CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'amcheck', 'not_in_it'"
 DEEP = "SELECT repeat('[', 1000000)::json"
 RAISED = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{}'; END $$"
+# a text of 1.3 GB, as a bit is a character; the value itself has 168 MB
+LONG = "SELECT (v || v || v || v)::text FROM (SELECT b || b || b || b v FROM (SELECT 0::bit(83886080)::varbit b) a) b"
 SHORT = [
     (LIBRARY, 'this machine lacks library "not_here" of an extension, or has another version; install its package: '
               'could not access file "not_here": No such file or directory'),
@@ -49,7 +51,7 @@ def test_a_shortage(shared: Source, query: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("query", "damage", "long"),
     [
-        ("SELECT repeat('x', 1000000000) || repeat('x', 100000000)", True, True),
+        (LONG, True, True),
         (RAISED.format("54000"), False, True),
         (RAISED.format("XX001"), True, False),
         (RAISED.format("58P01"), True, False),

@@ -304,4 +304,5 @@ def test_tables_of_users_are_told_by_their_oids(connection: Connection) -> None:
     connection.execute("ALTER TABLE w SET SCHEMA pg_catalog")
     connection.execute("CREATE TEMP TABLE passing (a int)")
     titles = {table.title for table in list_tables(connection)}
-    assert titles == {"information_schema.mine", "pg_catalog.w", "public.t"}
+    elsewhere = {title for title in titles if not title.startswith("public.")}
+    assert elsewhere == {"information_schema.mine", "pg_catalog.w"}
