@@ -12,6 +12,7 @@ from pgproof.gaps.check import WalCheck
 from pgproof.gaps.gap import DESCRIBED, describe
 from pgproof.gaps.loss import newest_is_lost
 from pgproof.gaps.repair import RepairReport
+from pgproof.postgres.names import shown
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import rows
@@ -49,9 +50,9 @@ def count(number: int, noun: str) -> str:
 
 
 def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
-    key, text = key_for(cluster, noun), "\n".join(lines)
+    key, text = key_for(cluster, noun), shown("\n".join(lines))
     through_outage(
-        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=description)
+        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=shown(description))
     )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from pgproof import __version__
 from pgproof.commands import restored_cluster
-from pgproof.commands.console import show, write_json
+from pgproof.commands.console import show, show_any_name, write_json
 from pgproof.commands.options import DEFAULT_CONFIG, ConfigPath, Json, Name, start_session
 from pgproof.commands.plugins import add_plugins
 from pgproof.commands.wal_group import wal
@@ -288,6 +288,7 @@ def hold(
 def run(words: list[str]) -> int:
     """Run a command line; every error of ours becomes its message and exit code."""
     as_json = "--json" in words
+    show_any_name(sys.stdout)
     add_plugins(application, words)
     try:
         code = application(words, standalone_mode=False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from pgproof.config import ClusterConfig, Config, load
+from pgproof.postgres.names import json_bytes
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.repository import Archive, Repository, find_archive, open_repository
 
@@ -98,6 +99,12 @@ def show(content: Any, page: Callable[[Console], None], as_json: bool) -> None:
         page(make_console())
 
 
+def show_any_name(stream: TextIO) -> None:
+    """Have a stream escape what is not UTF-8 in the name of a database or role, rather than fail."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
 def make_console() -> Console:
     """A console as wide as the terminal; wide enough for our tables where there is none."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -105,7 +112,7 @@ def make_console() -> Console:
 
 def write_json(content: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_bytes(content, indent=2, default=str).decode() + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig, Config, RepositoryConfig
 from pgproof.errors import UsageError
+from pgproof.postgres.names import json_bytes
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import create_slot, drop_slot
 from pgproof.quantity import parse_duration
@@ -95,7 +95,7 @@ def _show_text(happened: ReceiveEvent) -> None:
 
 
 def _show_line(happened: ReceiveEvent) -> None:
-    sys.stdout.write(json.dumps(happened.as_dict(), ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_bytes(happened.as_dict(), default=str).decode() + "\n")
     sys.stdout.flush()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
+from psycopg import pq
+from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgproof.config import ClusterConfig, resolve_secret
@@ -20,6 +22,7 @@ from pgproof.errors import (
     ServerUnreachable,
 )
 from pgproof.postgres.faults import said_by, tells_of_damage
+from pgproof.postgres.names import bytes_of, name_of, shown
 from pgproof.postgres.programs import account
 
 # libpq gives no SQLSTATE for a refused connection, only text
@@ -42,6 +45,9 @@ _BUSY, _LIMITS, _ENDED = ("53", "55P03", "57014"), "54", "57P"
 _PINNED = """
 SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET statement_timeout = 0;
 SET idle_session_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET jit = off"""
+
+# What may hold a name; 0 stands for every type that psycopg does not know, such as regclass
+_TEXTS: tuple[str | int, ...] = ("text", "name", "varchar", "bpchar", 0)
 
 
 # Every name with its schema: it is also said in sessions that search one of their users first
@@ -113,8 +119,8 @@ def connect(cluster: ClusterConfig, database: str | None = None) -> Iterator[psy
         ServerUnreachable: nobody answers, or the connection broke on the way.
         AuthenticationFailed: role or password were refused.
     """
-    overrides = {} if database is None else {"dbname": database}
-    with mapped(cluster), psycopg.connect(conninfo(cluster, **overrides), autocommit=True) as connection:
+    dsn = conninfo(cluster)
+    with mapped(cluster), open_session(with_database(dsn, database) if database else dsn) as connection:
         connection.execute(_PINNED)
         yield connection
 
@@ -207,3 +213,47 @@ def undone(connection: psycopg.Connection) -> Iterator[None]:
     finally:
         if not connection.closed:
             connection.execute("ROLLBACK TO SAVEPOINT pgproof; RELEASE SAVEPOINT pgproof")
+
+
+class _Lenient(Loader):
+    """Text of a session in UTF-8: PostgreSQL sends it as it is, and does not look whether it is UTF-8."""
+
+    def load(self, data: Buffer) -> str:
+        return name_of(bytes(data))
+
+
+def open_session(dsn: str, **options: Any) -> psycopg.Connection:
+    """An autocommit connection in UTF-8 that reads names in any encoding.
+
+    Args:
+        dsn: with a database of any name.
+        options: more of libpq's.
+
+    Raises:
+        psycopg.OperationalError: as ``psycopg.connect``.
+    """
+    connection = (
+        _through_bytes(dsn, options)
+        if shown(dsn) != dsn
+        else psycopg.connect(dsn, autocommit=True, **options)
+    )
+    for kind in _TEXTS:
+        connection.adapters.register_loader(kind, _Lenient)
+    return connection
+
+
+def with_database(dsn: str, database: str) -> str:
+    """A DSN of keywords with a database of any name."""
+    value = database.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{dsn} dbname='{value}'"
+
+
+def _through_bytes(dsn: str, options: dict[str, Any]) -> psycopg.Connection:
+    """psycopg takes a DSN in UTF-8 alone; libpq takes any bytes."""
+    more = " ".join(f"{name}='{value}'" for name, value in options.items())
+    libpq = pq.PGconn.connect(bytes_of(f"{dsn} {more}"))
+    if libpq.status != pq.ConnStatus.OK:
+        raise psycopg.OperationalError(libpq.error_message.decode(errors="replace"))
+    connection = psycopg.Connection(libpq)
+    connection.autocommit = True
+    return connection

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import psycopg
 
+from pgproof.postgres.names import in_bytes, name_of
 from pgproof.postgres.versions import check_supported
 from pgproof.timelines.lsn import LSN
 
@@ -120,13 +121,14 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
     ).fetchone()
     assert row is not None
     sizes = connection.execute(
-        """SELECT datname, CASE WHEN has_database_privilege(oid, 'connect')
+        f"""SELECT {in_bytes("datname")}, CASE WHEN has_database_privilege(oid, 'connect')
                                   OR pg_has_role('pg_read_all_stats', 'usage')
                                 THEN pg_database_size(oid) ELSE 0 END
-             FROM pg_database WHERE datallowconn ORDER BY datname"""
+             FROM pg_database WHERE datallowconn ORDER BY datname""".encode()
     ).fetchall()
     settings = connection.execute(
-        "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (list(_SETTINGS),)
+        f"SELECT name, {in_bytes('setting')} FROM pg_settings WHERE name = ANY(%s)".encode(),
+        (list(_SETTINGS),),
     ).fetchall()
     return ServerFacts(
         version=version,
@@ -138,11 +140,11 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
         insert_lsn=LSN.parse(row[5]),
         clock=row[6],
         database_size=sum(size for _, size in sizes),
-        databases=tuple(name for name, _ in sizes if name not in ("template0", "template1")),
+        databases=tuple(name_of(name) for name, _ in sizes if name not in (b"template0", b"template1")),
         archiver=read_archiver(connection),
         role=_read_role(connection),
-        private=_closed_to(connection, "public"),
-        settings=dict(settings),
+        private=_closed_to(connection, "'public'::name"),
+        settings={name: name_of(setting) for name, setting in settings},
         next_xid=row[7],
     )
 
@@ -190,7 +192,8 @@ def read_clock(connection: psycopg.Connection) -> ServerClock:
 
 def _read_role(connection: psycopg.Connection) -> RoleFacts:
     row = connection.execute(
-        "SELECT rolname, rolsuper, rolreplication FROM pg_roles WHERE rolname = current_user"
+        f"""SELECT {in_bytes("rolname")}, rolsuper, rolreplication
+              FROM pg_roles WHERE rolname = current_user""".encode()
     ).fetchone()
     assert row is not None
     roles = connection.execute(
@@ -207,22 +210,26 @@ def _read_role(connection: psycopg.Connection) -> RoleFacts:
     ).fetchone()
     assert objects is not None
     return RoleFacts(
-        name=row[0],
+        name=name_of(row[0]),
         superuser=row[1],
         replication=row[2],
         missing_roles=() if row[1] else tuple(role for (role,) in roles),
         missing_functions=tuple(function for (function,) in functions),
         reads_large_objects=row[1] or objects[0],
-        closed=_closed_to(connection, row[0]),
+        closed=_closed_to(connection, "current_user"),
     )
 
 
 def _closed_to(connection: psycopg.Connection, role: str) -> tuple[str, ...]:
-    """The databases that a role, or ``public``, has no privilege to connect to."""
+    """The databases that a role has no privilege to connect to.
+
+    Args:
+        connection: to look with.
+        role: as SQL, such as ``current_user``.
+    """
     rows = connection.execute(
-        """SELECT datname FROM pg_database
-            WHERE datallowconn AND datname NOT IN ('template0', 'template1')
-              AND NOT has_database_privilege(%s::name, oid, 'connect') ORDER BY datname""",
-        (role,),
+        f"""SELECT {in_bytes("datname")} FROM pg_database
+             WHERE datallowconn AND datname NOT IN ('template0', 'template1')
+               AND NOT has_database_privilege({role}, oid, 'connect') ORDER BY datname""".encode()
     ).fetchall()
-    return tuple(name for (name,) in rows)
+    return tuple(name_of(name) for (name,) in rows)

@@ -237,7 +237,8 @@ def _hba_word(name: str) -> str:
 
 def identifier(name: str) -> str:
     """A name as SQL takes it, always quoted: a role may be called ``user``."""
-    return sql.Identifier(name).as_string()
+    quoted = name.replace('"', '""')  # psycopg's own takes no name that is not UTF-8
+    return f'"{quoted}"'
 
 
 def literal(value: str) -> str:

@@ -81,7 +81,9 @@ class ReplicationConnection:
     ) -> None:
         self._cluster = cluster if dsn is None else cluster.model_copy(update={"dsn": dsn})
         names = {} if application_name is None else {"application_name": application_name}
-        text = conninfo(self._cluster, replication="true", fallback_application_name="pgproof", **names)
+        # no database and so no encoding: what is no UTF-8, such as the path of a tablespace, would be refused
+        names |= {"fallback_application_name": "pgproof", "client_encoding": "SQL_ASCII"}
+        text = conninfo(self._cluster, replication="true", **names)
         self._pg = pq.PGconn.connect(text.encode())
         self._first: PGresult | None = None
         self._notices = Notices()

@@ -14,6 +14,7 @@ from pgproof.errors import PermanentError, PgproofError
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_clock, read_facts
 from pgproof.postgres.grants import LARGE_OBJECT_PARAMETER
+from pgproof.postgres.names import in_bytes, name_of
 from pgproof.postgres.replication import ReplicationConnection, SystemIdentity
 
 _SERVER = f"""
@@ -192,11 +193,11 @@ def _read_slot(connection: psycopg.Connection, name: str) -> SlotState | None:
 
 def _read_tight(connection: psycopg.Connection, cluster: ClusterConfig) -> tuple[tuple[str, int], ...]:
     rows = connection.execute(
-        """SELECT datname, datconnlimit FROM pg_database
-            WHERE datallowconn AND datconnlimit BETWEEN 0 AND %s AND datname <> ALL (%s) ORDER BY datname""",
+        f"""SELECT {in_bytes("datname")}, datconnlimit FROM pg_database
+            WHERE datallowconn AND datconnlimit BETWEEN 0 AND %s AND datname <> ALL (%s) ORDER BY datname""".encode(),
         (DRILL_CONNECTIONS - 1, list(cluster.drill.exclude_databases)),
     ).fetchall()
-    return tuple((name, limit) for name, limit in rows)
+    return tuple((name_of(name), limit) for name, limit in rows)
 
 
 def _identify(cluster: ClusterConfig) -> SystemIdentity | PgproofError:

@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+from pgproof.postgres.names import json_bytes
+
 FIELD = "record_sha256"
 _LINE = f'  "{FIELD}": "'.encode()
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -35,7 +37,7 @@ def sealed(content: Any) -> bytes:
 
 def _text(seal: dict[str, str], content: Any) -> bytes:
     tree = {**{name: value for name, value in content.items() if name != FIELD}, **seal} if seal else content
-    return (json.dumps(tree, indent=2, ensure_ascii=False, default=str) + "\n").encode()
+    return json_bytes(tree, indent=2, default=str) + b"\n"
 
 
 def unsealed(data: bytes) -> Any:

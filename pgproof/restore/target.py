@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -81,7 +82,7 @@ def _checked(kind: str, value: str) -> str:
         return str(LSN.parse(value))
     if kind == "xid" and not (value.isascii() and value.isdigit() and 3 <= int(value) < 1 << 64):
         raise InvalidTarget(f'invalid transaction ID "{value}"', "It is a number of 3 or more.")
-    if kind == "name" and not 0 < len(value.encode()) < 64:
+    if kind == "name" and not 0 < len(os.fsencode(value)) < 64:
         raise InvalidTarget(f'invalid restore point name "{value}"', "It has 1 to 63 bytes.")
     return value
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import ScratchKilled
@@ -155,7 +154,7 @@ class _Comparing:
 
     def _sessions(self, dsn: str, database: str) -> Sessions:
         held = self._held.of(database)
-        return sessions_of(make_conninfo(dsn, dbname=database), held.settings if held else {})
+        return sessions_of(dsn, database, held.settings if held else {})
 
     def _compare(self, here: Mapping[str, Sessions], took: dict[str, float]) -> tuple[Comparison, ...]:
         """Compare the databases of one cut; ``took`` gains the seconds of ``count`` and ``compare``."""

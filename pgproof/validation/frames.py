@@ -10,6 +10,8 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pgproof.postgres.names import shown
+
 TABLES = {
     "database": "str",
     "table": "str",
@@ -125,8 +127,13 @@ def frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> A
     """Records as a frame that has these columns and types, whether or not there are any."""
     import pandas
 
-    lines = [[record[name] for name in columns] for record in records]
+    lines = [[_cell(record[name]) for name in columns] for record in records]
     return pandas.DataFrame(lines, columns=list(columns)).astype(dict(columns))
+
+
+def _cell(value: Any) -> Any:
+    """A value as Parquet can hold it: text there is UTF-8, and a name may have other bytes."""
+    return shown(value) if isinstance(value, str) else value
 
 
 def _check(record: Mapping[str, Any]) -> dict[str, Any]:

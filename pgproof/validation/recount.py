@@ -12,6 +12,7 @@ import psycopg
 
 from pgproof.config import DrillConfig
 from pgproof.errors import NotProven, RecoveryFailed
+from pgproof.postgres.connection import open_session
 from pgproof.postgres.faults import shortage
 from pgproof.validation.comparison import TableComparison, compare_database
 from pgproof.validation.fences.counting import reason_of
@@ -138,7 +139,7 @@ class _Recounter:
         return Recount(rows, skipped)
 
     def _connect(self, stack: contextlib.ExitStack) -> psycopg.Connection:
-        connection = stack.enter_context(psycopg.connect(self._dsn, autocommit=True))
+        connection = stack.enter_context(open_session(self._dsn))
         pin_settings(connection, self._drill.statement_timeout)
         connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
         return connection

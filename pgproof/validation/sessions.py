@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pgproof.postgres.connection import open_session, with_database
 from pgproof.postgres.faults import said_by
 from pgproof.validation.fences.fence import NotChecked
 from pgproof.validation.replay import as_users_connect
@@ -43,27 +44,30 @@ class Sessions:
         return (NotChecked(database, REFUSED, f"{named}; a function that reads one answers otherwise here"),)
 
 
-def sessions_of(dsn: str, settings: Mapping[str, str]) -> Sessions:
+def sessions_of(dsn: str, database: str, settings: Mapping[str, str]) -> Sessions:
     """The sessions of a database.
 
     Args:
-        dsn: of the database in the copy, with our own options.
+        dsn: of the copy, with our own options.
+        database: its name, in any encoding.
         settings: of the source, by name.
     """
-    refused = _refused(dsn, settings)
+    ours = with_database(dsn, database)
+    refused = _refused(ours, settings)
     taken = {name: value for name, value in settings.items() if name not in refused}
     path = {"search_path": taken.pop("search_path")} if "search_path" in taken else {}
     readable = {name: value for name, value in taken.items() if name != "IntervalStyle"}
     if "DateStyle" in taken:  # its order decides how a date is read, and stays
         readable["DateStyle"] = f"ISO,{taken['DateStyle'].rpartition(',')[2]}"
-    return Sessions(dsn, _with(as_users_connect(dsn), readable | path), _with(dsn, taken), refused)
+    users, indexes = _with(as_users_connect(dsn), readable | path), _with(dsn, taken)
+    return Sessions(ours, with_database(users, database), with_database(indexes, database), refused)
 
 
 def _refused(dsn: str, settings: Mapping[str, str]) -> dict[str, str]:
     """The settings that the copy does not take; none where it does not answer, which others tell."""
     found = {}
     try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with open_session(dsn) as connection:
             for name, value in settings.items():
                 try:
                     connection.execute("SELECT set_config(%s, %s, true)", (name, value))

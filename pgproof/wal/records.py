@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pgproof.errors import ObjectDamaged
+from pgproof.postgres.names import name_of
 from pgproof.postgres.programs import ending_with_us, environment
 from pgproof.timelines.lsn import LSN
 
@@ -160,8 +161,8 @@ def _whole(lines: Iterable[bytes]) -> Iterator[str]:
     record = b""
     for line in lines:
         if record and line.startswith(b"rmgr: "):
-            yield record.decode(errors="replace").removesuffix("\n")
+            yield name_of(record).removesuffix("\n")
             record = b""
         record += line
     if record:
-        yield record.decode(errors="replace").removesuffix("\n")
+        yield name_of(record).removesuffix("\n")

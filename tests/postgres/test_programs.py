@@ -63,9 +63,8 @@ def test_lines_end_with_a_line_feed_alone(tmp_path: Path) -> None:
     assert lines_of(f"{odd}\n{odd}\n") == [odd, odd]
     assert (lines_of(""), lines_of("\n"), lines_of("a\n\nb")) == ([], [""], ["a", "", "b"])
     log = tmp_path / "log"
-    line = 'checkpointer: PANIC: could not write "x\x1ey"'
-    log.write_text(f"{line}\n")
-    assert check_log(log).findings == (line,)
+    log.write_text('2026-11-23 10:00:00.000 UTC [12] checkpointer PANIC:  could not write "x\x1ey"\n')
+    assert check_log(log).findings == ('checkpointer: PANIC: could not write "x\x1ey"',)
     long = "-- a\rb\n" * 40
     assert unequal("f", "source", long, long.replace("\r", " ")).diff.count("\n-") == 40
 

@@ -8,7 +8,7 @@ import psycopg
 
 from pgproof.config import DrillConfig
 from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed
-from pgproof.postgres.connection import undone
+from pgproof.postgres.connection import open_session, undone
 from pgproof.postgres.faults import shortage
 from pgproof.repository.repository import Archive
 from pgproof.validation.catalogs.identities import DEFINITIONS
@@ -96,7 +96,7 @@ def recount_objects(
         reason = "the fence does not say what there was of them"
         return ObjectRecount([], [NotChecked(source.database, OBJECTS, reason)])
     try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with open_session(dsn) as connection:
             pin_settings(connection, drill.statement_timeout)
             connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))
             return _Recounter(drill, source, objects, connection).run()

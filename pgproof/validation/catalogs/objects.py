@@ -148,7 +148,7 @@ class ObjectSpool:
         self._write(f'}},"rest":{content.rest},"rest_hash":{_json(content.rest_hash)}}}')
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode())
+        self._file.write(text.encode(errors="backslashreplace"))  # as of names: an escape of JSON
 
     def store(self, archive: Archive, fence: str) -> StoredObject:
         """Store all of it, before the fence itself.

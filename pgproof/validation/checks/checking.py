@@ -15,6 +15,7 @@ import psycopg
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, NotProven, ScratchKilled
+from pgproof.postgres.connection import open_session
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.checks import amcheck, dump, indexes, page_checksums
 from pgproof.validation.checks.check import EVERY_DATABASE, CheckResult, not_possible
@@ -143,7 +144,7 @@ class Checking:
         """Remember which file is whose: the stopped copy can no longer be asked."""
         for database, dsn in dsns.items():
             try:
-                with psycopg.connect(dsn, autocommit=True) as connection:
+                with open_session(dsn) as connection:
                     connection.execute("SELECT set_config('search_path', 'pg_catalog', false)")
                     rows = connection.execute(_FILES).fetchall()
             except psycopg.Error:  # what stands in its way is told by the checks in that database
@@ -206,7 +207,7 @@ def open_for_writing(dsn: str) -> str:
     """
     end = time.monotonic() + _PROMOTION
     try:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with open_session(dsn) as connection:
             connection.execute(_OPEN)
             while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
                 if time.monotonic() > end:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import set_all
+from pgproof.postgres.connection import open_session, set_all
 from pgproof.validation.checks.asking import Asking
 from pgproof.validation.checks.check import CheckResult
 from pgproof.validation.checks.inspection import (
@@ -151,7 +151,7 @@ def _end_stuck(survey: _Survey) -> None:
 
 @contextlib.contextmanager
 def _session(dsn: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(dsn, autocommit=True, user="pgproof lookup", options="") as connection:
+    with open_session(dsn, user="pgproof lookup", options="", client_encoding="UTF8") as connection:
         connection.prepare_threshold = None  # what psycopg prepares would be gone with DEALLOCATE ALL
         set_all(connection, _SETTINGS)
         yield connection

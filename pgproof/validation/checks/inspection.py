@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from pgproof.config import DrillConfig
-from pgproof.postgres.connection import set_all
+from pgproof.postgres.connection import open_session, set_all
 from pgproof.postgres.faults import shortage
 from pgproof.validation.checks.check import CheckResult, shortened
 from pgproof.validation.fences.fence import WHOLE_DATABASE, NotChecked
@@ -81,6 +81,6 @@ def opened(dsn: str) -> Iterator[psycopg.Connection]:
     Args:
         dsn: of the database, for a superuser.
     """
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with open_session(dsn) as connection:
         set_all(connection, {"lock_timeout": LOCK_TIMEOUT, "search_path": "pg_catalog"})
         yield connection

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from pgproof.config import SqlCheckConfig
-from pgproof.postgres.connection import set_all
+from pgproof.postgres.connection import open_session, set_all
 from pgproof.postgres.faults import said_by, shortage
 from pgproof.validation.checks.check import CheckResult, not_possible
 
@@ -51,7 +51,7 @@ def not_restored(check: SqlCheckConfig) -> CheckResult:
 
 
 def _run(check: SqlCheckConfig, dsn: str) -> str:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with open_session(dsn) as connection:
         timeout = f"{check.statement_timeout}s"
         set_all(connection, {"statement_timeout": timeout, "lock_timeout": timeout})
         connection.execute("BEGIN READ ONLY")

@@ -12,15 +12,21 @@ import psycopg
 
 from pgproof.config import DRILL_CONNECTIONS, DrillConfig
 from pgproof.postgres.grants import identifier
+from pgproof.postgres.names import in_bytes, name_of
 from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.fences.fence import WHOLE_DATABASE, NotChecked
 
 _INVALID = -2  # DATCONNLIMIT_INVALID_DB
 _ANY = 1 << 30
-_STATE = """
-SELECT datname, datallowconn, datconnlimit, has_database_privilege(d.oid, 'connect'),
+_STATE = f"""
+SELECT {in_bytes("datname")}, datallowconn, datconnlimit, has_database_privilege(d.oid, 'connect'),
        (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid())
   FROM pg_database d WHERE datname NOT IN ('template0', 'template1') ORDER BY datname"""
+
+_CATALOGS = """
+SELECT relname FROM pg_catalog.pg_class
+ WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND has_table_privilege(oid, 'select')
+   AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_largeobject') ORDER BY relname"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,9 @@ class Admission:
         return min((self._room(self._states[name]) for name in names if name in self._states), default=_ANY)
 
     def _look(self) -> dict[str, _State]:
-        return {row[0]: _State(*row[1:]) for row in self._control.execute(_STATE).fetchall()}
+        return {
+            name_of(row[0]): _State(*row[1:]) for row in self._control.execute(_STATE.encode()).fetchall()
+        }
 
     def _room(self, state: _State) -> int:
         if state.limit < 0 or self._superuser:
@@ -98,3 +106,23 @@ class Admission:
             left = f"leaves {self._room(state)} of the {DRILL_CONNECTIONS} connections that a drill needs"
             return f"its CONNECTION LIMIT of {state.limit} {left}"
         return ""
+
+
+def undecodable(connection: psycopg.Connection) -> str:
+    """Why the catalogs of a database cannot be read as UTF-8; empty when they can.
+
+    A database in SQL_ASCII takes any bytes for names, comments and definitions, and sends none to a session in UTF-8
+    that are no UTF-8. The others convert, or hold what they say.
+
+    Args:
+        connection: to the database, outside a transaction.
+    """
+    if connection.info.parameter_status("server_encoding") != "SQL_ASCII":
+        return ""
+    for (catalog,) in connection.execute(_CATALOGS).fetchall():
+        query = f"SELECT count(pg_catalog.convert_from({in_bytes('t')}, 'UTF8')) FROM pg_catalog.{catalog} t"
+        try:
+            connection.execute(query.encode())
+        except psycopg.errors.CharacterNotInRepertoire:
+            return f"it is in SQL_ASCII, and {catalog} holds a name or text that is not UTF-8"
+    return ""

@@ -26,7 +26,7 @@ from pgproof.validation.catalogs.inventory import SourceInventory, collation_ver
 from pgproof.validation.catalogs.objects import DatabaseObjects, ObjectSpool
 from pgproof.validation.catalogs.sequences import SequenceState, read_sequences
 from pgproof.validation.catalogs.settings import answering_settings
-from pgproof.validation.fences.admission import Admission
+from pgproof.validation.fences.admission import Admission, undecodable
 from pgproof.validation.fences.burst import (
     Candidate,
     choose,
@@ -221,6 +221,9 @@ class _Fencer:
             try:
                 with self._opened(database) as connection:
                     # WAL says a value before anybody can see it, so all that is read here lies before this LSN
+                    if odd := undecodable(connection):
+                        self.not_checked.append(NotChecked(database, WHOLE_DATABASE, odd))
+                        continue
                     self._sequences[database] = (read_sequences(connection), _insert_lsn(connection))
             except PgproofError:
                 refused = self._admission.refused(database)

@@ -1,0 +1,37 @@
+"""A name is bytes: PostgreSQL keeps those of databases, roles and tablespaces in whichever encoding they were given.
+
+Here a name is text in UTF-8, and a byte that is none stays as it is (``surrogateescape``), so that the name can be
+compared, stored, and given back to the server. What shows it escapes such a byte.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_KEEP, _SHOW = "surrogateescape", "backslashreplace"
+
+
+def name_of(data: bytes) -> str:
+    """The text of a name's bytes."""
+    return data.decode(errors=_KEEP)
+
+
+def bytes_of(name: str) -> bytes:
+    """The bytes of a name, as the server has them."""
+    return name.encode(errors=_KEEP)
+
+
+def shown(text: str) -> str:
+    """A text that holds a name, as every terminal and page can show it."""
+    return text.encode(errors=_SHOW).decode()
+
+
+def json_bytes(tree: Any, **options: Any) -> bytes:
+    """JSON in UTF-8. A byte that is none becomes an escape of JSON's own, ``\\udce9``, and comes back from it."""
+    return json.dumps(tree, ensure_ascii=False, **options).encode(errors=_SHOW)
+
+
+def in_bytes(column: str) -> str:
+    """SQL for a name's bytes, whatever the encodings of session and database: a conversion could fail."""
+    return rf"pg_catalog.replace({column}::text, E'\\', E'\\\\')::bytea"
