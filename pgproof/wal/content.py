@@ -47,12 +47,12 @@ class ContentReport:
     """
 
     damaged: tuple[tuple[str, str], ...] = ()
-    breaks: tuple[Break, ...] = ()
     read: int = 0
     remembered: int = 0
     crc: bool = False
     bytes: int = 0
     warnings: tuple[str, ...] = ()
+    breaks: tuple[Break, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -107,7 +107,7 @@ def check_content_of(
     damaged = tuple((segment.name, fault) for segment, fault in sorted(check.faults.items()))
     warnings = tuple(text for text in (memory.warning, warning) if text)
     return ContentReport(
-        damaged, check.found_breaks(), check.read, recall.count(), crc, check.bytes, warnings
+        damaged, check.read, recall.count(), crc, check.bytes, warnings, check.found_breaks()
     )
 
 
