@@ -70,7 +70,7 @@ test-unprivileged: setup
 	$(if $(ROOT),chown -R $(ACCOUNT) "$$home" $$bytecode;) \
 	cd $$place && $(AS) env -u PYTHONDONTWRITEBYTECODE HOME=$$home PYTHONPYCACHEPREFIX=$$bytecode \
 	  HYPOTHESIS_STORAGE_DIRECTORY=$$home/hypothesis \
-	  $$python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m 'not slow and not as_root' $(PYTEST_ARGS)
+	  $$python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m 'not slow and not as_root' $(PYTEST_ARGS)
 
 test-root: setup
 	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -m as_root $(PYTEST_ARGS)

@@ -12,8 +12,25 @@ import pytest
 
 SECONDS = Path(__file__).with_name("seconds.json")  # file to the seconds that it took
 _UNKNOWN = 1e6
-_SHARED = "prefect"  # the fixture of a server that the tests of several files share
-_TROUBLE = "tests/trouble"  # its files share one, too
+_FIXTURE = "prefect"
+# Their tests share one server of Prefect, which takes ten CPU seconds to start
+_SHARED = {
+    "tests/flows/": _FIXTURE,
+    "tests/alerts/": _FIXTURE,
+    "tests/deployments/test_deploy.py": _FIXTURE,
+    "tests/deployments/test_queues.py": _FIXTURE,
+    "tests/fleet/test_sortie.py": _FIXTURE,
+    "tests/trouble/": "trouble",
+}
+
+
+def group_of(path: str) -> str:
+    """What a file's tests run together with, in one worker: the file alone, or all that share a server.
+
+    Args:
+        path: of the file, from the project's directory.
+    """
+    return next((group for start, group in _SHARED.items() if path.startswith(start)), path)
 
 
 def recorded() -> dict[str, float]:
@@ -23,18 +40,15 @@ def recorded() -> dict[str, float]:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Put the groups that take longest first, and mark each test with its group for ``--dist loadgroup``.
+    """Put the groups that take longest first; the order within a group stays.
 
-    A group is a file; or all files that use one of the servers that take ten CPU seconds to start.
+    Raises:
+        UsageError: a file would start another server of those that are shared.
     """
-    groups: dict[str, str] = {}
+    seconds, total = recorded(), dict[str, float]()
+    for path in dict.fromkeys(item.location[0] for item in items):
+        total[group_of(path)] = total.get(group_of(path), 0.0) + seconds.get(path, _UNKNOWN)
     for item in items:
-        path = item.location[0]
-        own = _TROUBLE if path.startswith(_TROUBLE) else path
-        groups[path] = _SHARED if _SHARED in getattr(item, "fixturenames", ()) else groups.get(path, own)
-    seconds, total = recorded(), dict.fromkeys(groups.values(), 0.0)
-    for path, group in groups.items():
-        total[group] += seconds.get(path, _UNKNOWN)
-    items.sort(key=lambda item: -total[groups[item.location[0]]])  # the order within a group stays
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.location[0]]))
+        if _FIXTURE in getattr(item, "fixturenames", ()) and group_of(item.location[0]) != _FIXTURE:
+            raise pytest.UsageError(f"{item.location[0]} uses {_FIXTURE}: name it in tests/order.py")
+    items.sort(key=lambda item: -total[group_of(item.location[0])])
