@@ -41,7 +41,7 @@ class _Profile:
     """Counts by file, phase and fixture."""
 
     def __init__(self, meter: _Meter) -> None:
-        self.meter = meter
+        self.meter, self.start = meter, meter.read()
         self.used: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0])
         self.programs: Counter[str] = Counter()
         sys.addaudithook(self._hear)
@@ -50,13 +50,6 @@ class _Profile:
         if event == "subprocess.Popen":
             words = [os.fsdecode(word) for word in arguments[1]] if not isinstance(arguments[1], str) else []
             self.programs[" ".join(Path(word).name for word in words[:3])] += 1
-
-    def measure(self, name: str) -> Iterator[None]:
-        before = self.meter.read()
-        yield
-        for index, (old, new) in enumerate(zip(before, self.meter.read(), strict=True)):
-            self.used[name][index] += new - old
-        self.used[name][3] += 1
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -88,7 +81,7 @@ class _Profile:
             self.used[name][3] += 1
 
     def pytest_sessionfinish(self) -> None:
-        self.used["all"] = [*self.meter.read()[:2], 0.0, 1]
+        self.used["all"] = [new - old for old, new in zip(self.start, self.meter.read(), strict=True)] + [1]
         name = os.environ.get("PYTEST_XDIST_WORKER", "main")
         text = json.dumps({"used": self.used, "programs": self.programs})
         Path(os.environ[PLACE], f"{name}.json").write_text(text)
