@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 from pgproof.backups.locales import Locale, library_version, missing_here, sorted_otherwise
 from pgproof.backups.verify import check_present
 from pgproof.config import ClusterConfig, Config
-from pgproof.errors import ObjectMissing, ProgramMissing
+from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.programs import account, can_use, find_bin_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.destination import existing
@@ -96,7 +96,10 @@ def _check_key(archive: Archive, plan: RestorePlan) -> None:
     """
     for key in (*_one_of_each(plan), *_ends_of_wal(archive, plan)):
         if key.endswith(".age"):
-            next(archive.open(key), b"")
+            try:
+                next(archive.open(key), b"")
+            except ObjectDamaged as error:  # a key that is wrong is told as what it is
+                raise ObjectDamaged(f'object "{key}" is damaged', f"{error}", error.hint) from error
 
 
 def _one_of_each(plan: RestorePlan) -> Iterator[str]:

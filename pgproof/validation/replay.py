@@ -237,6 +237,7 @@ def _settings(
     wal = str(scratch.wal).replace("%", "%%")
     # the last question before a new timeline begins is for its history file (findNewestTimeLine); over 128 ends it
     absent = f"case %f in *.history) exit {REFUSAL};; *) exit 1;; esac" if closed else "exit 1"
+    absent = f"{{ echo 'no WAL file %f' >&2; {absent}; }}"  # the log then says which one ended recovery
     # only a file that is not there may look like the end of WAL, and not a cp that fails
     command = f'[ -e "{wal}/%f" ] || {absent}; cp "{wal}/%f" "%p" || exit 254'
     assert target.timeline is not None
