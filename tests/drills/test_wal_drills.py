@@ -123,7 +123,7 @@ def test_segment_removed(archive: Archive) -> None:
     assert f"gap: {archive.victim} missing, LSN {segment.start} to {segment.end}\n" in done.stdout
     assert "no gap" not in done.stdout
 
-    assert archive.fetch(archive.victim, 1) == (
+    assert archive.fetch(archive.victim, 97) == (
         f'pgproof: WAL file "{archive.victim}" is not in the archive "file://{source.repository_path}"\n'
     )
     assert source.run("verify", "main").returncode == 0  # the backup's own WAL is there
@@ -262,9 +262,9 @@ def test_damaged_segment_stops_recovery_and_does_not_end_it(archive: Archive) ->
 
 
 @pytest.mark.parametrize("stderr", ["full", "closed"])
-@pytest.mark.parametrize(("name", "code"), [("000000010000000000000099", 1), ("x", 138)])
+@pytest.mark.parametrize(("name", "code"), [("000000010000000000000099", 97), ("x", 138)])
 def test_fetch_with_nowhere_to_write_its_message(archive: Archive, stderr: str, name: str, code: int) -> None:
-    """A fault of the log's disk must not read as "not archived", which is exit code 1."""
+    """A fault of the log's disk must not read as "not archived", which is exit code 97."""
     target = archive.source.data / "pg_wal" / "RECOVERYXLOG"
     words = [*PGPROOF, "--config", str(archive.source.config_path), "wal", "fetch", name, str(target)]
     close = "exec 2>&-; " if stderr == "closed" else "exec 2>/dev/full; "
