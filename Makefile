@@ -23,7 +23,7 @@ REACHABLE := $(if $(ROOT),$(shell $(AS) test -x '$(HERE)' -a -r '$(HERE)' && ech
 VENV := $(if $(REACHABLE),.venv,/opt/pgproof-venv-$(shell echo -n '$(HERE)' | sha256sum | cut -c1-12))
 BIN := $(VENV)/bin
 SOURCES := $(shell find pgproof tasks flows deployments -name '*.py' -o -name '*.sql') prefect.yaml pyproject.toml
-WORKERS ?= 3
+WORKERS ?= 4
 BASE ?= HEAD
 GROUPS := /sys/fs/cgroup/cpuacct/pgproof-tests
 LOCK := --universal --generate-hashes --no-emit-index-url --no-header -q
@@ -82,8 +82,8 @@ quick: setup
 # The suite with its CPU counted by file, fixture and test; tests/README.md says how to read it. As root.
 profile: setup
 	@mkdir -p $(GROUPS); chown $(ACCOUNT) $(GROUPS); place=$$(mktemp -d /tmp/pgproof-profile-XXXXXX); chown $(ACCOUNT) $$place; \
-	PGPROOF_CPU_PROFILE=$$place $(MAKE) --no-print-directory test-unprivileged PYTEST_ARGS="-p tests.cpu $(PYTEST_ARGS)"; \
-	$(BIN)/python -m tests.cpu $$place; rm -rf $$place
+	failed=0; PGPROOF_CPU_PROFILE=$$place $(MAKE) --no-print-directory test-unprivileged PYTEST_ARGS="-p tests.cpu $(PYTEST_ARGS)" || failed=1; \
+	$(BIN)/python -m tests.cpu $$place; rm -rf $$place; exit $$failed
 
 lint: setup
 	$(BIN)/ruff format --check .

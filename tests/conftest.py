@@ -36,6 +36,7 @@ DEMAND = (
 # pools, whose packages cannot be locked beside ours: their templates are stored, and compared where a package is there
 NO_CASE = (
     *("root may", "permissions do not bind root", "needs root", "its checksums tell first"),
+    "age authenticates every bit",
     *("could not import 'prefect_docker", "could not import 'prefect_kubernetes"),
 )
 

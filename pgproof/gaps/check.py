@@ -176,7 +176,6 @@ def check_wal(
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
     grace = max(cluster.wal.push_timeout, cluster.targets.rpo)
     lacking = check_copies(archive, report, listing.segment_size, copies, at, grace) if copies and at else ()
-    systems = archive.repository.system_identifiers(cluster.name)
     return WalCheck(
         report=with_times(report, catalog, times),
         source_error=source_error,
@@ -190,10 +189,15 @@ def check_wal(
         slots=slots,
         slot=cluster.wal.slot,
         copies=lacking,
-        other_systems=tuple(system for system in systems if system != archive.system_identifier),
+        other_systems=_other_systems(cluster, archive),
         no_backup=not catalog.entries,
         content=read,
     )
+
+
+def _other_systems(cluster: ClusterConfig, archive: Archive) -> tuple[int, ...]:
+    systems = archive.repository.system_identifiers(cluster.name)
+    return tuple(system for system in systems if system != archive.system_identifier)
 
 
 def _source(cluster: ClusterConfig, archive: Archive) -> tuple[ServerFacts | None, tuple[Slot, ...], str]:

@@ -161,13 +161,7 @@ def plan_restore(
     newest = catalog.newest.record
     listing = listing_of(newest.segment_size)
     history = _history(request.target, catalog, listing, request.label)
-    on_path = [e for e in catalog.entries if history.contains(e.record.timeline, e.record.stop_lsn)]
-    if not on_path:
-        raise NoBackup(
-            f"no backup lies on timeline {history.timeline}",
-            f"The backups are on timelines {sorted({e.record.timeline for e in catalog.entries})}.",
-            "choose another --target-timeline; pgproof list NAME",
-        )
+    on_path = _on_path(history, catalog)
     located = _locate(request.target, history, on_path, listing, reader_of)
     entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
     chain = catalog.chain(entry.label)
@@ -195,6 +189,22 @@ def plan_restore(
         ),
         has_history=has_history,
     )
+
+
+def _on_path(history: TimelineHistory, catalog: Catalog) -> list[BackupEntry]:
+    """The backups from which a timeline can be reached.
+
+    Raises:
+        NoBackup: there is none.
+    """
+    found = [e for e in catalog.entries if history.contains(e.record.timeline, e.record.stop_lsn)]
+    if not found:
+        raise NoBackup(
+            f"no backup lies on timeline {history.timeline}",
+            f"The backups are on timelines {sorted({e.record.timeline for e in catalog.entries})}.",
+            "choose another --target-timeline; pgproof list NAME",
+        )
+    return found
 
 
 def _lost_history(history: TimelineHistory, has_history: bool) -> tuple[str, ...]:

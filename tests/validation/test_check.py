@@ -168,6 +168,7 @@ def test_a_result_is_recorded() -> None:
         "checked": 3,
         "seconds": 1.235,
         "findings": ["public.i: row missing", "public.t: block 1"],
+        "warnings": [],
     }
     results = [OK, FOUND, not_possible("dump", "shop", "no pg_dump")]
     assert [result_of(r.as_record()) for r in results] == ["ok", "2 found", "not possible"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -21,8 +22,8 @@ def test_what_is_not_counted_when_the_limit_is_over_is_named(
     shared.sql("CREATE TABLE slow AS SELECT 1 AS a")
     query = fingerprint.fingerprint_query
 
-    def sleeping(table: fingerprint.Table, sample: float | None) -> sql.Composed:
-        made = query(table, sample)
+    def sleeping(table: fingerprint.Table, sample: float | None, **options: Any) -> sql.Composed:
+        made = query(table, sample, **options)
         return (
             made + sql.SQL(" CROSS JOIN LATERAL (SELECT pg_sleep(3600)) AS s")
             if table.name == "slow"
