@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 
+from pgproof.postgres.programs import ending_with_us
+
 GROUPS = Path("/sys/fs/cgroup/cpuacct/pgproof-tests")  # made by `make profile`, which is root
 PLACE = "PGPROOF_CPU_PROFILE"  # directory for a file of each worker
+_LAUNCHER = len(ending_with_us(["true"])) - 1
 
 
 class _Meter:
@@ -49,7 +52,8 @@ class _Profile:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "subprocess.Popen":
             words = [os.fsdecode(word) for word in arguments[1]] if not isinstance(arguments[1], str) else []
-            self.programs[" ".join(Path(word).name for word in words[:3])] += 1
+            start = _LAUNCHER if words[:1] == ["setpriv"] else 0  # what the engine starts its programs with
+            self.programs[" ".join(Path(word).name for word in words[start : start + 3])] += 1
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
