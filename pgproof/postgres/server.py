@@ -175,7 +175,8 @@ class LocalServer:
         with contextlib.suppress(OSError):
             text = lines_of(self.log.read_bytes().decode(errors="replace"))
             loud = [line for line in text if any(w in line for w in ("FATAL", "PANIC", "ERROR", "HINT"))]
-            return "The server's log says: " + " | ".join((loud or text)[-lines:])
+            own = [line for line in loud if " client backend " not in line]  # as LOG_PREFIX writes it
+            return "The server's log says: " + " | ".join((own or loud or text)[-lines:])
         return ""
 
     @contextlib.contextmanager

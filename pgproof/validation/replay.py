@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control
 from pgproof.postgres.faults import shortage_in
+from pgproof.postgres.programs import lines_of
 from pgproof.postgres.server import LocalServer
 from pgproof.restore.isolation import SEARCH_PATH, isolation, recovery_defaults, session_options
 from pgproof.restore.settings import recovery_settings
@@ -48,7 +49,7 @@ _SCRATCH = {
 _LOCKS = 100_000  # that a copy can hold, about 50 MB of shared memory
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
-_END_OF_WAL = re.compile(r"(?m)^(?:.*? LOG:  )?(?P<reason>[^\n]*)\n[^\n]* LOG:  redo done at ")
+_LOGGED = re.compile(r"[^\[\t]*\[\d+\] (?P<process>.*?) (?P<level>[A-Z]+):  (?P<said>.*)")
 _UNKNOWN_MANAGER = re.compile(r"resource manager with ID (\d+) not registered")
 _NO_LIBRARY = re.compile(r'FATAL:  could not (?:access file|load library) "([^"]+)": ([^\n]+)')
 _PANIC = re.compile(r" PANIC:  ([^\n]*)")
@@ -320,14 +321,31 @@ def _explained(
 
 def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
     """The WAL segment that replay could not go on with, and why, from the server's log; empty when it went on."""
-    match = _END_OF_WAL.search(tail_of(scratch.log, said))
-    if match is None:
+    reason = _last_before_the_end(tail_of(scratch.log, said))
+    if reason is None:
         return ""
-    reason = match["reason"].strip()
     lsn = _LSN.search(reason)
     size = max((path.stat().st_size for path in scratch.wal.iterdir()), default=0)
     name = f' "{WalSegment.containing(timeline, LSN.parse(lsn[1]), size)}"' if lsn and size else ""
     return f"Replay found no more valid WAL{' in segment' + name if name else ''}: {reason}. "
+
+
+def _last_before_the_end(log: str) -> str | None:
+    """What recovery said last before its end; other processes write into the same log meanwhile.
+
+    Args:
+        log: written with LOG_PREFIX, but for what restore_command says.
+    """
+    last = ""
+    for line in lines_of(log):
+        match = _LOGGED.match(line)
+        if match is None:
+            last = last if line.startswith("\t") else line.strip()
+        elif match["process"] == "startup" and match["level"] not in ("DETAIL", "HINT", "CONTEXT"):
+            if match["said"].startswith("redo done at "):
+                return last
+            last = match["said"].strip()
+    return None
 
 
 def _missing_library(log: str) -> NotProven | None:
