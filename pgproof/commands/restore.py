@@ -51,7 +51,6 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
         "room": plan.room,
         "steps": plan.steps(),
         "warnings": list(plan.warnings),
-        "next": next_steps(cluster, plan),
         "done": not dry_run,
     }
     if not session.json:
@@ -60,6 +59,9 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
         with session.progress(f"restore {name}", sum(record.raw_size for record in plan.chain)) as progress:
             said = run_plan(session.config.path, cluster, archive, plan, progress)
             content["warnings"] += said
+    content["next"] = next_steps(
+        cluster, plan
+    )  # they depend on which configuration files came with the backup
     session.show(content, lambda console: show_end(console, cluster, plan, dry_run, said))
     return 0
 
