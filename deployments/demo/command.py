@@ -23,6 +23,7 @@ from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.server import LocalServer, initialise
 from pgproof.repository.repository import find_archive, open_repository
 from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.start import begin, open_restored, stop
 from pgproof.restore.target import RecoveryTarget
 from pgproof.wording import duration
 
@@ -156,24 +157,13 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
     config = load(place.config)
     cluster = config.cluster(NAME)
     archive = find_archive(open_repository(config.repository_of(cluster)), cluster)
-    request = RestoreRequest(
-        place.restored, RecoveryTarget.build(time=target.isoformat()), target_action="promote"
-    )
+    request = RestoreRequest(place.restored, RecoveryTarget.build(time=target.isoformat()))
     plan = make_plan(config, cluster, archive, request)
     run_plan(config.path, cluster, archive, plan)
     _step(console, f'pgproof restore {NAME} --to {place.restored} --target-time "{target:%F %T.%f%z}"')
-    copy = LocalServer(
-        server.bin_directory,
-        place.restored,
-        place.root / "run-restored",
-        place.root / "restored.log",
-        {"listen_addresses": ""},
-    )
-    copy.start()
-    stack.callback(lambda: copy.stop("fast"))
-    copy.wait(lambda: _is_open(copy), 120, "to finish recovery")
+    dsn = _start_restored(console, place, stack)
     seconds = time.monotonic() - begun
-    with psycopg.connect(_dsn(copy, "shop"), autocommit=True) as connection:
+    with psycopg.connect(f"{dsn} user=postgres dbname=shop", autocommit=True) as connection:
         after: Any = connection.execute(LOST).fetchone()
         last: Any = connection.execute(
             "SELECT max(placed) FROM shop.orders WHERE placed <= %s", (target,)
@@ -193,6 +183,20 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
     _step(console, f"the newest order in the copy is of {last[0]:%T.%f}, the target was {target:%T.%f}")
 
 
+def _start_restored(console: Console, place: Place, stack: ExitStack) -> str:
+    """Start the restored cluster as ``pgproof start`` does; how to connect to it."""
+    restored = open_restored(place.restored)
+    stack.callback(stop, restored)
+    started = begin(restored, 120, detached=False)
+    running = restored.running
+    if started.findings or running is None:
+        raise RecoveryFailed(
+            f'"{place.restored}" is not what its plan said', "; ".join(started.findings), f"see {restored.log}"
+        )
+    _step(console, f"pgproof start {place.restored}: it is {started.standing}")
+    return running.dsn
+
+
 def _archive_all(connection: psycopg.Connection) -> None:
     """Finish the current segment and wait until the archiver has it."""
     row: Any = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
@@ -205,17 +209,6 @@ def _archive_all(connection: psycopg.Connection) -> None:
             return
         time.sleep(0.1)
     raise RecoveryFailed(f"segment {row[0]} was not archived within a minute")
-
-
-def _is_open(server: LocalServer) -> bool:
-    try:
-        with psycopg.connect(
-            f"{server.dsn} user=postgres dbname=postgres connect_timeout=2", autocommit=True
-        ) as c:
-            row: Any = c.execute("SELECT pg_is_in_recovery()").fetchone()
-            return not row[0]
-    except psycopg.OperationalError:
-        return False
 
 
 def _say_next(console: Console, place: Place) -> None:

@@ -14,12 +14,16 @@ from pgproof.errors import ApprovalMissing, ConfigError
 from pgproof.restore.acceptance import AcceptancePlan, accept, plan_acceptance
 from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord
 from pgproof.restore.standing import Standing
-from pgproof.restore.start import RestoredCluster, begin, open_restored, stop, with_config_file
+from pgproof.restore.start import RestoredCluster, begin, open_restored, stop, with_config_file, with_pause
 
 
-def start(data: Path, config_file: Path | None, timeout: float | None, as_json: bool) -> int:
+def start(
+    data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool
+) -> int:
     """Start a restored cluster, wait for it, ask it where it stands, and compare that with the plan."""
     restored = with_config_file(open_restored(data), config_file)
+    if pause:
+        restored = with_pause(restored)
     console = make_console()
     if not as_json:
         console.print(f"starting the cluster in {data}; {restored.log} is its log", markup=False)
@@ -97,7 +101,7 @@ def next_steps(restored: RestoredCluster, found: Standing | None) -> list[str]:
     """What to type next."""
     running = restored.running
     if found is None or running is None:
-        return [f"pgproof accept {restored.data}"]
+        return [f"pgproof start {restored.data} --pause  -- look at it: it pauses at its target this time"]
     steps = [f"psql -h {running.socket} -p {running.port} -d postgres  -- look at the data"]
     if found.state == FOLLOWING:
         return [*steps, f"pgproof stop {restored.data}  -- then start it as any other standby"]

@@ -26,6 +26,9 @@ def start(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="DURATION", help="Such as 2h; default: no limit.")
     ] = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Pause at the target, where the restore said shutdown.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Start a restored cluster apart from everything, and compare where it stands with the plan of its restore."""
@@ -36,7 +39,8 @@ def start(
         Path(directory).absolute(),
         Path(config_file).absolute() if config_file else None,
         parse_duration(timeout) if timeout else None,
-        json,
+        pause=pause,
+        as_json=json,
     )
 
 

@@ -28,7 +28,7 @@ from pgproof.postgres.control import read_system_identifier
 from pgproof.postgres.lock_file import RunningServer, running_everywhere
 from pgproof.postgres.programs import run
 from pgproof.restore.isolation import isolation
-from pgproof.restore.record import DIRECTORY, RestoreRecord, read_record
+from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, read_record
 from pgproof.restore.settings import setting_of, take_out
 from pgproof.restore.standing import open_as_superuser
 from pgproof.restore.start import RestoredCluster, config_file, stop
@@ -130,7 +130,7 @@ def plan_acceptance(restored: RestoredCluster, cluster: ClusterConfig | None) ->
         raise DestinationRefused(
             f'no server runs in "{restored.data}"',
             "What is accepted was looked at.",
-            f"pgproof start {restored.data}",
+            f"pgproof start {restored.data}{' --pause' if restored.record.end == SHUT_DOWN else ''}",
         )
     named = config_file(restored)
     if named is None:

@@ -119,7 +119,8 @@ def options(restored: RestoredCluster, socket: Path) -> dict[str, str]:
         socket: directory for its socket, which only its account may enter.
     """
     named = config_file(restored) or restored.data / DIRECTORY / "postgresql.conf"
-    return {"config_file": str(named), **forced(restored.data, socket)}
+    pauses = {"recovery_target_action": "pause"} if restored.record.end == PAUSED else {}
+    return {"config_file": str(named), **pauses, **forced(restored.data, socket)}
 
 
 def forced(data: Path, socket: Path) -> dict[str, str]:
@@ -328,6 +329,15 @@ def with_config_file(restored: RestoredCluster, path: Path | None) -> RestoredCl
     if not path.is_file():
         raise DestinationRefused(f'configuration file "{path}" is not there')
     record = replace(restored.record, config_file=str(path.absolute()))
+    record.write(restored.data, restored.owner)
+    return replace(restored, record=record)
+
+
+def with_pause(restored: RestoredCluster) -> RestoredCluster:
+    """The cluster that pauses at its target instead of shutting down there; kept for later starts."""
+    if restored.record.end != SHUT_DOWN:
+        return restored
+    record = replace(restored.record, end=PAUSED)
     record.write(restored.data, restored.owner)
     return replace(restored, record=record)
 

@@ -52,7 +52,7 @@ def life(request: pytest.FixtureRequest) -> Iterator[Life]:
 
 
 @pytest.mark.parametrize("fault", ["import", "memory", "files"])
-def test_recovery_stops_and_goes_on_later(
+def test_invariant_9_recovery_stops_and_goes_on_later(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(MOMENT)

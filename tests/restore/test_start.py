@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -263,6 +264,35 @@ def test_every_end_of_a_recovery(source: Source, options: list[str], state: str,
         if rows is not None:
             assert ask(data, ROWS) == rows
             assert ask(data, "SHOW listen_addresses") == ""
+
+
+def test_the_steps_after_a_shutdown_at_the_target(source: Source) -> None:
+    """Each start would end there again; the printed steps look at it, and accept it."""
+    data = source.root / "restored"
+    words = ["restore", "main", "--to", str(data), "--target-name", "eleven", "--target-action", "shutdown"]
+    code, out, err = answer(source, *words, "--json")
+    assert code == 0, err
+    steps = [shlex.split(step, comments=True)[1:] for step in json.loads(out)["next"][:-1]]
+    assert [step[0] for step in steps] == ["start", "start", "accept"]
+    try:
+        first = json.loads(answer(source, *steps[0], "--json")[1])
+        assert (first["state"], first["findings"]) == ("shut down", [])
+        assert shlex.split(first["next"][0].partition(" -- ")[0])[1:] == steps[1]
+        code, _, err = answer(source, *steps[2])
+        assert code == 43
+        assert err.endswith(f"HINT: pgproof start {data} --pause\n")
+        for words in (steps[1], ["start", str(data)]):  # also when it is asked again
+            found = json.loads(answer(source, *words, "--json")[1])
+            assert (found["state"], found["findings"]) == ("paused", [])
+        assert ask(data, ROWS) == 11
+        with source.away():
+            code, out, err = answer(source, *steps[2], "--yes")
+            assert code == 0, err
+            assert ask(data, "INSERT INTO t VALUES (13) RETURNING g") == 13
+    finally:
+        if server := running_in(data):
+            server.stop()
+        shutil.rmtree(data)
 
 
 REFUSED: list[tuple[Callable[[Path], object], str]] = [
