@@ -191,7 +191,9 @@ def _start_restored(console: Console, place: Place, stack: ExitStack) -> str:
     running = restored.running
     if started.findings or running is None:
         raise RecoveryFailed(
-            f'"{place.restored}" is not what its plan said', "; ".join(started.findings), f"see {restored.log}"
+            f'"{place.restored}" is not what its plan said',
+            "; ".join(started.findings),
+            f"see {restored.log}",
         )
     _step(console, f"pgproof start {place.restored}: it is {started.standing}")
     return running.dsn

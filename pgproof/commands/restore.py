@@ -153,7 +153,9 @@ def next_steps(cluster: ClusterConfig, plan: RestorePlan) -> list[str]:
     named = " --config-file FILE  # the source kept its postgresql.conf elsewhere" if missing else ""
     steps = [f"pgproof start {data}{named}"]
     if plan.request.target_action == "shutdown" and plan.request.target.kind != "end":
-        steps.append(f"pgproof start {data} --pause  # it shuts down at its target, and pauses there this time")
+        steps.append(
+            f"pgproof start {data} --pause  # it shuts down at its target, and pauses there this time"
+        )
     if plan.request.isolated:
         steps.append(f"pgproof accept {data}  # when it becomes the server; until then it is isolated")
     elif not plan.request.standby:

@@ -17,9 +17,7 @@ from pgproof.restore.standing import Standing
 from pgproof.restore.start import RestoredCluster, begin, open_restored, stop, with_config_file, with_pause
 
 
-def start(
-    data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool
-) -> int:
+def start(data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool) -> int:
     """Start a restored cluster, wait for it, ask it where it stands, and compare that with the plan."""
     restored = with_config_file(open_restored(data), config_file)
     if pause:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pgproof.backups.verify import check_present
 from pgproof.errors import NoRoom, NotProven, ObjectDamaged, WrongSystem
 from pgproof.postgres.faults import shortage_in
+from pgproof.postgres.names import shown
 from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
@@ -22,7 +23,7 @@ from pgproof.restore.plan import RestorePlan
 from pgproof.validation.claim import make_claimed, remove_claimed
 from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
-from pgproof.wal.own_tablespaces import OwnTablespaces
+from pgproof.wal.own_tablespaces import DIRECTORY, OwnTablespaces
 from pgproof.wal.tablespaces import contain_directory
 
 
@@ -69,7 +70,7 @@ class Prepared:
 
     Args:
         phases: seconds of ``extract``, ``combine`` (of an incremental backup), ``verify`` and ``fetch``.
-        warnings: what PostgreSQL's programs warned of, though they ended well.
+        warnings: what PostgreSQL's programs warned of, though they ended well; and tablespaces that recovery creates.
     """
 
     phases: dict[str, float]
@@ -121,22 +122,34 @@ def prepare(
         fetch_histories(archive, plan.history.path, scratch.wal)
     except WrongSystem as error:  # of the archive's content, as no server was asked
         raise ObjectDamaged(error.fact, error.detail, error.hint) from error
-    contain_wal(scratch, owner)
+    later = contain_wal(scratch, owner)
     for path in (scratch.wal, *scratch.wal.iterdir()):
         own(path, owner)
     _phase(phases, "fetch", clock)
     isolate(scratch, owner)
-    return Prepared(phases, (*combined.warnings, *warnings))
+    return Prepared(phases, (*combined.warnings, *warnings, *later))
 
 
-def contain_wal(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
-    """Have the copy keep what its WAL creates to itself: replayed, it would use the source's own directories."""
+def contain_wal(scratch: Scratch, owner: pwd.struct_passwd | None) -> tuple[str, ...]:
+    """Have the copy keep what its WAL creates to itself: replayed, it would use the source's own directories.
+
+    Returns:
+        what whoever restores the backup should know of tablespaces that it does not have.
+    """
     places = (
         scratch.wal,
         scratch.data / "pg_wal",
     )  # recovery reads the latter where restore_command has nothing
     records = [record for place in places for record in contain_directory(place)]
+    known = {path.name for path in (scratch.data / "pg_tblspc").iterdir()}
     OwnTablespaces(scratch.data).place(records, owner)
+    later = {record.oid: record.path for record in sorted(records, key=lambda record: record.lsn)}
+    return tuple(
+        f'tablespace {oid} was created after the backup, in "{shown(path)}": a restored cluster has it in '
+        f"{DIRECTORY}/{oid} of its own directory, unless --tablespace names another place"
+        for oid, path in later.items()
+        if path and str(oid) not in known
+    )
 
 
 def require_room(scratch: Scratch, size: int) -> None:

@@ -14,6 +14,7 @@ from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, running_source
+from tests.validation.drilling import drill
 from tests.wal.borders import SIZE, Maker
 
 ROWS = 3000
@@ -84,6 +85,8 @@ def test_a_drill_keeps_to_itself(source: Source, words: tuple[str, ...], without
     assert (proof["verdict"], code, err) == ("proven", 0, ""), proof["summary"]
     counted = {table["table"]: table["restored_rows"] for table in proof["tables"]}
     assert (counted["public.orders"], counted["public.moved"]) == (ROWS, 100)
+    named = f'tablespace {oid(source)} was created after the backup, in "{source.root}/space": '
+    assert [text.startswith(named) for text in proof["warnings"]] == [True]
     assert files(source) == before
 
 
@@ -169,6 +172,22 @@ def test_the_path_need_not_exist_on_this_machine(source: Source) -> None:
         finally:
             (source.root / "aside").rename(space)
     assert not space.is_symlink()
+
+
+def test_the_live_server_keeps_what_it_commits_during_a_drill(source: Source) -> None:
+    """As it was found: the copy wrote its older pages over committed rows that were on the disk already."""
+
+    def pay(database: str, dsn: str) -> None:
+        if database == "postgres":  # the copy has replayed, and has written nothing yet
+            source.sql("UPDATE orders SET v = 'paid' WHERE g <= 1000")
+            source.sql("VACUUM orders")
+            source.sql("CHECKPOINT")
+
+    found = drill(source, on_database=pay)
+    assert found.proof.proven, found.proof.summary
+    source.restart()
+    query = "SELECT v, count(*), count(DISTINCT g) FROM orders GROUP BY v ORDER BY v"
+    assert source.sql(query) == [("old", ROWS - 1000, ROWS - 1000), ("paid", 1000, 1000)]
 
 
 def test_a_standby_waits_for_the_other_half_of_a_record() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pgproof.postgres.lock_file import running_in
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, running_source
@@ -56,6 +60,41 @@ def test_drilled(source: Source, without_expectations: None) -> None:
     code, out, err = answer(source, "drill", "main", "--json")
     proof = json.loads(out)
     assert (proof["verdict"], code, err) == ("proven", 0, ""), proof["summary"]
+
+
+@pytest.mark.parametrize("configured", ["", "on"])
+def test_accepted_it_needs_no_setting_of_the_recovery(source: Source, configured: str) -> None:
+    """allow_in_place_tablespaces is for recovery; what the source has in its files comes back."""
+    data = source.root / "accepted"
+    words = ("--tablespace", f"{source.data}/inside={data}/inner", "--target-immediate")
+    code, _, err = answer(source, "restore", "main", "--to", str(data), *words)
+    assert code == 0, err
+    assert "allow_in_place_tablespaces = 'on'" in (data / "postgresql.auto.conf").read_text()
+    if configured:
+        with open(data / "postgresql.conf", "a") as file:
+            file.write(f"allow_in_place_tablespaces = '{configured}'\n")
+    try:
+        code, out, err = answer(source, "start", str(data), "--json")
+        assert (code, json.loads(out)["findings"]) == (0, []), err
+        with source.away():
+            code, out, err = answer(source, "accept", str(data), "--yes", "--no-start")
+            assert code == 0, out + err
+        with source.copy(data) as connection:
+            assert connection.execute("SHOW allow_in_place_tablespaces").fetchone() == (configured or "off",)
+            connection.execute("INSERT INTO in_place VALUES (-1)")
+            os.kill(running_pid(data), signal.SIGQUIT)
+        with source.copy(data) as connection:  # after a crash, too
+            assert connection.execute("SELECT min(g) FROM in_place").fetchone() == (-1,)
+    finally:
+        if server := running_in(data):
+            server.stop()
+        shutil.rmtree(data)
+
+
+def running_pid(data: Path) -> int:
+    server = running_in(data)
+    assert server is not None
+    return server.pid
 
 
 def backups(source: Source) -> list[dict[str, str]]:

@@ -338,7 +338,7 @@ def fetch_foreign_wal(cluster: ClusterConfig, origin: Origin, copy: ForeignCopy,
             f"every recovery across it ends there: copy it from the source's pg_wal into {origin.kind}, "
             "or take a new backup",
         )
-    contain_wal(copy.scratch, owner)
+    later = contain_wal(copy.scratch, owner)
     phases = {**copy.phases, "fetch": round(time.monotonic() - started, 3)}
     names = (segments[0].name, segments[-1].name, len(segments))
     return Restored(
@@ -349,7 +349,7 @@ def fetch_foreign_wal(cluster: ClusterConfig, origin: Origin, copy: ForeignCopy,
         copy.size,
         phases,
         copy.not_checked,
-        copy.warnings,
+        (*copy.warnings, *later),
     )
 
 
