@@ -33,13 +33,17 @@ class ControlData:
     minimum_recovery_lsn: LSN = LSN(0)
     segment_size: int = 16 << 20
 
-    @property
-    def wal_sizes(self) -> dict[str, str]:
-        """The settings of WAL on disk: a server does not start with less than two segments (``ReadControlFile``)."""
-        return {
-            "min_wal_size": f"{max(80, 2 * self.segment_size >> 20)}MB",
-            "max_wal_size": f"{max(1024, 4 * self.segment_size >> 20)}MB",
-        }
+
+def wal_sizes(segment_size: int) -> dict[str, str]:
+    """The settings of WAL on disk: a server does not start with less than two segments (``ReadControlFile``).
+
+    Args:
+        segment_size: bytes.
+    """
+    return {
+        "min_wal_size": f"{max(80, 2 * segment_size >> 20)}MB",
+        "max_wal_size": f"{max(1024, 4 * segment_size >> 20)}MB",
+    }
 
 
 def read_control(bin_directory: Path, data_directory: Path) -> ControlData:

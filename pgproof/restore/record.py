@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from pgproof.errors import DestinationRefused
+from pgproof.postgres.control import wal_sizes
 from pgproof.restore.plan import RestorePlan
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord
 
 DIRECTORY = "pgproof.restore"
 _RECORD = "record.json"
+_CONF = "postgresql.conf"
 _FILES = {
-    "postgresql.conf": "# a restored cluster without a postgresql.conf is started with PostgreSQL's defaults\n",
+    _CONF: "# a restored cluster without a postgresql.conf is started with this, and PostgreSQL's defaults\n",
     "pg_hba.conf": "local all all trust\n",  # the socket is in a directory that only the server's account may enter
     "pg_ident.conf": "",
 }
@@ -69,6 +71,7 @@ class RestoreRecord:
         role: that pgproof connects as; the cluster has it.
         bin_directory: of the server's programs; None looks for them.
         config_file: the configuration that the server was started with, when it is none in the directory.
+        segment_size: bytes of a WAL segment.
     """
 
     cluster: str
@@ -89,13 +92,18 @@ class RestoreRecord:
     role: str | None = None
     bin_directory: str | None = None
     config_file: str | None = None
+    segment_size: int = 16 << 20
 
     def write(self, data: Path, owner: pwd.struct_passwd | None) -> None:
         """Write it with the files beside it; given to the server's account."""
         directory = data / DIRECTORY
         directory.mkdir(mode=0o700, exist_ok=True)
         content = json.dumps(asdict(self), indent=2) + "\n"
-        for name, text in {**_FILES, _RECORD: content}.items():
+        files = {**_FILES, _RECORD: content}
+        # the defaults are too small for large segments
+        sizes = wal_sizes(self.segment_size).items()
+        files[_CONF] += "".join(f"{name} = '{value}'\n" for name, value in sizes)
+        for name, text in files.items():
             path = directory / name
             path.write_text(text)
             path.chmod(0o600)
@@ -178,6 +186,7 @@ def record_of(
         site.config,
         site.role,
         str(bin_directory) if bin_directory else None,
+        segment_size=plan.record.segment_size,
     )
 
 

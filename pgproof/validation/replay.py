@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFailed, ScratchKilled
-from pgproof.postgres.control import read_control
+from pgproof.postgres.control import read_control, wal_sizes
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.programs import lines_of
 from pgproof.postgres.server import LocalServer
@@ -258,7 +258,7 @@ def _settings(
     # this recovery's own target must come last, as in recovery_settings
     safe = {**isolation(major, preload), **recovery_defaults(major), **_SCRATCH}
     sizes = {name: str(value) for name, value in minima.items()}
-    return {**files, **safe, **control.wal_sizes, **sizes, **recovery}
+    return {**files, **safe, **wal_sizes(control.segment_size), **sizes, **recovery}
 
 
 @functools.cache  # the WAL is there before the first server starts, and one drill starts several

@@ -92,12 +92,15 @@ USELESS = (
     f'{HEAD}startup WARNING:  some useless files may be left behind in old database directory "base/16387"\n'
 )
 CONSISTENT = f"{HEAD}startup LOG:  consistent recovery state reached at 0/5000028\n"
+DROP = f"{HEAD}startup CONTEXT:  WAL redo at 0/5000030 for Database/DROP: dir 1663/16387\n"
 STOPPED = f"{HEAD}startup FATAL:  WAL contains references to invalid pages\n"
 FOUND_GONE, FOUND_USELESS, FOUND_STOPPED = (complaint(line.strip()) for line in (GONE, USELESS, STOPPED))
 REPLAYS = [
     ([STARTED, GONE, CONSISTENT], False, [FOUND_GONE]),
     ([STARTED, CONSISTENT, STARTED, GONE, USELESS, CONSISTENT], False, []),
     ([STARTED, CONSISTENT, STARTED, CONSISTENT, GONE], False, [FOUND_GONE]),
+    ([STARTED, CONSISTENT, GONE, DROP], False, [FOUND_GONE]),
+    ([STARTED, CONSISTENT, STARTED, CONSISTENT, GONE, DROP, USELESS, DROP], False, []),
     ([STARTED, USELESS, CONSISTENT, STARTED, GONE, CONSISTENT], False, [FOUND_USELESS]),
     ([STARTED, CONSISTENT, STARTED, STOPPED], False, [FOUND_STOPPED]),
     ([STARTED, GONE, CONSISTENT], True, []),

@@ -31,6 +31,7 @@ _CRASH = re.compile(
 _STARTED = " LOG:  starting PostgreSQL "
 _CONSISTENT = " LOG:  consistent recovery state reached at "
 _WARNED = "startup: WARNING: "
+_DROPS = re.compile(r" startup CONTEXT:  WAL redo at \S+ for (?:Database|Tablespace)/DROP\b")
 # text of a complaint that is none, and the reason
 HARMLESS = (
     ("the database system is ", "we ask for a connection before the server takes any"),
@@ -68,14 +69,17 @@ def _complaints(lines: Sequence[str], again: bool) -> Iterator[str]:
     A server that was stopped at a recovery target or a cut begins a little before it the next time. Until it is
     consistent it replays only what was replayed before (``CheckRecoveryConsistency``), and warns of what that replay
     has done already: a database, a tablespace or a file is gone. Of what is wrong there the first replay complained.
+
+    A server that was not shut down properly may be consistent earlier than where the one before it had come to. What
+    replay drops there is gone, too; that it was there at the beginning, the backup manifest says.
     """
     starts, consistent = int(again), False
-    for line in lines:
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
         if _STARTED in line:
             starts, consistent = starts + 1, False
         elif _CONSISTENT in line:
             consistent = True
-        repeats = starts > 1 and not consistent
+        repeats = starts > 1 and (not consistent or bool(_DROPS.search(following)))
         if (found := complaint(line)) and not (repeats and found.startswith(_WARNED)):
             yield found
 
