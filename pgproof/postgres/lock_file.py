@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import RecoveryFailed
+from pgproof.postgres.own_socket import socket_dsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class RunningServer:
     @property
     def dsn(self) -> str:
         """How to connect, without role and database."""
-        return f"host='{self.socket}' port={self.port}"
+        return socket_dsn(self.socket, self.port)
 
     @property
     def alive(self) -> bool:
@@ -61,7 +62,7 @@ class RunningServer:
 def running_in(data: Path) -> RunningServer | None:
     """The server that runs in a data directory; None when none does, or it is not far enough to be asked."""
     try:
-        lines = (data / "postmaster.pid").read_text().split("\n")
+        lines = os.fsdecode((data / "postmaster.pid").read_bytes()).split("\n")
         found = RunningServer(int(lines[0]), data, lines[4], int(lines[3]))
     except (OSError, ValueError, IndexError):
         return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing, RecoveryFailed
+from pgproof.postgres.own_socket import socket_dsn
 from pgproof.postgres.programs import as_account, ending_with_us, environment, lines_of, run, warnings_of
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
@@ -46,7 +47,7 @@ class LocalServer:
 
     @property
     def dsn(self) -> str:
-        return f"host={self.socket} port={self.port}"
+        return socket_dsn(self.socket, self.port)
 
     @property
     def running(self) -> bool:

@@ -5,16 +5,16 @@ and after which the same command goes on:
 
 1. End recovery.
 2. Shut the server down.
-3. Take isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines.
-4. Remove the restore record; from now on it is a cluster as any other.
-5. Start it with its own configuration.
+3. Mark the history file of its new timeline for archiving.
+4. Take isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines.
+5. Remove the restore record; from now on it is a cluster as any other.
+6. Start it with its own configuration.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,13 @@ from typing import Any
 import psycopg
 
 from pgproof.config import ClusterConfig
-from pgproof.errors import DestinationRefused, OldServerRuns, PgproofError, RecoveryFailed
-from pgproof.postgres.connection import connect, display_dsn
-from pgproof.postgres.control import read_system_identifier
-from pgproof.postgres.lock_file import RunningServer, running_everywhere
+from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.programs import run
+from pgproof.repository.repository import Archive
 from pgproof.restore.isolation import isolation
-from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, read_record
+from pgproof.restore.new_timeline import ask_archive, mark_history
+from pgproof.restore.old_server import ask_old_server, refuse_others
+from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, forget
 from pgproof.restore.settings import setting_of, take_out
 from pgproof.restore.standing import open_as_superuser
 from pgproof.restore.start import RestoredCluster, config_file, stop
@@ -40,6 +40,10 @@ _PROMOTE = 600
 _FILES = """
 SELECT name, setting FROM pg_file_settings
  WHERE name IS NOT NULL AND sourcefile NOT LIKE '%/postgresql.auto.conf' ORDER BY seqno
+"""
+_STATE = """
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+       current_setting('archive_mode')
 """
 _DEFAULTS = "SELECT name, coalesce(boot_val, '') FROM pg_settings WHERE name = ANY(%s)"
 
@@ -53,14 +57,20 @@ class Configured:
         data_directory: that its configuration file names, if it does.
         listens: listen_addresses and port.
         subscriptions: that are enabled.
-        recovers: it is still in recovery.
+        timeline: that it writes on; None while it is still in recovery.
+        archives: whether it archives already.
     """
 
     settings: dict[str, str]
     data_directory: str | None
     listens: tuple[str, str]
     subscriptions: tuple[str, ...]
-    recovers: bool
+    timeline: int | None
+    archives: bool
+
+    @property
+    def recovers(self) -> bool:
+        return self.timeline is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ class AcceptancePlan:
         data = self.restored.data
         steps = ["end recovery: it opens for writing, on a new timeline"] if self.configured.recovers else []
         steps.append("shut it down")
+        steps.append("mark the history file of its timeline for archiving")
         steps.append("take isolation and every recovery setting out of postgresql.auto.conf")
         steps += [f"keep {name} = {value}, to which WAL raised it" for name, value in self._raised()]
         steps.append(f"remove {data / DIRECTORY}")
@@ -114,15 +125,19 @@ def _begins(configured: Configured) -> Iterator[str]:
         yield f"subscriptions connect to their publishers: {', '.join(configured.subscriptions)}"
 
 
-def plan_acceptance(restored: RestoredCluster, cluster: ClusterConfig | None) -> AcceptancePlan:
+def plan_acceptance(
+    restored: RestoredCluster, cluster: ClusterConfig | None, archive: Callable[[], Archive] | None
+) -> AcceptancePlan:
     """Decide everything, and refuse what cannot end well; nothing is changed.
 
     Args:
         restored: the cluster; its server runs.
         cluster: as pgproof.toml has it; None when there is no pgproof.toml.
+        archive: opens that of the cluster; None when there is no pgproof.toml.
 
     Raises:
         OldServerRuns: a server of the same cluster writes here, or answers at the DSN.
+        WalConflict: another server archives on the same timeline.
         DestinationRefused: it has no configuration, or its server does not run.
     """
     running = restored.running
@@ -141,75 +156,17 @@ def plan_acceptance(restored: RestoredCluster, cluster: ClusterConfig | None) ->
             "then accept it, or put postgresql.conf and pg_hba.conf into the directory",
         )
     refuse_others(restored)
-    cautions = [_asked(restored, cluster)]
+    cautions = [ask_old_server(restored, cluster)]
     with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
         configured = read_configured(connection, restored.record)
+    if configured.timeline is not None and not configured.archives:
+        cautions.append(ask_archive(restored, archive, configured.timeline))
     if configured.data_directory and Path(configured.data_directory) != restored.data:
         cautions.append(
             f"{named} names data_directory = {configured.data_directory!r}: change it to {str(restored.data)!r} "
             "before anything else than pgproof starts this cluster"
         )
     return AcceptancePlan(restored, named, configured, tuple(filter(None, cautions)))
-
-
-def refuse_others(restored: RestoredCluster) -> None:
-    """Refuse while another server of the same cluster writes on this machine.
-
-    Standbys do not write, and other restored clusters are isolated.
-    """
-    for server in running_everywhere():
-        if _same(server, restored):
-            raise OldServerRuns(
-                f'cannot accept "{restored.data}": the old server runs',
-                f"Process {server.pid} serves the same cluster in {server.data}.",
-                f"stop it for good: pg_ctl -D {server.data} stop",
-            )
-
-
-def _same(server: RunningServer, restored: RestoredCluster) -> bool:
-    """Whether it writes for the same cluster: no standby, and not isolated itself."""
-    try:
-        if (server.data / "standby.signal").exists() or _isolated(server.data):
-            return False
-        identifier = read_system_identifier(server.data)
-        return identifier == restored.record.system_identifier and not server.data.samefile(restored.data)
-    except (DestinationRefused, OSError):
-        return False
-
-
-def _isolated(data: Path) -> bool:
-    try:
-        return read_record(data).isolated
-    except DestinationRefused:
-        return False
-
-
-def _asked(restored: RestoredCluster, cluster: ClusterConfig | None) -> str:
-    """The caution that is left when the server at the DSN was asked.
-
-    Raises:
-        OldServerRuns: it answers.
-    """
-    stays = "be sure that it is down and stays down: two servers must not act as one"
-    if cluster is None:
-        return f"no pgproof.toml says where the old server is; {stays}"
-    shown = display_dsn(cluster.dsn)
-    try:
-        with connect(cluster) as connection:
-            row: Any = connection.execute(
-                "SELECT (SELECT system_identifier FROM pg_control_system()), pg_is_in_recovery()"
-            ).fetchone()
-    except PgproofError:
-        return f'the old server does not answer at "{shown}"; {stays}'
-    if row[0] % (1 << 64) != restored.record.system_identifier:
-        return f'at "{shown}" another cluster answers; {stays}'
-    if row[1]:
-        return f'at "{shown}" a standby of the same cluster answers; it will not follow this one by itself'
-    raise OldServerRuns(
-        f'cannot accept "{restored.data}": the old server runs',
-        f'It answers at "{shown}", and is open for writing.',
-        "stop it for good; to keep both, leave this one isolated: SELECT pg_promote() opens it for writing",
-    )
 
 
 def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) -> Configured:
@@ -228,13 +185,14 @@ def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) 
     subscriptions = connection.execute(
         "SELECT subname FROM pg_subscription WHERE subenabled ORDER BY subname"
     ).fetchall()
-    recovers: Any = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    state: Any = connection.execute(_STATE).fetchone()
     return Configured(
         {name: will[name] for name in isolation(record.major) if name in now and will[name] != now[name]},
         files.get("data_directory"),
         (will["listen_addresses"], will["port"]),
         tuple(name for (name,) in subscriptions) if record.isolated else (),
-        recovers[0],
+        int(state[0], 16) if state[0] else None,
+        state[1] != "off",
     )
 
 
@@ -253,8 +211,9 @@ def accept(plan: AcceptancePlan, *, start: bool = True) -> None:
         _open(restored)
     stop(restored)
     record = restored.record
+    mark_history(restored.data, restored.bin_directory, restored.owner)
     take_out(restored.data, record.settings, record.replaced, keep=record.raised or {})
-    shutil.rmtree(restored.data / DIRECTORY)
+    forget(restored.data)
     if start:
         _start(plan)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import DestinationRefused, NoRoom
+from pgproof.postgres.names import shown
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def fault_of(path: Path, others: Sequence[Path]) -> str | None:
     """
     if not path.is_absolute():
         return "it is not an absolute path"
+    if "\n" in str(path) or shown(str(path)) != str(path):
+        return "its name has a line break or is not UTF-8, so that the server could not say which one it is"
     parent = existing(path)
     if not parent.is_dir():
         return "it is not a directory" if parent == path else f"{parent} is not a directory"

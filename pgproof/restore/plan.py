@@ -186,6 +186,7 @@ def plan_restore(
             *passed,
             *cautions(entry, catalog, take_over=request.take_over),
             *_lost_history(history, has_history),
+            *(_without_history(history, listing) if request.target.timeline is None else ()),
         ),
         has_history=has_history,
     )
@@ -213,6 +214,20 @@ def _lost_history(history: TimelineHistory, has_history: bool) -> tuple[str, ...
     return (
         f"the history file of timeline {history.timeline} is not in the archive, so that recovery follows the backup's "
         "own timeline; pgproof wal check NAME --repair brings it back while a server still has it",
+    )
+
+
+def _without_history(history: TimelineHistory, listing: WalListing) -> tuple[str, ...]:
+    """Later timelines that recovery cannot find the way to: their commits will not be there."""
+    lost = sorted(
+        timeline
+        for timeline in listing.timelines
+        if timeline > history.timeline and timeline not in listing.histories
+    )
+    return tuple(
+        f"WAL of timeline {timeline} is archived and its history file is not: nothing of it will be there; pgproof wal "
+        "check NAME --repair brings the file while a server still has it"
+        for timeline in lost
     )
 
 

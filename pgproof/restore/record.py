@@ -5,16 +5,20 @@ It is in a directory of its own with the files that the server is started with u
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pgproof.errors import DestinationRefused
 from pgproof.postgres.control import wal_sizes
+from pgproof.repository.posix import sync_directory
 from pgproof.restore.plan import RestorePlan
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord
@@ -131,6 +135,43 @@ def read_record(data: Path) -> RestoreRecord:
             f"{DIRECTORY}/{_RECORD}: {reason}.",
             "pgproof restore NAME --to DIR makes one; one that was accepted is started as any other cluster",
         ) from error
+
+
+def forget(data: Path) -> None:
+    """Remove the record, which makes it a cluster as any other, and then the files beside it."""
+    (data / DIRECTORY / _RECORD).unlink()
+    sync_directory(data / DIRECTORY)
+    shutil.rmtree(data / DIRECTORY)
+
+
+@contextlib.contextmanager
+def held(data: Path) -> Iterator[None]:
+    """One command at a time changes a restored cluster; the lock ends with the process, however that ends.
+
+    Raises:
+        DestinationRefused: another one works on it.
+    """
+    try:
+        descriptor = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # whoever reads the record says more
+        yield
+        return
+    try:
+        _lock(descriptor, data)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, data: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DestinationRefused(
+            f'another command works on "{data}"', "Nothing was changed.", "wait for its end, then try again"
+        ) from error
+    except OSError:
+        return  # a file system without locks
 
 
 @dataclass(frozen=True, slots=True)

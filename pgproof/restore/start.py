@@ -23,12 +23,22 @@ from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.lock_file import RunningServer, running_in
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.server import LocalServer
-from pgproof.restore.record import DIRECTORY, FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord, read_record
+from pgproof.restore.record import (
+    DIRECTORY,
+    FOLLOWING,
+    OPEN,
+    PAUSED,
+    SHUT_DOWN,
+    RestoreRecord,
+    held,
+    read_record,
+)
 from pgproof.restore.standing import Standing, ask, differences, open_as_superuser
 from pgproof.timelines.lsn import LSN
 
 _SOCKET_PREFIX = "pgproof-restored-"
 _SOCKET_PATH = 107  # bytes of sun_path
+_UNUSUAL = re.compile(rb"[^ -~]|[,\"'\\]|//")
 _PORT = 5432  # in the name of the socket only
 _NOT_YET = (
     "the database system is",
@@ -155,8 +165,12 @@ def config_file(restored: RestoredCluster) -> Path | None:
 
 
 def socket_directory(data: Path) -> Path:
-    """Where the socket goes: into the data directory, which only the server's account may enter."""
-    if len(os.fsencode(data / f".s.PGSQL.{_PORT}")) <= _SOCKET_PATH:
+    """Where the socket goes: into the data directory, which only the server's account may enter.
+
+    Elsewhere when its path is too long, or holds what a list of paths or hosts reads in another way.
+    """
+    path = os.fsencode(data / f".s.PGSQL.{_PORT}")
+    if len(path) <= _SOCKET_PATH and not _UNUSUAL.search(path):
         return data
     return Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))
 
@@ -194,7 +208,8 @@ def begin(
     Raises:
         RecoveryFailed: it ended, does not answer, or the time is over.
     """
-    server = None if restored.running else launch(restored, detached=detached)
+    with held(restored.data):
+        server = None if restored.running else launch(restored, detached=detached)
     found = wait(restored, server, timeout, progress)
     findings = differences(restored.record, restored.data, found) if found else []
     if findings and (why := why_early(restored)):
@@ -246,7 +261,7 @@ def wait(
     began = moved = time.monotonic()
     found: Standing | None = None
     while True:
-        if not (server.running if server else restored.running):
+        if not ((server and server.running) or restored.running):
             _refuse_end(restored, server.log_tail() if server else "")
             return None
         before, found = found, _look(restored) or found

@@ -68,11 +68,11 @@ class Site:
 
     @property
     def admin(self) -> str:
-        return f"{self.server.dsn} user=postgres"
+        return f"host={self.server.socket} port={self.server.port} user=postgres"
 
     @property
     def dsn(self) -> str:
-        return f"{self.server.dsn} user=pgproof dbname=postgres"
+        return f"host={self.server.socket} port={self.server.port} user=pgproof dbname=postgres"
 
     @property
     def path(self) -> Path:

@@ -349,7 +349,9 @@ def test_another_server_at_the_same_address(ready_sites: Callable[[int], Site]) 
 
 def test_a_dsn_without_a_database(ready_sites: Callable[[int], Site]) -> None:
     site = ready_sites(17)
-    cluster = site.cluster.model_copy(update={"dsn": f"{site.server.dsn} user=pgproof"})
+    cluster = site.cluster.model_copy(
+        update={"dsn": f"host={site.server.socket} port={site.server.port} user=pgproof"}
+    )
     check = named(examine(cluster, site.config), "connection")
     assert check.fact.endswith('FATAL: database "pgproof" does not exist')
     assert check.mend == 'add dbname=postgres to the dsn of cluster "shop"'

@@ -148,7 +148,7 @@ def test_another_archive_command_is_left_alone(make_site: MakeSite, major: int) 
 def test_functions_are_granted_in_the_database_of_the_dsn(make_site: MakeSite) -> None:
     site = make_site(17)
     site.execute('CREATE DATABASE "the shop"')
-    dsn = f"{site.server.dsn} user=pgproof dbname='the shop'"
+    dsn = f"host={site.server.socket} port={site.server.port} user=pgproof dbname='the shop'"
     result = site.init(dsn=dsn, admin_dsn=f"{site.admin} dbname=template1", apply=True)
     assert result.database == "the shop"
     with connect(site.cluster) as connection:
@@ -218,7 +218,7 @@ def test_nobody_may_apply(make_site: MakeSite) -> None:
 def test_an_administrator_who_may_not(make_site: MakeSite) -> None:
     site = make_site(17)
     site.execute("CREATE ROLE clerk LOGIN CREATEROLE")
-    result = site.init(admin_dsn=f"{site.server.dsn} user=clerk", apply=True)
+    result = site.init(admin_dsn=f"host={site.server.socket} port={site.server.port} user=clerk", apply=True)
     assert result.exit_code == 1
     failed = {r.step.sql: r.detail for r in result.steps if r.state == "failed"}
     assert failed['CREATE ROLE "pgproof" LOGIN REPLICATION'].startswith("permission denied to create role")

@@ -175,7 +175,7 @@ class Source:
         return take_backup(self.cluster, self.repository, now, incremental=incremental)
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
-        return f"{self.server.dsn} user={user} dbname={database}"
+        return f"host={self.server.socket} port={self.server.port} user={user} dbname={database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn(database), autocommit=True)
