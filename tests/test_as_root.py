@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from pgproof.postgres.grants import peer_lines
+from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.programs import account
+from tests.servers.place import give_to_server
 from tests.servers.postgres import Source
 
 pytestmark = pytest.mark.as_root
@@ -65,3 +67,22 @@ def test_peer_authentication_is_not_changed_for_root(source: Source) -> None:
     assert "Peer authentication failed" in done.stdout
     assert f"you are root, and peer lets in the server's account: sudo -iu {owner.pw_name}" in done.stdout
     assert "scram-sha-256" not in done.stdout and "peer map" not in done.stdout
+
+
+def test_a_restored_cluster_is_accepted(source: Source) -> None:
+    """Its log was root's, so that pg_ctl, which runs as the server's account, could not go on with it."""
+    data, accepted = source.root / "to-accept", source.root / "accepted"
+    accepted.mkdir()
+    give_to_server(accepted)
+    source.backup()
+    assert source.run("restore", "main", "--to", str(data), "--target-immediate").returncode == 0
+    with open(data / "postgresql.conf", "a") as file:
+        file.write(f"unix_socket_directories = '{accepted}'\nlisten_addresses = ''\n")
+    started = source.run("start", str(data), "--timeout", "60s")
+    assert started.returncode == 0, started.stdout + started.stderr
+    with source.away():
+        done = source.run("accept", str(data), "--yes")
+        server = running_in(data)
+        assert server is not None, done.stdout + done.stderr
+        server.stop()
+        assert done.returncode == 0, done.stdout + done.stderr

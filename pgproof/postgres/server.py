@@ -73,6 +73,8 @@ class LocalServer:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with open(self.log, "ab") as log:
+            if self.owner is not None:  # who starts it afterwards, such as pg_ctl, goes on with the file
+                os.fchown(log.fileno(), self.owner.pw_uid, self.owner.pw_gid)
             self._process = subprocess.Popen(
                 command if self.detached else ending_with_us(command),
                 stdin=subprocess.DEVNULL,

@@ -236,11 +236,12 @@ def _start(plan: AcceptancePlan) -> None:
     words = f"-c 'data_directory={_quoted(restored.data)}' -c 'config_file={_quoted(plan.config_file)}'"
     command: list[str | Path] = [restored.bin_directory / "pg_ctl", "-D", restored.data, "-l", restored.log]
     command += ["-o", words, "-w", "-t", str(_START), "start"]
+    before = restored.log.stat().st_size if restored.log.exists() else 0
     done = run(command, timeout=_START + 60, owner=restored.owner)
     if done.returncode != 0:
         raise RecoveryFailed(
             f'"{restored.data}" is accepted, and its server does not start',
-            _last_lines(restored.log) or (done.stderr or done.stdout).strip()[-600:],
+            _last_lines(restored.log, before) or (done.stderr or done.stdout).strip()[-600:],
             f"{restored.log} says why; it is started as any other cluster now",
         )
 
@@ -249,9 +250,10 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "'\\''")
 
 
-def _last_lines(log: Path) -> str:
+def _last_lines(log: Path, since: int) -> str:
+    """What this start has logged, as far as it matters; an earlier one says nothing about it."""
     try:
-        text = log.read_text(errors="replace")
+        text = log.read_bytes()[since:].decode(errors="replace")
     except OSError:
         return ""
     loud = re.findall(r"[^\n]*(?:FATAL|PANIC|HINT):[^\n]*", text)

@@ -10,6 +10,10 @@ from pathlib import Path
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import DestinationRefused, NoRoom
 from pgproof.postgres.names import shown
+from pgproof.repository.layout import ROOT_KEY
+
+# What a directory is that has such a file: nothing else may lie in it, as it would be backed up, or expired, with it
+_OTHERS = {"PG_VERSION": "the data directory of another cluster", ROOT_KEY: "a repository"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ def fault_of(path: Path, others: Sequence[Path]) -> str | None:
     if "\n" in str(path) or shown(str(path)) != str(path):
         return "its name has a line break or is not UTF-8, so that the server could not say which one it is"
     parent = existing(path)
+    for above in path.parents:
+        if what := next((what for name, what in _OTHERS.items() if (above / name).exists()), None):
+            return f"it lies in {above}, which is {what}"
     if not parent.is_dir():
         return "it is not a directory" if parent == path else f"{parent} is not a directory"
     if parent == path and (names := entries_besides(path, others)):

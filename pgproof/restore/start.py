@@ -98,8 +98,9 @@ class RestoredCluster:
 
 
 def log_of(data: Path) -> Path:
-    """Where the log of a restored cluster goes: beside its directory."""
-    return data.with_name(f"{data.name}.log")
+    """Where the log of a restored cluster goes: beside its directory; into it when that one is somebody else's."""
+    beside = data.with_name(f"{data.name}.log")
+    return beside if os.access(beside if beside.exists() else data.parent, os.W_OK) else data / "restored.log"
 
 
 def open_restored(data: Path) -> RestoredCluster:

@@ -13,6 +13,7 @@ import pytest
 
 from pgproof.postgres.lock_file import running_in
 from tests.drills.damage import answer
+from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, running_source
 
 SHELL = {
@@ -99,3 +100,34 @@ def test_a_name_that_no_server_could_say_is_refused(source: Source, name: str) -
     assert code == 43
     assert "its name has a line break or is not UTF-8" in err
     assert not (source.root / name).exists()
+
+
+def test_a_directory_that_is_part_of_something_else_is_refused(source: Source) -> None:
+    """A restore into the live data directory ended well, and the next backup had all of it twice."""
+    for place, what in (
+        (source.data, "the data directory of another cluster"),
+        (source.repository_path, "a repository"),
+    ):
+        code, _, err = answer(source, "restore", "main", "--to", str(place / "new" / "restored"))
+        assert (code, err.splitlines()[1]) == (
+            43,
+            f"DETAIL: Reason: it lies in {place}, which is {what}. Nothing was written.",
+        )
+
+
+def test_a_directory_whose_parent_is_not_ours(source: Source) -> None:
+    """Such as a mount point: the log beside it was a traceback."""
+    parent = source.root / "parent"
+    data = parent / "data"
+    data.mkdir(parents=True)
+    give_to_server(parent)
+    assert answer(source, "restore", "main", "--to", str(data), "--target-immediate")[0] == 0
+    parent.chmod(0o555)
+    try:
+        code, out, err = answer(source, "start", str(data), "--timeout", "30s")
+        assert code == 0, out + err
+        assert (data / "restored.log").exists()
+        assert answer(source, "stop", str(data))[0] == 0
+    finally:
+        parent.chmod(0o755)
+        shutil.rmtree(parent)
