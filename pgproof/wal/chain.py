@@ -86,7 +86,7 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
     Args:
         bin_directory: with a pg_waldump of the cluster's major version.
         links: in order, without a gap, all in one directory under one timeline.
-        beside: how many of the last are only there for the record that crosses the border to them.
+        beside: how many of the last are only there for what ties them to the one before.
 
     Returns:
         what was found. A record that crosses a border names every segment that it reaches into: the CRC does not
@@ -120,12 +120,13 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
 
 
 def _end(part: Sequence[Link], beside: int) -> LSN:
-    """Where to stop: after the page on which the record that crosses the last border ends."""
+    """Where to stop: after the page on which the first record beyond the last border starts.
+
+    Its address of the record before it is what ties the two segments together when no record crosses the border.
+    """
     own = part[len(part) - beside - 1].segment.end
     for link in part[len(part) - beside :]:
         pages = link.pages
-        if pages.starts_with_record:
-            return own
         if pages.first_record is not None:
             return LSN(link.segment.start - -pages.first_record // pages.block_size * pages.block_size)
         own = link.segment.end

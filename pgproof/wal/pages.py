@@ -43,11 +43,6 @@ class SegmentPages:
     content_end: int
     recycled_from: int | None = None
 
-    @property
-    def starts_with_record(self) -> bool:
-        """Whether no record of the segment before continues here."""
-        return self.first_record == LONG
-
     def recycled(self) -> ObjectDamaged:
         """The error for pages of an older segment where WAL cannot end."""
         assert self.recycled_from is not None

@@ -79,10 +79,11 @@ def _check_records(
 ) -> None:
     """Check each row of readable segments, with what lies beside it for the records that cross its borders."""
     before: list[Link] = []
-    if (
-        loader.survey.before(window[0].segment) not in loader.survey.to_read
-    ):  # else that one's own window looks
-        before = loader.neighbours(window[0].segment, loader.survey.before)[::-1]
+    survey, first = loader.survey, window[0].segment
+    previous = survey.before(first)
+    # else that one's own window looks; across a fork it may have gone on along its own timeline
+    if previous is None or previous not in survey.to_read or survey.after(previous) != first:
+        before = loader.neighbours(first, survey.before)[::-1]
     after = loader.neighbours(window[-1].segment, loader.survey.after)
     if own[0] is None:
         before = []
