@@ -25,7 +25,7 @@ SEGMENTS = 9  # more than a window of a check
 
 @dataclass
 class Futures:
-    """An archive with one future of a source up to timeline 2; ``other`` holds the segments of another one, by number."""
+    """One future of a source up to timeline 2, archived; and the segments of another one, by number."""
 
     wal: Wal
     other: dict[int, bytes]
@@ -85,7 +85,7 @@ def _promote(source: Source) -> None:
     successor = source.start_copy(data, "successor", **settings)
     source.server.stop("fast")
     source.server = successor
-    successor.wait(lambda: (data / "pg_wal" / "00000002.history").exists(), 30, "to be promoted")
+    successor.wait((data / "pg_wal" / "00000002.history").exists, 30, "to be promoted")
     source.write_config(dsn=f"host={source.root}/s-successor user=pgproof dbname=postgres")
     successor.wait_ready()
     for _ in range(2):

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from pgproof.postgres.server import LocalServer
+from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer
@@ -38,13 +39,14 @@ def source(any_unarchived: Source) -> Source:
 
 
 @contextmanager
-def standby_of(source: Source) -> Iterator[LocalServer]:
-    """A streaming standby beside the source."""
-    data = source.root / "standby"
-    command = [str(source.bin / "pg_basebackup"), "-D", str(data), "-d", source.dsn(), "-R", "-c", "fast"]
+def standby_of(source: Source, name: str = "standby", dsn: str = "", **more: str) -> Iterator[LocalServer]:
+    """A streaming standby beside the source, of the server at the DSN."""
+    data = source.root / name
+    dsn = dsn or source.dsn()
+    command = [str(source.bin / "pg_basebackup"), "-D", str(data), "-d", dsn, "-R", "-c", "fast"]
     subprocess.run(command, check=True, capture_output=True)
     settings = {"archive_mode": "off", "wal_keep_size": "512MB", "wal_retrieve_retry_interval": "100ms"}
-    standby = source.start_copy(data, "standby", **settings)
+    standby = source.start_copy(data, name, **{**settings, **more})
     try:
         standby.wait_ready()
         yield standby
@@ -165,3 +167,47 @@ def test_a_standby_that_lacked_the_newest_wal_takes_over(source: Source) -> None
     with recovered(source, base, source.archive) as connection:
         row = connection.execute("SELECT count(*), max(id) FROM t").fetchone()
         assert row == (3000, 52000)
+
+
+def test_two_failovers_within_one_segment(source: Source) -> None:
+    """The last server has the segment of the second timeline only as ``.partial``; its own copy holds all of it."""
+    base = base_backup(source)
+    archiving = {"archive_mode": "on", "archive_command": "/bin/true"}
+    with (
+        standby_of(source, **archiving) as one,
+        standby_of(source, "other", f"{one.dsn} user=postgres dbname=postgres", **archiving) as two,
+    ):
+        switch(source)
+        source.sql("INSERT INTO t VALUES (1)")
+        receive_until(source, flushed(source))
+        caught_up(source, two)
+        source.server.stop("immediate")
+        sql(one, "SELECT pg_promote()")
+        sql(one, "INSERT INTO t VALUES (2)")
+        end = end_of(one)
+        replayed = "SELECT pg_last_wal_replay_lsn()::text"
+        wait(lambda: LSN.parse(str(sql(two, replayed)[0][0])) >= end, "the second standby does not follow")
+        one.stop("immediate")
+        sql(two, "SELECT pg_promote()")
+        wait(lambda: sql(two, "SELECT pg_is_in_recovery()") == [(False,)], "not promoted")
+        sql(two, "CHECKPOINT")
+        history = TimelineHistory.parse(3, (two.data / "pg_wal" / "00000003.history").read_text())
+        assert len({fork.lsn // MB for fork in history.forks}) == 1
+        assert len(list((two.data / "pg_wal").glob("00000002*.partial"))) == 1
+        sql(two, "ALTER SYSTEM SET synchronous_standby_names = 'pgproof'")
+        sql(two, "SELECT pg_reload_conf()")
+        source.write_config(
+            cluster='wal.partial_interval = "1s"',
+            dsn=f"host={two.socket} user=pgproof dbname=postgres",
+        )
+        with receiving(source, synchronous=True) as running:
+            running.wait_for("connected")
+            sql(two, "INSERT INTO t VALUES (3)")
+            end = end_of(two)
+            query = "SELECT restart_lsn::text FROM pg_replication_slots WHERE active"
+            wait(lambda: LSN.parse(str(sql(two, query)[0][0])) >= end, "not confirmed")
+        assert "hole" not in running.kinds()
+        assert running.kinds().count("timeline") == 1
+        assert_stored(source, end, first=history.forks[0].lsn, timeline=3, data=two.data)
+    with recovered(source, base, source.archive) as connection:
+        assert connection.execute("SELECT array_agg(id ORDER BY id) FROM t").fetchone() == ([1, 2, 3],)

@@ -248,7 +248,7 @@ class Receiver:
                 self._say_connected(timeline, first)
                 end = following.follow(stream, self._over, self._reached)
             except ObjectMissing as error:
-                timeline, first = self._skip(following, start, timeline, first, error)
+                timeline, first = self._go_on(following, start, timeline, first, error)
                 continue
             if end is None:
                 following.finish(stream, STORE_LIMIT)
@@ -262,12 +262,30 @@ class Receiver:
             self._say(event("timeline", text, timeline=end.timeline, fork_lsn=str(end.start)))
             timeline, first = end.timeline, LSN(end.start - end.start % start.segment_size)
 
-    def _skip(
+    def _go_on(
         self, following: Following, start: Start, timeline: int, first: LSN, error: PgproofError
+    ) -> tuple[int, LSN]:
+        """Where to go on when the server has removed what comes next.
+
+        A server that was promoted renames the last segment of the timeline that it left to ``.partial``. After two
+        failovers within one segment it has the middle timeline's only so, and asked for the oldest it looks for that
+        one (``WalSndSegmentOpen`` in walsender.c). The youngest timeline's own copy of the segment holds all of it.
+        """
+        reached = max(first, following.written if following.timeline == timeline else LSN(0))
+        begin = LSN(reached - reached % start.segment_size)
+        youngest = start.history.timeline_at(begin + start.segment_size - 1)
+        if youngest == timeline:
+            return self._skip(following, start, timeline, reached, error)
+        following.leave()
+        text = f"timeline {timeline} ends in a segment that the server has of timeline {youngest} alone; going on with that"
+        self._say(event("timeline", text, timeline=youngest, fork_lsn=str(begin)))
+        return youngest, begin
+
+    def _skip(
+        self, following: Following, start: Start, timeline: int, reached: LSN, error: PgproofError
     ) -> tuple[int, LSN]:
         """Go on from the slot where the server has removed what comes before it: there is a hole now."""
         name = self.request.cluster.name
-        reached = max(first, following.written if following.timeline == timeline else LSN(0))
         if reached >= start.reserved:
             raise ServerNotReady(
                 f'replication slot "{self.request.slot}" of cluster "{name}" has lost its WAL',
