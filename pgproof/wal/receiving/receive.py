@@ -277,7 +277,7 @@ class Receiver:
         if youngest == timeline:
             return self._skip(following, start, timeline, reached, error)
         following.leave()
-        text = f"timeline {timeline} ends in a segment that the server has of timeline {youngest} alone; going on with that"
+        text = f"the server has this segment of timeline {timeline} on timeline {youngest} alone; going on with that"
         self._say(event("timeline", text, timeline=youngest, fork_lsn=str(begin)))
         return youngest, begin
 
