@@ -33,6 +33,7 @@ from pgproof.gaps.gap import check_gaps
 from pgproof.repository.layout import Layout
 from pgproof.repository.repository import StoredObject
 from pgproof.repository.store import ObjectInfo
+from pgproof.retention.window import Holdings
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.archive import listing_of
@@ -145,7 +146,7 @@ def measure(case: str, segments: int) -> dict[str, float]:
     )
     listed = time.perf_counter()
     report = check_gaps(
-        backups, listing, None, lambda missing: expired_of(policy, backups, listing, missing, NOW)
+        backups, listing, None, lambda missing: expired_of(policy, backups, Holdings(listing), missing, NOW)
     )
     checked = time.perf_counter()
     used = time.process_time()

@@ -11,17 +11,19 @@ from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError
 from pgproof.gaps.copies import CopyCheck, OpenCopy, check_copies
-from pgproof.gaps.gap import GapReport, check_gaps, with_breaks
+from pgproof.gaps.gap import Expired, GapReport, check_gaps, with_breaks
 from pgproof.gaps.lag import CommitTimes, measure_lag, with_times
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
 from pgproof.retention.plan import decide
-from pgproof.wal.archive import WalListing, list_wal
+from pgproof.retention.window import Holdings
+from pgproof.wal.archive import list_wal
 from pgproof.wal.checked import read_memory
 from pgproof.wal.content import ContentReport, check_content_for
-from pgproof.wal.runs import Numbered, subtract
+from pgproof.wal.removed import read_removed
+from pgproof.wal.runs import Numbered, Numbers, intersect, subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,10 @@ def check_wal(
     facts, slots, source_error = _source(cluster, archive)
     listing, major = list_wal(archive, _segment_size(facts, catalog)), _major(facts, catalog)
     clock = now or (facts.clock if facts else None)
-
-    def expired(missing: Numbered) -> Numbered:
-        return expired_of(cluster.retention, catalog, listing, missing, clock)
-
-    report, read = check_gaps(catalog, listing, facts, expired), None
+    report, read = (
+        check_gaps(catalog, listing, facts, _expired(cluster, archive, catalog, listing, clock)),
+        None,
+    )
     if content:
         read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
@@ -224,28 +225,45 @@ def _major(facts: ServerFacts | None, catalog: Catalog) -> int:
     return catalog.entries[-1].record.major if catalog.entries else 0
 
 
+def _expired(
+    cluster: ClusterConfig, archive: Archive, catalog: Catalog, listing: WalListing, now: datetime | None
+) -> Expired:
+    """What tells of missing segments those that are no gap; it reads the archive only when there are any."""
+
+    def expired(missing: Numbered) -> Numbered:
+        holdings = Holdings(listing, read_removed(archive, listing.segment_size))
+        return expired_of(cluster.retention, catalog, holdings, missing, now)
+
+    return expired
+
+
 def expired_of(
     policy: RetentionConfig,
     catalog: Catalog,
-    listing: WalListing,
+    holdings: Holdings,
     missing: Numbered,
     now: datetime | None,
 ) -> Numbered:
-    """Of missing segments those that retention would remove if they were there: asked of expire's own decision.
+    """Of missing segments those that expire removed, or would remove if they were there by its own decision.
 
     Args:
         policy: of the cluster.
         catalog: every backup, one at least.
-        listing: the archive.
+        holdings: of the archive.
         missing: from it.
         now: aware; None is the newest backup's time.
     """
+    listing = holdings.listing
     timelines = listing.timelines | set(missing)
     timelines |= {entry.record.timeline for entry in catalog.entries}
     at = now or catalog.newest.record.stopped_at
-    wal = decide(catalog, timelines, listing.histories, policy, at).wal
+    wal = decide(catalog, timelines, listing.histories, policy, at, holdings).wal
     stays = {timeline: wal.on(timeline, listing.segment_size) for timeline in missing}
-    return subtract(missing, stays)
+    unneeded = subtract(missing, stays)
+    gone = intersect(missing, holdings.removed)
+    return {
+        timeline: unneeded.get(timeline, Numbers()) | gone.get(timeline, Numbers()) for timeline in missing
+    }
 
 
 def _failing(facts: ServerFacts | None) -> str:

@@ -72,6 +72,10 @@ class Layout:
         return f"{self.root}/wal-checked.json"
 
     @property
+    def wal_removed(self) -> str:
+        return f"{self.root}/wal-removed.json"
+
+    @property
     def fences(self) -> str:
         return f"{self.root}/fences/"
 

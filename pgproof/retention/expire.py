@@ -3,8 +3,8 @@
 Write order (invariant 5: record, then data):
 
 1. each expired backup, incremental ones before those they build on: its ``backup.json``, then its data;
-2. WAL, oldest first: no backup that is still listed needs it by now; received parts; damaged objects that
-   a repair kept aside;
+2. what WAL goes, in ``wal-removed.json``; WAL, oldest first: no backup that is still listed needs it by now;
+   received parts; damaged objects that a repair kept aside;
 3. data of torn backups, those that a crash left without a record; unfinished files of writers that died.
 
 A crash anywhere leaves backups that are complete, data that no record lists (torn: the next expire removes
@@ -28,8 +28,9 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
 from pgproof.timelines.history import TimelineHistory
-from pgproof.timelines.segment import HISTORY_NAME
+from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 from pgproof.wal.archive import read_history, wal_name
+from pgproof.wal.removed import read_removed, remember_removed
 
 _LABEL = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
 _BATCH = 64  # objects removed between two looks at the lease
@@ -67,7 +68,20 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
     holds = (read_hold(archive, label) for label in catalog.torn)
     held = frozenset(hold.label for hold in holds if hold is not None and hold.active(now))
     histories = _histories(archive, wal)
-    return ExpireFacts(catalog, wal, histories, policy, now, archive.layout, torn, held, received, damaged)
+    size = catalog.entries[-1].record.segment_size if catalog.entries else 0
+    return ExpireFacts(
+        catalog,
+        wal,
+        histories,
+        policy,
+        now,
+        archive.layout,
+        torn,
+        held,
+        received,
+        damaged,
+        read_removed(archive, size),
+    )
 
 
 def _histories(archive: Archive, wal: Sequence[ObjectInfo]) -> dict[int, TimelineHistory]:
@@ -106,6 +120,7 @@ def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
         _check_backup(archive, plan, label)
         archive.store.delete(archive.layout.backup_record(label))
         freed += _remove_data(archive, label, lease)
+    _remember(archive, plan)
     freed += _remove(archive, plan.remove_objects, lease)
     for label in plan.torn:
         if _has_record(archive, label):
@@ -183,6 +198,15 @@ def _remove(archive: Archive, objects: Sequence[ObjectInfo], lease: Lease) -> in
             lease.check()
             list(pool.map(archive.store.delete, [info.key for info in objects[start : start + _BATCH]]))
     return sum(info.size for info in objects)
+
+
+def _remember(archive: Archive, plan: ExpirePlan) -> None:
+    """Before WAL goes, the archive knows that it was expire that took it."""
+    if not plan.segment_size:
+        return
+    names = (wal_name(archive.layout, info.key) or "" for info in plan.remove_wal)
+    segments = [WalSegment.parse(name, plan.segment_size) for name in names if SEGMENT_NAME.fullmatch(name)]
+    remember_removed(archive, segments, plan.segment_size)
 
 
 def _remove_unfinished(archive: Archive, plan: ExpirePlan) -> None:

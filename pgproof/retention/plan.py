@@ -6,7 +6,7 @@ The plan is a pure function of the facts: the same plan is the dry run, the log 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pgproof.backups.catalog import BackupEntry, Catalog
@@ -18,15 +18,18 @@ from pgproof.retention.policy import (
     Chain,
     Reasons,
     chains_of,
+    is_usable,
     keep_parents,
     keep_reasons,
     newest_proven,
     why_not,
 )
-from pgproof.retention.window import Need, WalNeeds, find_windows, unneeded, wal_needs
+from pgproof.retention.window import Holdings, Need, WalNeeds, find_windows, unneeded, wal_needs
 from pgproof.timelines.history import TimelineHistory, leaves
 from pgproof.timelines.lsn import LSN
-from pgproof.wal.archive import part_name, wal_name
+from pgproof.timelines.segment import SEGMENT_NAME
+from pgproof.wal.archive import listing_of, part_name, wal_name
+from pgproof.wal.runs import Numbered
 
 DAMAGED_KEPT = timedelta(days=30)  # what a repair replaced: long enough to find out what damaged it
 
@@ -46,6 +49,7 @@ class ExpireFacts:
         held: labels that a hold names and that may have no record.
         received: every object below ``received/``.
         damaged: every object below ``damaged/``.
+        removed: WAL that expire has removed before.
     """
 
     catalog: Catalog
@@ -58,6 +62,7 @@ class ExpireFacts:
     held: frozenset[str] = frozenset()
     received: tuple[ObjectInfo, ...] = ()
     damaged: tuple[ObjectInfo, ...] = ()
+    removed: Numbered = field(default_factory=dict)
 
     @property
     def timelines(self) -> set[int]:
@@ -66,6 +71,22 @@ class ExpireFacts:
         names += [part_name(self.layout, info.key) for info in self.received]
         backups = {entry.record.timeline for entry in self.catalog.entries}
         return {int(name[:8], 16) for name in names if name} | set(self.histories) | backups
+
+    @property
+    def segment_size(self) -> int:
+        """Of WAL, in bytes; 0 where the records differ in it, so that names have two meanings."""
+        sizes = {entry.record.segment_size for entry in self.catalog.entries}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+    @property
+    def holdings(self) -> Holdings | None:
+        """What is archived, by number; None where records differ in segment size."""
+        size = self.segment_size
+        if not size:
+            return None
+        objects = [info for info in self.wal if SEGMENT_NAME.fullmatch(wal_name(self.layout, info.key) or "")]
+        listing = listing_of(self.layout, objects, size, lambda key: TimelineHistory(0))
+        return Holdings(listing, self.removed)
 
     @property
     def cutoff(self) -> datetime:
@@ -108,6 +129,7 @@ class ExpirePlan:
         warnings: what whoever keeps the backups should look into.
         remove_received: received parts of segments that are archived whole, or that nothing needs.
         remove_damaged: damaged objects that a repair kept aside, once they are old.
+        segment_size: of WAL, in bytes; 0 where records differ.
     """
 
     root: str
@@ -120,6 +142,7 @@ class ExpirePlan:
     warnings: tuple[str, ...] = ()
     remove_received: tuple[ObjectInfo, ...] = ()
     remove_damaged: tuple[ObjectInfo, ...] = ()
+    segment_size: int = 0
 
     @property
     def remove_objects(self) -> tuple[ObjectInfo, ...]:
@@ -168,7 +191,7 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
             warnings=warnings,
             remove_damaged=_old_damaged(facts),
         )
-    kept = decide(catalog, facts.timelines, facts.histories, facts.policy, facts.now)
+    kept = decide(catalog, facts.timelines, facts.histories, facts.policy, facts.now, facts.holdings)
     torn, torn_warnings = _plan_torn(facts, kept.entries)
     sizes = sorted({entry.record.segment_size for entry in kept.entries})
     return ExpirePlan(
@@ -182,6 +205,7 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
         warnings=(*_warnings(kept), *kept.doubts, *_unknown_names(facts), *torn_warnings),
         remove_received=_old_received(facts, sizes, kept.wal),
         remove_damaged=_old_damaged(facts),
+        segment_size=facts.segment_size,
     )
 
 
@@ -212,6 +236,7 @@ def decide(
     histories: Mapping[int, TimelineHistory],
     policy: RetentionConfig,
     now: datetime,
+    holdings: Holdings | None = None,
 ) -> Kept:
     """What is kept, and which WAL stays for it: the one decision of expire and of the gap check.
 
@@ -221,13 +246,16 @@ def decide(
         histories: of every timeline that has a history file.
         policy: what is to be kept.
         now: aware.
+        holdings: of the archive; None takes all WAL as there.
     """
     chains = chains_of(catalog)
     reasons = keep_reasons(catalog, chains, policy, now)
     cutoff = now - timedelta(seconds=policy.wal_window)
     ends = leaves(timelines, histories)
-    usable = {e.label for e in catalog.entries if not e.failed and chains[e.label].missing is None}
-    windows = find_windows(catalog.entries, usable, reasons, ends, histories, cutoff)
+    usable = {entry.label for entry in catalog.entries if is_usable(entry, chains)}
+    proven = newest_proven(catalog, chains)
+    relied = catalog.entry(proven) if proven else None
+    windows = find_windows(catalog.entries, usable, reasons, ends, histories, cutoff, holdings, relied)
     for window in windows:
         reason = f"base of the WAL window on timeline {window.path.timeline}"
         reasons.setdefault(window.base.label, []).append(reason)
@@ -238,7 +266,7 @@ def decide(
     needs = [*wal_needs(kept, windows), *(Need(frozenset({timeline}), LSN(0)) for timeline in in_doubt)]
     wal = WalNeeds(tuple(needs), kept[-1].record)
     doubts = tuple(_without_history(timeline) for timeline in in_doubt)
-    return Kept(kept, reasons, chains, newest_proven(catalog, chains), wal, doubts)
+    return Kept(kept, reasons, chains, proven, wal, doubts)
 
 
 def _without_history(timeline: int) -> str:

@@ -1,7 +1,8 @@
 """The retention policy: which backups are kept by themselves, and every reason why.
 
 Slots count as restic's do: the newest N days, ISO weeks and months *that have backups*, in UTC, so that a
-break in backups never makes the last ones expire.
+break in backups never makes the last ones expire. A slot is taken by the newest proven backup of its period, else by
+the newest one; one that failed takes none, and one whose chain is broken only where there is no other.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def newest_proven(catalog: Catalog, chains: Mapping[str, Chain]) -> str | None:
     return proven[-1] if proven else None
 
 
+def is_usable(entry: BackupEntry, chains: Mapping[str, Chain]) -> bool:
+    """Whether a backup can be restored, as far as we know: nothing found it faulty, and its chain is whole."""
+    return not entry.failed and chains[entry.label].missing is None
+
+
 def keep_reasons(
     catalog: Catalog, chains: Mapping[str, Chain], policy: RetentionConfig, now: datetime
 ) -> Reasons:
@@ -78,7 +84,7 @@ def _rules(
         yield from _newest_chains(catalog, chains)
     elif relied != proven[-1]:
         yield relied, "newest proven with a whole chain"
-    yield from _slots(catalog.entries, policy)
+    yield from _slots([entry for entry in catalog.entries if not entry.failed], chains, policy)
     for entry in catalog.entries:
         if entry.hold is not None and entry.hold.active(now):
             until = f" until {entry.hold.until.isoformat()}" if entry.hold.until else ""
@@ -86,24 +92,30 @@ def _rules(
 
 
 def _newest_chains(catalog: Catalog, chains: Mapping[str, Chain]) -> Iterator[tuple[str, str]]:
-    fulls = [entry.label for entry in catalog.entries if entry.record.parent is None][-UNPROVEN_CHAINS:]
+    """Chains whose full backup failed count only where there are no others."""
+    fulls = [entry for entry in catalog.entries if entry.record.parent is None]
+    newest = ([entry for entry in fulls if not entry.failed] or fulls)[-UNPROVEN_CHAINS:]
+    labels = {entry.label for entry in newest}
     for label, chain in chains.items():
-        if (chain.ancestors or (label,))[-1] in fulls:
+        if (chain.ancestors or (label,))[-1] in labels:
             yield label, f"no backup is proven: in one of the newest {UNPROVEN_CHAINS} chains"
 
 
-def _slots(entries: Sequence[BackupEntry], policy: RetentionConfig) -> Iterator[tuple[str, str]]:
+def _slots(
+    entries: Sequence[BackupEntry], chains: Mapping[str, Chain], policy: RetentionConfig
+) -> Iterator[tuple[str, str]]:
     periods: tuple[tuple[str, int, Callable[[datetime], str]], ...] = (
         ("daily", policy.daily, lambda time: f"{time:%Y-%m-%d}"),
         ("weekly", policy.weekly, lambda time: f"{time:%G-W%V}"),
         ("monthly", policy.monthly, lambda time: f"{time:%Y-%m}"),
     )
     for name, count, period_of in periods:
-        newest: dict[str, str] = {}
+        inside: dict[str, list[BackupEntry]] = {}
         for entry in reversed(entries):
-            newest.setdefault(period_of(entry.record.stopped_at.astimezone(UTC)), entry.label)
-        for place, (period, label) in enumerate(islice(newest.items(), count), start=1):
-            yield label, f"newest of {period} ({name} {place} of {count})"
+            inside.setdefault(period_of(entry.record.stopped_at.astimezone(UTC)), []).append(entry)
+        for place, (period, within) in enumerate(islice(inside.items(), count), start=1):
+            best = max(within, key=lambda entry: (is_usable(entry, chains), entry.state == "proven"))
+            yield best.label, f"backup of {period} ({name} {place} of {count})"
 
 
 def keep_parents(reasons: Reasons, chains: Mapping[str, Chain]) -> None:

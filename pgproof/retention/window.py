@@ -7,7 +7,7 @@ position is in doubt, its WAL stays.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pgproof.backups.catalog import BackupEntry
@@ -17,8 +17,8 @@ from pgproof.repository.store import ObjectInfo
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import HISTORY_NAME
-from pgproof.wal.archive import part_name, wal_name
-from pgproof.wal.runs import Interval, Numbers
+from pgproof.wal.archive import WalListing, end_of_segments, part_name, runs_between, wal_name
+from pgproof.wal.runs import Interval, Numbered, Numbers, by_timeline, intersect, subtract
 
 _ENDLESS = 1 << 64  # above every segment number
 
@@ -29,6 +29,27 @@ class Window:
 
     path: TimelineHistory
     base: BackupEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the archive holds, and which of the rest expire itself removed: such a hole is never filled again."""
+
+    listing: WalListing
+    removed: Numbered = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Island:
+    """Backups of a path from which WAL ends at the same hole.
+
+    Args:
+        entries: oldest first.
+        apart: whether expire removed WAL before the first of them, so that no older backup will ever reach them.
+    """
+
+    entries: list[BackupEntry]
+    apart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +98,8 @@ def find_windows(
     leaves: Iterable[TimelineHistory],
     histories: Mapping[int, TimelineHistory],
     cutoff: datetime,
+    holdings: Holdings | None = None,
+    relied: BackupEntry | None = None,
 ) -> tuple[Window, ...]:
     """The windows that the kept backups allow, each with its base.
 
@@ -90,11 +113,19 @@ def find_windows(
         leaves: the timelines that no other continues.
         histories: of every timeline that has a history file.
         cutoff: every window reaches back to this time at least, where a backup does.
+        holdings: of the archive; a base counts as far as its WAL is unbroken. None takes all WAL as there.
+        relied: the newest proven backup; windows along paths on which it lies reach back to it at least, as nothing
+            newer is proven.
     """
+
+    def windows_of(path: TimelineHistory) -> list[Window]:
+        reach = relied.record.reachable_from if relied and lies_on(path, relied) else cutoff
+        return _windows(path, entries, usable, min(cutoff, reach), holdings)
+
     windows: list[Window] = []
     paths, tried, kept_labels = list(leaves), set[int](), set(kept)
     while paths:
-        found = [window for path in paths for window in _windows(path, entries, usable, cutoff)]
+        found = [window for path in paths for window in windows_of(path)]
         windows += found
         kept_labels |= {window.base.label for window in found}
         tried |= {path.timeline for path in paths}
@@ -113,18 +144,58 @@ def lies_on(path: TimelineHistory, entry: BackupEntry) -> bool:
 
 
 def _windows(
-    path: TimelineHistory, entries: Sequence[BackupEntry], usable: Collection[str], cutoff: datetime
+    path: TimelineHistory,
+    entries: Sequence[BackupEntry],
+    usable: Collection[str],
+    cutoff: datetime,
+    holdings: Holdings | None,
 ) -> list[Window]:
-    on_path = [entry for entry in entries if lies_on(path, entry)]
-    old = [entry for entry in on_path if entry.record.reachable_from <= cutoff]
-    bases = [entry for entry in old if entry.label in usable][-1:]
-    if (
-        not bases
-    ):  # no backup is both old and usable: keep the one that reaches back, and the oldest usable one
-        bases = old[-1:] or on_path[:1]
-        good = [entry for entry in on_path if entry.label in usable][:1]
-        bases += [entry for entry in good if entry.label != bases[0].label]
+    """The window along a path; several where its WAL has holes, each with the base that reaches back in its part."""
+    bases: list[BackupEntry] = []
+    for island in _islands(path, [entry for entry in entries if lies_on(path, entry)], holdings):
+        old = [entry for entry in island.entries if entry.record.reachable_from <= cutoff]
+        good = [entry for entry in island.entries if entry.label in usable]
+        reaching = [entry for entry in good if entry in old]
+        found = ([entry for entry in reaching if entry.state == "proven"] or reaching)[-1:]
+        if (
+            not found
+        ):  # none is both old and usable: keep the one that reaches back, and the oldest usable one
+            found = old[-1:] or island.entries[:1]
+            found += [entry for entry in good[:1] if entry not in found]
+        bases += found
+        if reaching or (old and island.apart):  # what lies before is older than the window
+            break
     return [Window(path, base) for base in bases]
+
+
+def _islands(
+    path: TimelineHistory, on_path: Sequence[BackupEntry], holdings: Holdings | None
+) -> list[Island]:
+    """The backups of a path by the hole at which WAL from each ends, the newest part first.
+
+    In an archive without any WAL of the path there are no parts to tell apart.
+    """
+    first = min((e.record.first_segment for e in on_path), key=lambda one: one.number, default=None)
+    end = end_of_segments(holdings.listing, path) if holdings else LSN(0)
+    if holdings is None or first is None or not end:
+        return [Island(list(on_path), apart=False)] if on_path else []
+    missing = subtract(by_timeline(runs_between(path, first, end)), holdings.listing.numbers)
+    holes = _union(missing)
+    gone = _union(intersect(missing, holdings.removed))
+    islands: dict[int, list[BackupEntry]] = {}
+    for entry in on_path:
+        hole = next(holes.within(entry.record.first_segment.number, _ENDLESS), (_ENDLESS, _ENDLESS))[0]
+        islands.setdefault(hole, []).append(entry)
+    order = sorted(islands, reverse=True)
+    return [
+        Island(islands[hole], any(True for _ in gone.within(before, hole - 1)))
+        for hole, before in zip(order, [*order[1:], 0], strict=True)
+    ]
+
+
+def _union(numbered: Numbered) -> Numbers:
+    """Numbers of a path, on which each is of one timeline."""
+    return Numbers.of(interval for numbers in numbered.values() for interval in numbers.intervals)
 
 
 def wal_needs(kept: Sequence[BackupEntry], windows: Iterable[Window]) -> list[Need]:

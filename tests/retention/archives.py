@@ -19,6 +19,7 @@ from pgproof.retention.plan import ExpireFacts
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+from pgproof.wal.runs import Numbered
 from tests.repository.passing import Passing
 
 SIZE = 1 << 20  # of a WAL segment
@@ -113,6 +114,7 @@ def facts(
     held: frozenset[str] = frozenset(),
     received: tuple[ObjectInfo, ...] = (),
     damaged: tuple[ObjectInfo, ...] = (),
+    removed: Numbered | None = None,
     **limits: int,
 ) -> ExpireFacts:
     catalog = Catalog(tuple(sorted(entries, key=lambda e: (e.record.stopped_at, e.label))), torn)
@@ -127,6 +129,7 @@ def facts(
         held,
         received,
         damaged,
+        removed or {},
     )
 
 

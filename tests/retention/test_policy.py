@@ -8,7 +8,7 @@ import pytest
 
 from pgproof.backups.catalog import BackupEntry, Hold
 from pgproof.retention.plan import ExpirePlan, plan_expire
-from tests.retention.archives import NOON, entry, facts
+from tests.retention.archives import NOON, entry, facts, wal
 
 
 def day(number: int, hour: int = 12) -> datetime:
@@ -50,7 +50,7 @@ def test_slots(limits: dict[str, int], kept: str) -> None:
 def test_slots_count_days_that_have_backups_not_days_of_the_calendar() -> None:
     plan = plan_expire(facts([*daily(1, 3), *daily(20, 23, proven=True)], daily=6))
     assert plan.kept == ("02", "03", "20", "21", "22", "23")
-    assert reasons(plan, "02") == ("newest of 2026-11-02 (daily 6 of 6)",)
+    assert reasons(plan, "02") == ("backup of 2026-11-02 (daily 6 of 6)",)
 
 
 def test_the_newest_of_a_day_in_utc_takes_its_slot() -> None:
@@ -62,7 +62,50 @@ def test_the_newest_of_a_day_in_utc_takes_its_slot() -> None:
     ]
     plan = plan_expire(facts(entries, daily=2))
     assert plan.kept == ("tokyo", "now")
-    assert reasons(plan, "tokyo") == ("newest of 2026-11-21 (daily 2 of 2)",)
+    assert reasons(plan, "tokyo") == ("backup of 2026-11-21 (daily 2 of 2)",)
+
+
+@pytest.mark.parametrize("limits", [{"daily": 2}, {"weekly": 2}, {"monthly": 2}], ids=str)
+def test_a_failed_backup_takes_no_slot(limits: dict[str, int]) -> None:
+    """The good one of the same period has it; and a period in which all failed has none."""
+    entries = [
+        entry("good", day(20, 2), 10),
+        entry("failed", day(20, 14), 20, failed="2 tables differ"),
+        entry("failed too", day(21), 30, failed="2 tables differ"),
+        entry("proven", datetime(2026, 12, 8, tzinfo=UTC), 40, proven=True),
+    ]
+    plan = plan_expire(facts(entries, now=datetime(2026, 12, 9, tzinfo=UTC), **limits))
+    assert plan.kept == ("good", "proven")
+
+
+def test_within_a_period_a_proven_backup_goes_before_a_newer_one() -> None:
+    entries = [
+        entry("proven", day(20, 2), 10, proven=True),
+        entry("complete", day(20, 14), 20),
+        entry("last", day(23), 30, proven=True),
+    ]
+    plan = plan_expire(facts(entries, daily=2))
+    assert plan.kept == ("proven", "last")
+    assert reasons(plan, "proven") == ("backup of 2026-11-20 (daily 2 of 2)",)
+
+
+def test_a_broken_chain_takes_a_slot_only_where_there_is_no_other() -> None:
+    entries = [
+        entry("whole", day(20, 2), 10),
+        entry("broken", day(20, 14), 20, parent="lost"),
+        entry("alone", day(21), 30, parent="lost"),
+        entry("last", day(23), 40, proven=True),
+    ]
+    assert plan_expire(facts(entries, daily=3)).kept == ("whole", "alone", "last")
+
+
+def test_chains_that_failed_do_not_count_while_nothing_is_proven() -> None:
+    entries = [
+        *daily(1, 3),
+        entry("04", day(4), 1040, failed="2 tables differ"),
+        entry("05", day(5), 1050, failed="2 tables differ"),
+    ]
+    assert plan_expire(facts(entries, wal(1, range(1000, 1060)))).kept[-3:] == ("02", "03", "05")
 
 
 def test_iso_weeks_cross_the_year() -> None:
@@ -73,15 +116,15 @@ def test_iso_weeks_cross_the_year() -> None:
     ]
     plan = plan_expire(facts(entries, weekly=2, now=datetime(2027, 1, 5, tzinfo=UTC)))
     assert plan.kept == ("friday", "monday")
-    assert reasons(plan, "friday") == ("newest of 2026-W53 (weekly 2 of 2)",)
+    assert reasons(plan, "friday") == ("backup of 2026-W53 (weekly 2 of 2)",)
 
 
 def test_the_newest_and_the_newest_proven_are_kept_without_any_slot() -> None:
     plan = plan_expire(facts([*daily(1, 3, proven=True), *daily(4, 6)]))
     assert plan.kept == ("03", "06")
     assert plan.proven == "03"
-    assert reasons(plan, "03") == ("newest proven",)
-    assert reasons(plan, "06") == ("newest", "base of the WAL window on timeline 1")
+    assert reasons(plan, "03") == ("newest proven", "base of the WAL window on timeline 1")
+    assert reasons(plan, "06") == ("newest",)
     assert reasons(plan, "02") == ("no daily, weekly or monthly slot left; newer proven backup is 03",)
     assert reasons(plan, "04") == ("no daily, weekly or monthly slot left; proven backup 03 is kept",)
 
@@ -172,7 +215,10 @@ def test_a_broken_chain_is_kept_and_warned_of() -> None:
     plan = plan_expire(facts(entries))
     assert plan.kept == ("02", "03", "04")
     assert plan.proven == "02"
-    assert reasons(plan, "02") == ("newest proven with a whole chain",)
+    assert reasons(plan, "02") == (
+        "newest proven with a whole chain",
+        "base of the WAL window on timeline 1",
+    )
     assert plan.warnings == ('backup "03" cannot be restored: it builds on "lost", which is missing',)
 
 

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from pgproof.backups.catalog import BackupEntry
+from pgproof.backups.catalog import BackupEntry, Hold
 from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import plan_expire
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.timelines.lsn import LSN
+from pgproof.wal.runs import Numbers
 from tests.retention.archives import LAYOUT, NOON, SIZE, entry, facts, history_object, names, positions, wal
 
 WEEK = 7 * 86400
@@ -56,6 +57,73 @@ def test_a_base_that_failed_its_drill_gives_way_to_an_older_one() -> None:
     ]
     plan = plan_expire(facts(entries, wal(1, range(5, 40)), wal_window=WEEK))
     assert plan.kept == ("good", "newest")
+    assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
+
+
+def test_wal_since_the_newest_proven_backup_stays_whatever_the_window_says() -> None:
+    """Should those after it turn out bad, it is the way to every commit."""
+    entries = [
+        backup("proven", 9, 10, proven=True),
+        backup("middle", 5, 20),
+        backup("newest", 1, 30),
+    ]
+    plan = plan_expire(facts(entries, wal(1, range(5, 40)), daily=1, wal_window=86400))
+    assert plan.kept == ("proven", "newest")
+    assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
+
+
+def test_a_proven_base_goes_before_a_newer_one() -> None:
+    entries = [
+        backup("proven", 9, 10, proven=True),
+        backup("complete", 8, 20),
+        backup("newest", 1, 30, proven=True),
+    ]
+    plan = plan_expire(facts(entries, wal(1, range(5, 40)), wal_window=WEEK))
+    assert plan.kept == ("proven", "newest")
+    assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
+
+
+def rotten() -> list[BackupEntry]:
+    """The base of a window of four days failed its verification; an older backup is held, its later WAL is gone."""
+    return [
+        backup("held", 20, 10, hold=Hold("held", "audit")),
+        backup("rotten", 8, 30, failed="an object is damaged"),
+        backup("first", 3, 40),
+        backup("second", 2, 50),
+        backup("newest", 1, 60, proven=True),
+    ]
+
+
+def test_a_base_counts_only_as_far_as_its_wal_is_unbroken() -> None:
+    """Where expire made the hole, the older backup is no way round; the window begins at the oldest usable one."""
+    objects = [*wal(1, [10]), *wal(1, range(30, 70))]
+    removed = {1: Numbers(range(11, 30))}
+    plan = plan_expire(facts(rotten(), objects, removed=removed, daily=1, wal_window=4 * 86400))
+    assert plan.kept == ("held", "rotten", "first", "newest")
+    assert plan.remove_wal == ()
+    window = "base of the WAL window on timeline 1"
+    assert [verdict.reasons for verdict in plan.verdicts if verdict.keep][1:3] == [(window,), (window,)]
+
+
+def test_a_hole_that_expire_did_not_make_may_be_filled_again() -> None:
+    """A repair may find it elsewhere, so the older base stays as well."""
+    objects = [*wal(1, range(10, 20)), *wal(1, range(21, 70))]
+    plan = plan_expire(facts(rotten(), objects, daily=1, wal_window=4 * 86400))
+    assert plan.kept == ("held", "rotten", "first", "newest")
+    assert plan.remove_wal == ()
+    assert plan.verdicts[0].reasons == ("held: audit", "base of the WAL window on timeline 1")
+
+
+def test_each_part_of_a_broken_window_has_its_base() -> None:
+    entries = [
+        backup("old", 9, 10, proven=True),
+        backup("one", 6, 20, proven=True),
+        backup("two", 4, 40, proven=True),
+        backup("newest", 1, 60, proven=True),
+    ]
+    objects = [*wal(1, range(5, 30)), *wal(1, range(35, 70))]
+    plan = plan_expire(facts(entries, objects, wal_window=WEEK))
+    assert plan.kept == ("old", "two", "newest")
     assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
 
 

@@ -15,6 +15,7 @@ from pgproof.config import RetentionConfig
 from pgproof.gaps.gap import GapReport, recovery_paths
 from pgproof.postgres.facts import ServerFacts
 from pgproof.retention.plan import decide
+from pgproof.retention.window import Holdings
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -104,7 +105,14 @@ def expired(archive: Archive, missing: set[WalSegment]) -> Iterable[WalSegment]:
         return
     timelines = archive.listing.timelines | {segment.timeline for segment in missing}
     timelines |= {entry.record.timeline for entry in archive.catalog.entries}
-    kept = decide(archive.catalog, timelines, archive.listing.histories, archive.policy, archive.now)
+    kept = decide(
+        archive.catalog,
+        timelines,
+        archive.listing.histories,
+        archive.policy,
+        archive.now,
+        Holdings(archive.listing),
+    )
     newest = kept.entries[-1].record
     for segment in missing:
         newer = segment.timeline > newest.timeline or segment.end > newest.first_segment.start

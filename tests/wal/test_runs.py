@@ -17,6 +17,7 @@ from pgproof.gaps.check import expired_of
 from pgproof.gaps.gap import check_gaps
 from pgproof.repository.store import ObjectInfo
 from pgproof.retention.plan import ExpireFacts, plan_expire
+from pgproof.retention.window import Holdings
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -196,7 +197,7 @@ def test_the_check_with_runs_agrees_with_the_enumerating_one(
         archive.listing,
         None,
         lambda missing: (
-            expired_of(bounds, archive.catalog, archive.listing, missing, now) if retained else {}
+            expired_of(bounds, archive.catalog, Holdings(archive.listing), missing, now) if retained else {}
         ),
     )
     assert oracle.answer_of(report) == oracle.check(archive, None)
