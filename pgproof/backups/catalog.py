@@ -355,7 +355,8 @@ def break_in(record: BackupRecord, below: Iterable[BackupRecord]) -> str:
 def _inherited(entries: Sequence[BackupEntry]) -> list[BackupEntry]:
     """The entries, oldest first, where what builds on a backup that it cannot build on has failed.
 
-    That are damaged bytes, unless it was proven since, and another state of the data checksums.
+    That are damaged bytes, unless it was proven since; what a drill found in a parent, unless it was proven itself; and
+    another state of the data checksums.
     """
     known: dict[str, BackupEntry] = {}
     for entry in entries:
@@ -368,14 +369,18 @@ def _inherited(entries: Sequence[BackupEntry]) -> list[BackupEntry]:
 
 
 def _of_parent(entry: BackupEntry, parent: BackupEntry | None) -> BackupEntry:
-    """A backup with what the verification of its parent says."""
-    if parent is None or not parent.failed or not parent.failed_at or parent.by != VERIFICATION:
+    """A backup with what its parent has failed.
+
+    A proof of the backup itself stands against a drill of its parent, as each drill is of other WAL; not against bytes
+    that have rotted since.
+    """
+    if parent is None or not parent.failed or not parent.failed_at or entry.failed:
         return entry
-    proven_since = entry.proven_at is not None and entry.proven_at > parent.failed_at
-    if entry.failed or proven_since:
+    rotten = parent.by == VERIFICATION
+    if entry.proven_at is not None and (not rotten or entry.proven_at > parent.failed_at):
         return entry
     fault = f"it builds on {parent.label}: {parent.failed}"
-    return replace(entry, failed=fault, failed_at=parent.failed_at, by=VERIFICATION)
+    return replace(entry, failed=fault, failed_at=parent.failed_at, by=VERIFICATION if rotten else CHAIN)
 
 
 def _parents(record: BackupRecord, known: Mapping[str, BackupEntry]) -> Iterator[BackupRecord]:

@@ -19,7 +19,7 @@ from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
 from pgproof.retention.plan import decide
 from pgproof.retention.window import Holdings
-from pgproof.wal.archive import list_wal
+from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.checked import read_memory
 from pgproof.wal.content import ContentReport, check_content_for
 from pgproof.wal.removed import read_removed

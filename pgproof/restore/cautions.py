@@ -23,10 +23,11 @@ def cautions(entry: BackupEntry, catalog: Catalog, *, take_over: bool) -> tuple[
     if entry.state == "failed":
         what = entry.failed_what.replace("last drill", "last restore drill")
         found.append(f"the {what} of backup {entry.label} failed: {entry.failed}")
-    found += [
-        f"it builds on backup {parent.label}, which failed its {parent.failed_what}: {parent.failed}"
-        for parent in catalog.doubtful_parents(entry)
-    ]
+    if not entry.failed:
+        found += [
+            f"it builds on backup {parent.label}, which failed its {parent.failed_what}: {parent.failed}"
+            for parent in catalog.doubtful_parents(entry)
+        ]
     found += [f"backup {entry.label}: {text}" for text in entry.record.warnings]
     if not take_over:
         found.append("the restored cluster will not archive; --take-over keeps archiving as configured")

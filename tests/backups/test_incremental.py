@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestoreRequest, plan_restore
 from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer, assert_command_refused, assert_refused
-from tests.retention.archives import entry
+from tests.retention.archives import entry, store_proof
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.wal.listings import source as facts_of
 
@@ -254,3 +255,25 @@ def test_parent_is_the_newest_that_serves() -> None:
     facts = replace(facts, segment_size=16 << 20, settings={**facts.settings, "data_checksums": "on"})
     sizes = "its WAL segment size: 1048576, the server's: 16777216"
     assert basis(first) == (None, f"first, {why}{sizes}; its data checksums: off, the server's: on")
+
+
+def test_a_full_backup_that_failed_its_drill_carries_no_chain(summarizing: Source, tmp_path: Path) -> None:
+    """Neither a new backup builds on it, nor does a restore take what was built on it before a good older one."""
+    source = summarizing
+    source.sql("CREATE TABLE t (g int)")
+    good = source.backup()
+    time.sleep(1.05)
+    bad = source.backup()
+    built = source.backup(incremental=True)
+    assert built.parent == bad.label
+    store_proof(source.archive, bad.label, now(), "not equal")
+    words = ["restore", "main", "--to", str(tmp_path / "r"), "--dry-run", "--json"]
+
+    code, out, err = answer(source, *words)
+    assert (code, json.loads(out)["backup"]) == (0, good.label), err
+    time.sleep(1.05)
+    following = source.backup(incremental=True)
+    assert following.parent == good.label
+    store_proof(source.archive, built.label, now(), "proven")
+    code, out, err = answer(source, *words)
+    assert (code, json.loads(out)["backup"]) == (0, built.label), err

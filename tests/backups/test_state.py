@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgproof.backups.catalog import VERIFICATION, BackupEntry, Catalog, read_catalog
+from pgproof.backups.catalog import CHAIN, VERIFICATION, BackupEntry, Catalog, read_catalog
 from pgproof.backups.state import RECORD, ProofAge, State, missing_wal, proof_age, state_of
 from pgproof.backups.verification import Verification, read_verification, write_verification
 from pgproof.config import RepositoryConfig
@@ -108,6 +108,15 @@ class TestWhatIsKnown:
         assert state(archive, "two") == State("failed", after(2), VERIFICATION, reason=reason)
         assert state(archive, "three").name == "complete"
         store_proof(archive, "two", after(2.2), "proven")  # it was put back, and this drill read it
+        assert state(archive, "two").name == "proven"
+
+    def test_what_builds_on_a_backup_that_failed_its_drill_has_failed_until_it_is_proven(
+        self, archive: Archive
+    ) -> None:
+        store_proof(archive, "one", after(2), "not equal")
+        reason = "its chain failed: it builds on one: 2 tables differ"
+        assert state(archive, "two") == State("failed", after(2), CHAIN, reason=reason)
+        store_proof(archive, "two", after(1.5), "proven")  # before, of other WAL
         assert state(archive, "two").name == "proven"
 
     def test_wal_that_is_gone(self, archive: Archive) -> None:
