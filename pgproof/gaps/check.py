@@ -83,6 +83,8 @@ class WalCheck:
     def other_findings(self) -> tuple[str, ...]:
         """What was found besides gaps, the worst first."""
         found = ["there is no backup: nothing can be recovered from WAL alone"] if self.no_backup else []
+        if self.report.unusable:
+            found.append(f"no recovery window can be relied on: {self.report.unusable}")
         found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
         found += [str(one) for one in self.report.breaks]
         found += [

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pgproof.backups.catalog import Catalog
+from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.postgres.facts import ServerFacts
 from pgproof.timelines.history import TimelineHistory, history_of, leaves
@@ -50,7 +50,8 @@ class RecoveryWindow:
 
     It ends before the archive does where a segment is missing: ``broken_by`` is the gap's first one, None when
     expire removed what followed. As times it reaches from the backup's stop to the newest commit before its
-    end, None when that was not read.
+    end, None when that was not read. ``unusable`` says why nobody should rely on it: its backup failed, or cannot be
+    restored.
     """
 
     backup: str
@@ -61,6 +62,7 @@ class RecoveryWindow:
     broken_by: WalSegment | None
     expired: bool = False
     to_time: datetime | None = None
+    unusable: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -72,6 +74,7 @@ class RecoveryWindow:
             "to_time": self.to_time.isoformat() if self.to_time else None,
             "broken_by": self.broken_by.name if self.broken_by else None,
             "expired": self.expired,
+            "unusable": self.unusable,
         }
 
 
@@ -113,7 +116,15 @@ class GapReport:
 
     @property
     def ok(self) -> bool:
-        return not self.gaps and not self.damaged and not self.without_history and not self.breaks
+        sound = not self.gaps and not self.damaged and not self.without_history and not self.breaks
+        return sound and not self.unusable
+
+    @property
+    def unusable(self) -> str:
+        """Why no window can be relied on, as of the newest; empty while one can, or where there is none."""
+        if not self.windows or not all(window.unusable for window in self.windows):
+            return ""
+        return f"backup {self.windows[-1].backup}: {self.windows[-1].unusable}"
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -146,6 +157,7 @@ class _Need:
     history: TimelineHistory
     runs: list[Run]
     part: ReceivedPart | None
+    unusable: str = ""
 
     def first_of(self, missing: Numbered) -> WalSegment | None:
         """The first segment on the way that is missing."""
@@ -167,6 +179,7 @@ class _Need:
             self.record.reachable_from,
             first if broken else None,
             expired,
+            unusable=self.unusable,
         )
 
 
@@ -186,7 +199,7 @@ def check_gaps(
     """
     paths = recovery_paths(catalog, listing, source)
     needs = [
-        _need(entry.record, history, listing, source)
+        replace(_need(entry.record, history, listing, source), unusable=_unusable(entry, catalog))
         for history in paths
         for entry in catalog.entries
         if history.contains(entry.record.timeline, entry.record.stop_lsn)
@@ -212,6 +225,12 @@ def check_gaps(
         received=_received(listing, source),
         paths=tuple(paths),
     )
+
+
+def _unusable(entry: BackupEntry, catalog: Catalog) -> str:
+    if entry.failed:
+        return f"its {entry.failed_what} failed"
+    return "" if catalog.is_whole(entry.label) else "a backup that it builds on is missing"
 
 
 def with_breaks(report: GapReport, known: Sequence[Break]) -> GapReport:
@@ -365,12 +384,18 @@ def describe(report: GapReport) -> Sequence[tuple[str, ...]]:
             str(window.timeline),
             f"{window.start} to {window.end}",
             f"{window.from_time:%F %T} to {f'{window.to_time:%F %T}' if window.to_time else '?'}",
-            f"broken by {window.broken_by}"
-            if window.broken_by
-            else ("older: WAL after it is expired" if window.expired else "complete"),
+            _state(window),
         )
         for window in report.windows
     ]
+
+
+def _state(window: RecoveryWindow) -> str:
+    if window.broken_by:
+        state = f"broken by {window.broken_by}"
+    else:
+        state = "older: WAL after it is expired" if window.expired else "complete"
+    return f"{window.unusable}; {state}" if window.unusable else state
 
 
 DESCRIBED = ("backup", "timeline", "LSN", "UTC", "state")

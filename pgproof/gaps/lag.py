@@ -163,10 +163,14 @@ def _set_back(commit: datetime, clock: datetime) -> str:
 
 
 def furthest(report: GapReport, facts: ServerFacts | None) -> RecoveryWindow | None:
-    """The recovery window that reaches furthest: on the source's timeline, else on the newest one."""
-    timelines = {window.timeline for window in report.windows}
+    """The recovery window that reaches furthest: on the source's timeline, else on the newest one.
+
+    One whose backup failed does not count: nobody knows what a recovery from it brings back.
+    """
+    usable = [window for window in report.windows if not window.unusable]
+    timelines = {window.timeline for window in usable}
     timeline = facts.timeline if facts and facts.timeline in timelines else max(timelines, default=0)
-    windows = [window for window in report.windows if window.timeline == timeline]
+    windows = [window for window in usable if window.timeline == timeline]
     return max(windows, key=lambda window: window.end, default=None)
 
 

@@ -1,7 +1,8 @@
 """A loss is a recovery window that ends before the archive does: at a gap, a segment that cannot be read, or a break.
 
-While one whole window reaches the end of the archive on the source's timeline, a loss is of the past alone. When
-none does, every new commit is lost to recovery as well, until a base backup begins a new window.
+While one whole window of a backup that can be relied on reaches the end of the archive on the source's timeline, a loss
+is of the past alone. When none does, every new commit is lost to recovery as well, until a base backup begins a new
+window.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def newest_is_lost(report: GapReport) -> bool:
     if report.newest is None or not report.windows:
         return False
     lost = [loss.window for loss in losses(report)]
-    current = [w for w in report.windows if w.timeline == report.newest.timeline and not w.expired]
+    current = [
+        window
+        for window in report.windows
+        if window.timeline == report.newest.timeline and not window.expired and not window.unusable
+    ]
     return all(window in lost for window in current)
 
 

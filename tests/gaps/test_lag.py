@@ -15,13 +15,14 @@ from pgproof.gaps.check import WalCheck, _stalled, check_wal
 from pgproof.gaps.copies import CopyCheck
 from pgproof.gaps.gap import GapReport
 from pgproof.gaps.lag import Newest, _age
+from pgproof.gaps.loss import newest_is_lost
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ArchiverFacts, read_facts
 from pgproof.postgres.slots import Slot
 from pgproof.repository.repository import create_repository
 from pgproof.timelines.lsn import LSN
 from tests.drills.damage import answer
-from tests.retention.archives import NOON
+from tests.retention.archives import NOON, store_proof
 from tests.servers.postgres import Source, now
 from tests.wal.listings import name, source
 
@@ -134,6 +135,40 @@ def test_a_gap_counts_as_lost_although_newer_wal_is_archived(source: Source) -> 
     assert found.rpo_seconds is not None and found.rpo_seconds > 0.2
     assert found.lag_seconds is not None and found.lag_seconds < found.rpo_seconds
     assert first < lost
+
+
+def test_a_gap_whose_only_way_round_is_a_failed_backup(source: Source) -> None:
+    """What was committed since the gap is lost as far as we know, and the flow takes a new backup."""
+    source.sql("CREATE TABLE t (g int)")
+    first = source.backup()
+    source.sql("INSERT INTO t VALUES (1)")
+    source.archive_now()
+    lost = source.archive_now()
+    time.sleep(1)
+    failed = source.backup()
+    source.sql("INSERT INTO t VALUES (2)")
+    source.archive_now()
+    source.stored(lost).unlink()
+    found = check(source)
+    assert found.rpo_seconds is not None and found.rpo_seconds < 1
+    assert not newest_is_lost(found.report)
+
+    store_proof(source.archive, failed.label, now(), "not equal")
+    time.sleep(0.1)
+    found = check(source)
+    assert found.newest_commit is not None and found.newest_commit < failed.stopped_at
+    assert found.rpo_seconds is not None and found.rpo_seconds > 1
+    assert newest_is_lost(found.report)
+    assert not found.report.unusable  # the older one still reaches to the gap
+    code, out, _ = answer(source, "wal", "check", "main")
+    assert code == 1
+    assert "its last drill failed" in out
+
+    store_proof(source.archive, first.label, now(), "not equal")
+    found = check(source)
+    assert (found.rpo_seconds, found.newest_commit) == (None, None)
+    reason = f"backup {failed.label}: its last drill failed"
+    assert f"no recovery window can be relied on: {reason}" in found.findings
 
 
 def test_slots(shared: Source) -> None:
