@@ -45,7 +45,7 @@ ENGINE = {
         "store_evidence",
     ),
     "pgproof.validation.expectations.judgement": ("compare_restored",),
-    "tasks.retention": ("gather_facts", "plan_expire", "expire"),
+    "tasks.retention": ("plan_now", "expire"),
 }
 GOALS = {"overhead of protect": 3.0, "gap check, due by its schedule to completed": 5.0}
 

@@ -68,4 +68,4 @@ def ask(cluster: str, plan: ExpirePlan) -> Decision:
 
 def _key(plan: ExpirePlan) -> str:
     """The same as long as the same backups go."""
-    return hashlib.sha256(" ".join(sorted(plan.remove_backups)).encode()).hexdigest()[:16]
+    return hashlib.sha256(" ".join(sorted(plan.to_agree)).encode()).hexdigest()[:16]

@@ -37,6 +37,6 @@ def retention_pruning(cluster: str, config: str | None = None, dry_run: bool = F
         if not decision.approved:
             return {"planned": planned, "removed": [], "approval": str(decision)}
     with one_writer(cluster):
-        expired = expire_backups(cluster, config, plan.remove_backups if decision is not None else ())
+        expired = expire_backups(cluster, config, plan.to_agree if decision is not None else ())
     offer_backups(cluster, config)
     return {"planned": planned, "removed": list(expired.backups), "approval": str(decision or "")}

@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
+from pgproof.gaps import table as windows
 from pgproof.gaps.check import WalCheck
-from pgproof.gaps.gap import DESCRIBED, describe
 from pgproof.gaps.loss import newest_is_lost
 from pgproof.gaps.repair import RepairReport
 from pgproof.postgres.names import shown
@@ -104,7 +104,7 @@ def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) 
     ]
     text += ["", f"![recovery windows of {cluster}]({picture})", ""]
     text += [markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
-    text.append(markdown_table(DESCRIBED, describe(report)))
+    text.append(markdown_table(windows.COLUMNS, windows.rows(report)))
     text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
     _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
 

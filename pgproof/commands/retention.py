@@ -15,9 +15,10 @@ from pgproof.config import ClusterConfig
 from pgproof.repository.lease import hold_lease
 from pgproof.restore.target import parse_time
 from pgproof.retention.approval import Removal, needs_approval, refuse_unapproved
-from pgproof.retention.expire import ExpireResult, expire, gather_facts
+from pgproof.retention.clock import plan_now
+from pgproof.retention.expire import ExpireResult, expire
 from pgproof.retention.hold import add_hold, remove_hold
-from pgproof.retention.plan import ExpirePlan, plan_expire
+from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.wording import counted, size
 
@@ -29,13 +30,13 @@ def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) ->
     """
     cluster = session.cluster(name)
     archive = session.archive(cluster)
-    plan = plan_expire(gather_facts(archive, cluster.retention, now()))
+    plan = plan_now(cluster, archive, now)
     if dry_run:
         session.show(plan_dict(plan, None), lambda console: show(console, plan, None))
         return 0
     approved = agreed_to(session, cluster, plan, yes)
     with hold_lease(archive.store, archive.layout.lease, f'retention pruning of cluster "{name}"') as lease:
-        plan = plan_expire(gather_facts(archive, cluster.retention, now()))
+        plan = plan_now(cluster, archive, now)
         refuse_unapproved(name, plan, cluster.retention, approved)
         result = expire(archive, plan, lease)
     who = account_name() if approved else None
@@ -44,7 +45,7 @@ def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) ->
 
 
 def agreed_to(session: Session, cluster: ClusterConfig, plan: ExpirePlan, yes: bool) -> tuple[str, ...]:
-    """The backups that whoever runs the command agrees to remove; asked only for a plan above the share.
+    """What whoever runs the command agrees to remove; asked only for a plan above the share.
 
     Raises:
         ApprovalMissing: nobody is there to ask, or the answer is no.
@@ -52,12 +53,12 @@ def agreed_to(session: Session, cluster: ClusterConfig, plan: ExpirePlan, yes: b
     if not needs_approval(plan, cluster.retention):
         return ()
     if yes:
-        return plan.remove_backups
+        return plan.to_agree
     if not session.json and sys.stdin.isatty() and sys.stdout.isatty():
         show(session.console, plan, None)
         session.console.print(f"This removes {Removal.of(plan)}.")
         if session.console.input("Remove them? yes or no: ").strip().lower() == "yes":
-            return plan.remove_backups
+            return plan.to_agree
     refuse_unapproved(cluster.name, plan, cluster.retention)
     return ()
 

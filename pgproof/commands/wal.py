@@ -8,9 +8,9 @@ from rich.markup import escape
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, table
 from pgproof.commands.repair import show_content
+from pgproof.gaps import table as windows
 from pgproof.gaps.check import WalCheck, check_wal
 from pgproof.gaps.copies import CopyCheck
-from pgproof.gaps.gap import DESCRIBED, describe
 from pgproof.postgres.slots import Slot
 from pgproof.wording import counted, duration, size
 
@@ -51,7 +51,7 @@ def show(console: Console, found: WalCheck) -> None:
     for copy in found.copies:
         console.print(f"copy: {escape(_copy(copy))}")
     if report.windows:
-        console.print(table("recovery windows", DESCRIBED, describe(report)))
+        console.print(table("recovery windows", windows.COLUMNS, windows.rows(report)))
     if found.content is not None:
         show_content(console, found.content)
 

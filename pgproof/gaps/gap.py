@@ -374,28 +374,3 @@ def _received(listing: WalListing, source: ServerFacts | None) -> ReceivedPart |
     timelines = {source.timeline} if source else set(listing.received)
     found = [received_on(listing, history_of(timeline, listing.histories)) for timeline in timelines]
     return max((part for part in found if part), key=lambda part: part.end, default=None)
-
-
-def describe(report: GapReport) -> Sequence[tuple[str, ...]]:
-    """Rows of the windows table: backup, timeline, reach as times and as LSNs, and what ends it."""
-    return [
-        (
-            window.backup,
-            str(window.timeline),
-            f"{window.start} to {window.end}",
-            f"{window.from_time:%F %T} to {f'{window.to_time:%F %T}' if window.to_time else '?'}",
-            _state(window),
-        )
-        for window in report.windows
-    ]
-
-
-def _state(window: RecoveryWindow) -> str:
-    if window.broken_by:
-        state = f"broken by {window.broken_by}"
-    else:
-        state = "older: WAL after it is expired" if window.expired else "complete"
-    return f"{window.unusable}; {state}" if window.unusable else state
-
-
-DESCRIBED = ("backup", "timeline", "LSN", "UTC", "state")

@@ -11,8 +11,9 @@ import psycopg
 
 from pgproof.config import DRILL_CONNECTIONS, ClusterConfig
 from pgproof.errors import PermanentError, PgproofError
+from pgproof.postgres.clocks import clock_skew
 from pgproof.postgres.connection import connect
-from pgproof.postgres.facts import ServerFacts, read_clock, read_facts
+from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.grants import LARGE_OBJECT_PARAMETER
 from pgproof.postgres.names import in_bytes, name_of
 from pgproof.postgres.replication import ReplicationConnection, SystemIdentity
@@ -123,7 +124,7 @@ def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.tim
     """
     try:
         with connect(cluster) as connection:
-            skew = _skew(connection, clock)
+            skew = clock_skew(connection, clock)
             facts = read_facts(connection)
             row: Any = connection.execute(_SERVER).fetchone()
             pending = read_pending(connection)
@@ -155,13 +156,6 @@ def look_at_source(cluster: ClusterConfig, clock: Callable[[], float] = time.tim
         slot=slot,
         skew=skew,
     )
-
-
-def _skew(connection: psycopg.Connection, clock: Callable[[], float]) -> float:
-    """How far the clocks differ at least: the server's was read some time between two looks at ours."""
-    before = clock()
-    server = read_clock(connection).now.timestamp()
-    return server - min(max(server, before), clock())
 
 
 def read_pending(connection: psycopg.Connection) -> tuple[str, ...]:

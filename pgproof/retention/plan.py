@@ -24,12 +24,12 @@ from pgproof.retention.policy import (
     newest_proven,
     why_not,
 )
-from pgproof.retention.window import Holdings, Need, WalNeeds, find_windows, unneeded, wal_needs
-from pgproof.timelines.history import TimelineHistory, leaves
+from pgproof.retention.window import Holdings, Need, WalNeeds, find_windows, reaching, unneeded, wal_needs
+from pgproof.timelines.history import TimelineHistory, history_of, leaves
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SEGMENT_NAME
 from pgproof.wal.archive import listing_of, part_name, wal_name
-from pgproof.wal.runs import Numbered
+from pgproof.wal.runs import Numbered, intersect
 
 DAMAGED_KEPT = timedelta(days=30)  # what a repair replaced: long enough to find out what damaged it
 
@@ -91,7 +91,16 @@ class ExpireFacts:
     @property
     def cutoff(self) -> datetime:
         """Recovery windows reach back to this time."""
-        return self.now - timedelta(seconds=self.policy.wal_window)
+        return cutoff_of(self.catalog, self.policy, self.now)
+
+
+def cutoff_of(catalog: Catalog, policy: RetentionConfig, now: datetime) -> datetime:
+    """How far back windows reach: from the newest backup, which has the server's time, not from a later moment.
+
+    So a clock that runs ahead takes nothing, and nothing goes while no new backup comes.
+    """
+    newest = max((entry.record.stopped_at for entry in catalog.entries), default=now)
+    return min(now, newest) - timedelta(seconds=policy.wal_window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,8 @@ class ExpirePlan:
         remove_received: received parts of segments that are archived whole, or that nothing needs.
         remove_damaged: damaged objects that a repair kept aside, once they are old.
         segment_size: of WAL, in bytes; 0 where records differ.
+        reaching: backups from which all WAL to the end of a timeline is there.
+        cut_off: those of them from which it is not any more.
     """
 
     root: str
@@ -143,6 +154,13 @@ class ExpirePlan:
     remove_received: tuple[ObjectInfo, ...] = ()
     remove_damaged: tuple[ObjectInfo, ...] = ()
     segment_size: int = 0
+    reaching: tuple[str, ...] = ()
+    cut_off: tuple[str, ...] = ()
+
+    @property
+    def to_agree(self) -> tuple[str, ...]:
+        """All that somebody agrees to with this plan: backups, and WAL after backups, as words."""
+        return (*self.remove_backups, *(f"the WAL after {label}" for label in self.cut_off))
 
     @property
     def remove_objects(self) -> tuple[ObjectInfo, ...]:
@@ -193,6 +211,7 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
         )
     kept = decide(catalog, facts.timelines, facts.histories, facts.policy, facts.now, facts.holdings)
     torn, torn_warnings = _plan_torn(facts, kept.entries)
+    reached, cut_off = _reach(facts, kept)
     sizes = sorted({entry.record.segment_size for entry in kept.entries})
     return ExpirePlan(
         root=facts.layout.root,
@@ -206,7 +225,24 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
         remove_received=_old_received(facts, sizes, kept.wal),
         remove_damaged=_old_damaged(facts),
         segment_size=facts.segment_size,
+        reaching=reached,
+        cut_off=cut_off,
     )
+
+
+def _reach(facts: ExpireFacts, kept: Kept) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The backups from which WAL reaches the end of a timeline: before, and no more afterwards."""
+    holdings = facts.holdings
+    if holdings is None:
+        return (), ()
+    stays = {timeline: kept.wal.on(timeline, facts.segment_size) for timeline in facts.timelines}
+    paths = [history_of(timeline, facts.histories) for timeline in sorted(facts.timelines)]
+    there = holdings.listing.numbers
+    before, after = (
+        reaching(paths, facts.catalog.entries, holdings.listing, numbers)
+        for numbers in (there, intersect(there, stays))
+    )
+    return tuple(before), tuple(label for label in before if label not in after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +286,7 @@ def decide(
     """
     chains = chains_of(catalog)
     reasons = keep_reasons(catalog, chains, policy, now)
-    cutoff = now - timedelta(seconds=policy.wal_window)
+    cutoff = cutoff_of(catalog, policy, now)
     ends = leaves(timelines, histories)
     usable = {entry.label for entry in catalog.entries if is_usable(entry, chains)}
     proven = newest_proven(catalog, chains)

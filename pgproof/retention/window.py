@@ -193,6 +193,33 @@ def _islands(
     ]
 
 
+def reaching(
+    paths: Iterable[TimelineHistory],
+    entries: Sequence[BackupEntry],
+    listing: WalListing,
+    numbers: Numbered,
+) -> list[str]:
+    """The backups from which all WAL to the end of one of the paths is among the numbers, oldest first.
+
+    Args:
+        paths: timelines with their ancestry.
+        entries: every backup, oldest first.
+        listing: the archive, which says where each path ends.
+        numbers: of segments.
+    """
+    found = set()
+    for path in paths:
+        on_path = [entry for entry in entries if lies_on(path, entry)]
+        end = end_of_segments(listing, path)
+        if not on_path or not end:
+            continue
+        first = min((entry.record.first_segment for entry in on_path), key=lambda one: one.number)
+        holes = _union(subtract(by_timeline(runs_between(path, first, end)), numbers))
+        last = holes.last if holes else -1
+        found |= {entry.label for entry in on_path if entry.record.first_segment.number > last}
+    return [entry.label for entry in entries if entry.label in found]
+
+
 def _union(numbered: Numbered) -> Numbers:
     """Numbers of a path, on which each is of one timeline."""
     return Numbers.of(interval for numbers in numbered.values() for interval in numbers.intervals)

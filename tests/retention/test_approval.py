@@ -66,6 +66,24 @@ def test_an_approval_is_of_these_backups() -> None:
     assert f"Nobody agreed to remove {made.remove_backups[0]}." in caught.value.detail
 
 
+def test_a_typing_error_in_the_window_asks_although_every_backup_stays() -> None:
+    """7min for 7d: the backups have their slots, and only WAL goes."""
+    entries = [entry(f"{n:02}-full", NOON - timedelta(days=8 - n), 10 * n + 5, proven=True) for n in range(9)]
+    objects = archives.wal(1, range(1, 90))
+    usual = plan_expire(archives.facts(entries, objects, daily=9, wal_window=7 * 86400))
+    assert not needs_approval(usual, RetentionConfig())
+    assert (usual.cut_off, len(usual.reaching)) == (("00-full",), 9)
+    wrong = plan_expire(archives.facts(entries, objects, daily=9, wal_window=7 * 60))
+    assert wrong.remove_backups == ()
+    assert str(Removal.of(wrong)) == (
+        "0 of 9 backups, 0 of their 990 bytes, the WAL after 7 of 9 backups: 78%"
+    )
+    with pytest.raises(ApprovalMissing) as caught:
+        refuse_unapproved("shop", wrong, RetentionConfig(), wrong.remove_backups)
+    assert "and above 50% somebody must agree" in caught.value.detail
+    refuse_unapproved("shop", wrong, RetentionConfig(), wrong.to_agree)
+
+
 def test_the_command(source: Source) -> None:
     """Not without a person or --yes; and what a person at a terminal answers counts."""
 
@@ -81,8 +99,9 @@ def test_the_command(source: Source) -> None:
     gone = sum(sizes[:2])
     assert refused.stderr == (
         'pgproof: cannot expire backups of cluster "main" without an approval\n'
-        f"DETAIL: The plan removes 2 of 4 backups, {gone:,} of their {sum(sizes):,} bytes: {gone / sum(sizes):.0%}, "
-        "and above 20% somebody must agree (retention.approve_above). Nothing was removed.\n"
+        f"DETAIL: The plan removes 2 of 4 backups, {gone:,} of their {sum(sizes):,} bytes, the WAL after 2 of 4 "
+        f"backups: {gone / sum(sizes):.0%}, and above 20% somebody must agree (retention.approve_above). "
+        "Nothing was removed.\n"
         "HINT: pgproof expire main --dry-run shows the plan; pgproof expire main --yes carries it out\n"
     )
     assert (refused.returncode, refused.stdout) == (48, "")

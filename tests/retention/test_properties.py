@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.retention.plan import ExpireFacts, ExpirePlan, plan_expire
+from pgproof.wal.runs import Numbers
 from tests.retention.archives import names, policy, positions
 from tests.retention.lives import Life, limits, live, steps
 
@@ -20,7 +21,12 @@ def after(found: ExpireFacts, plan: ExpirePlan) -> ExpireFacts:
     """The facts when the plan has been carried out."""
     entries = tuple(entry for entry in found.catalog.entries if entry.label in plan.kept)
     gone = set(plan.remove_wal)
-    return replace(found, catalog=Catalog(entries), wal=tuple(info for info in found.wal if info not in gone))
+    removed = {
+        timeline: Numbers(n for t, n in positions(gone) if t == timeline) for timeline in found.timelines
+    }
+    removed = {t: numbers | found.removed.get(t, Numbers()) for t, numbers in removed.items()}
+    left = tuple(info for info in found.wal if info not in gone)
+    return replace(found, catalog=Catalog(entries), wal=left, removed=removed)
 
 
 def whole(backup: BackupEntry, labels: set[str], backups: dict[str, BackupEntry]) -> bool:

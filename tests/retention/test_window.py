@@ -263,6 +263,7 @@ def test_a_leaf_without_its_history_keeps_its_wal_until_it_has_a_base_of_its_own
         "the history of timeline 2 is not in the archive; all WAL of the timeline is kept; "
         "pgproof wal push $PGDATA/pg_wal/00000002.history on the source mends it",
     )
+    entries.append(backup("three", -6, 35, timeline=2))
     later = plan_expire(facts(entries, objects, wal_window=WEEK, now=NOON + timedelta(days=6)))
     assert positions(later.remove_wal) == [*[(1, n) for n in range(5, 10)], *[(2, n) for n in range(20, 30)]]
     assert later.warnings == ()
