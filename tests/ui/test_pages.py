@@ -1,17 +1,22 @@
-"""What somebody sees and does in the Prefect UI: schedules, an ad-hoc run from its form, its artifact, an alert."""
+"""What somebody sees and does in the Prefect UI: schedules, a run from its form, its artifact, an alert, blocks.
+
+One server for all of it, so that what deploys more comes last.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from pgproof.repository.repository import create_repository
 from tasks.offers import labels_in
 from tests.deployments.upped import Up, until
-from tests.servers.postgres import PGPROOF, PROJECT
+from tests.servers.postgres import PGPROOF, PROJECT, run_pgproof
 from tests.ui.conftest import picture
 
 # Deployment to the schedules that its page names
@@ -150,3 +155,40 @@ def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path
     picture(page, "ui-alerts", tmp_path)
     page.get_by_text("pgproof main: WAL gap", exact=True).click()
     expect(page.get_by_text("Send a custom webhook notification").first).to_be_visible()
+
+
+def fill(page: Page, label: str, text: str) -> None:
+    named = page.locator("label", has_text=re.compile(f"^{label}"))
+    page.locator(".p-label").filter(has=named).locator("textarea, input").first.fill(text)
+
+
+def create(page: Page) -> None:
+    page.get_by_role("button", name="Create", exact=True).click()
+    page.wait_for_url(re.compile(".*/blocks/block/.*"))
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_is_filled_in_and_deployed(up: Up, page: Page, tmp_path: Path) -> None:
+    """Kept in blocks, whose forms are saved as they open."""
+    source, server = up.source, {"PREFECT_API_URL": up.api}
+    done = run_pgproof("deploy", "--blocks", environment=server)
+    assert done.returncode == 0, done.stderr
+    create_repository(source.config.repositories["main"])
+
+    opened(page, "/blocks/catalog/pgproof-repository/create")
+    fill(page, "Block Name", "store")
+    fill(page, "URL", f"file://{source.repository_path}")
+    create(page)
+    opened(page, "/blocks/catalog/pgproof-cluster/create")
+    fill(page, "Block Name", "shop")
+    fill(page, "DSN", f"host={source.root}/s user=pgproof dbname=postgres")
+    fill(page, "Settings", f'retention.daily = 14\nstate_directory = "{source.root}/state"')
+    page.locator(".block-document-input .p-select-button__control").press("ArrowDown")
+    page.get_by_text("store", exact=True).click()
+    expect(page.locator(".block-document-input")).to_contain_text("store")
+    picture(page, "ui-block-cluster", tmp_path)
+    create(page)
+
+    done = run_pgproof("deploy", "--blocks", environment=server)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert up.deployments()["base-backup/shop"]["parameters"]["config"] == "block:pgproof-cluster/shop"
