@@ -74,7 +74,7 @@ def _gap(cluster: str, report: GapReport, starts_again: bool) -> Event:
     missing = sum(gap.count for gap in report.gaps)
     parts = [f"{counted(missing, 'segment')} missing"] if missing else []
     parts += [f"{counted(len(report.damaged), 'segment')} damaged"] if report.damaged else []
-    parts += ["the server ran with wal_level = minimal meanwhile"] if report.breaks else []
+    parts += dict.fromkeys(one.meanwhile for one in report.breaks)
     meaning = f"{len(lost)} of {counted(len(report.windows), 'recovery window')} end before the archive does"
     if starts_again:
         meaning += "; none is left for new commits, so a base backup is taken now"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pgproof.backups.catalog import read_catalog
+from pgproof.backups.record import BackupRecord
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig, Config
@@ -28,19 +29,21 @@ from pgproof.restore.execute import execute
 from pgproof.restore.locate import WalReader
 from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
+from pgproof.restore.reading import AT_ONCE, Reading, read_wal
 from pgproof.restore.record import Site
 from pgproof.restore.start import by_hand
-from pgproof.restore.tablespaces import TablespaceSearch
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
 from pgproof.wal.own_tablespaces import DIRECTORY, own_tablespaces_option
-from pgproof.wording import counted, size
+from pgproof.wording import counted, duration, size
 
 
 def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool) -> int:
     """Plan a restore, show the plan, and do it."""
     cluster = session.cluster(name)
     archive = session.archive(cluster)
-    plan = make_plan(session.config, cluster, archive, request)
+    with session.progress("read WAL", None) as reading:
+        plan = make_plan(session.config, cluster, archive, request, reading)
     said: tuple[str, ...] = ()
     content: dict[str, Any] = {
         "backup": plan.record.label,
@@ -67,9 +70,20 @@ def restore(session: Session, name: str, request: RestoreRequest, dry_run: bool)
 
 
 def make_plan(
-    config: Config, cluster: ClusterConfig, archive: Archive, request: RestoreRequest
+    config: Config,
+    cluster: ClusterConfig,
+    archive: Archive,
+    request: RestoreRequest,
+    progress: Callable[[int], None] = lambda size: None,
 ) -> RestorePlan:
-    """The plan, with WAL read by the programs of the backup's major version, and all asked for that a start needs."""
+    """The plan, with WAL read by the programs of the backup's major version, and all asked for that a start needs.
+
+    Args:
+        config, cluster: of the restore.
+        archive: to restore from.
+        request: what is asked for.
+        progress: told the bytes of WAL that are read.
+    """
     catalog = read_catalog(archive, tolerant=True)
 
     @functools.cache  # the plan, and what lies at its border: an archive may be long
@@ -79,11 +93,18 @@ def make_plan(
     def reader_of(major: int) -> WalReader:
         return WalReader(archive, find_bin_directory(major, cluster.bin_directory))
 
-    search = TablespaceSearch(archive, cluster.wal.workers, everything=bool(request.tablespaces))
-    plan = plan_restore(request, catalog, listing_of, reader_of, search=search)
+    def read(record: BackupRecord, segments: Sequence[WalSegment]) -> Reading | None:
+        if not request.tablespaces and len(segments) * record.segment_size > AT_ONCE:
+            return None
+        reader = None
+        with contextlib.suppress(ProgramMissing):
+            reader = reader_of(record.major)
+        return read_wal(archive, segments, reader, cluster.wal.workers, progress)
+
+    plan = plan_restore(request, catalog, listing_of, reader_of, read=read)
     needed = ask_needs(config, cluster, archive, plan)
     old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
-    plan = replace(plan, warnings=(*old, *plan.warnings, *needed, *_not_searched(search, plan)))
+    plan = replace(plan, warnings=(*old, *plan.warnings, *needed, *_not_read(plan)))
     # shown to whoever decides; a restore does not depend on it
     with contextlib.suppress(ObjectMissing, ObjectDamaged, ProgramMissing):
         listing = listing_of(plan.record.segment_size)
@@ -94,13 +115,14 @@ def make_plan(
     return plan
 
 
-def _not_searched(search: TablespaceSearch, plan: RestorePlan) -> list[str]:
-    """What is not known of tablespaces, where there is so much WAL that a plan would take long."""
-    if not search.left_out:
+def _not_read(plan: RestorePlan) -> list[str]:
+    """What is not known yet, where there is so much WAL that a plan would take long."""
+    if plan.reading is not None:
         return []
     return [
-        f"{counted(search.left_out, 'segment')} of WAL were not searched for tablespaces that were created after the "
-        f"backup; each will lie in {plan.request.destination}/{DIRECTORY}. They are searched when --tablespace is given"
+        f"{counted(len(plan.segments), 'segment')} of WAL will be read while the files are extracted: whether recovery "
+        f"comes to the target, and which tablespaces it creates in {plan.request.destination}/{DIRECTORY}, is said "
+        "then. A plan with --tablespace reads them"
     ]
 
 
@@ -169,9 +191,10 @@ def show_plan(console: Console, plan: RestorePlan) -> None:
     for number, step in enumerate(plan.steps(), 1):
         console.print(f"  {number}. {step}")
     first, last = plan.segments[0], plan.segments[-1]
+    read = f", read in {duration(plan.reading.seconds)}" if plan.reading else ""
     console.print(
         f"  needs {size(plan.room)} of room and WAL {first} to {last} "
-        f"({counted(len(plan.segments), 'segment')}, all there)"
+        f"({counted(len(plan.segments), 'segment')}, all there{read})"
     )
     for warning in plan.warnings:
         console.print(f"  [yellow]warning[/yellow]: {escape(warning)}")

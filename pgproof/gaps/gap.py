@@ -95,7 +95,7 @@ class GapReport:
         without_history: timelines without their history file: where a backup lies there, recovery along them does
             not begin; where WAL does, no recovery finds the way from an older timeline to them.
         received: the received part that continues the source's timeline, or the newest one.
-        breaks: where recoveries end, because the server wrote wal_level = minimal; as far as a content check has read.
+        breaks: where recoveries end although no name is missing; as far as a content check has read.
         paths: the timelines that were followed, with their forks; a picture of the windows needs them.
     """
 

@@ -14,6 +14,7 @@ from pgproof.errors import PermanentError
 from pgproof.gaps.gap import GapReport, RecoveryWindow
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.segment import WalSegment
+from pgproof.wal.breaks import Break
 
 _NAMED = 5  # backups in a sentence
 
@@ -25,12 +26,12 @@ class Loss:
     window: RecoveryWindow
     segment: WalSegment
     damaged: bool = False
-    breaks: bool = False
+    broken: Break | None = None
 
     @property
     def why(self) -> str:
-        if self.breaks:
-            return "in which wal_level became minimal"
+        if self.broken:
+            return self.broken.within
         return f"which is {'damaged' if self.damaged else 'missing'}"
 
 
@@ -61,8 +62,9 @@ def losses(report: GapReport) -> list[Loss]:
         stops = [segment for segment in damaged if crosses(window, segment, path_of(report, window.timeline))]
         first = min([*stops, *([window.broken_by] if window.broken_by else [])], default=None, key=_number)
         if first is not None:
-            broken = any(one.segment == first for one in report.breaks)
-            found.append(Loss(window, first, first in damaged, broken and first == window.broken_by))
+            ends = first == window.broken_by
+            broken = next((one for one in report.breaks if ends and one.segment == first), None)
+            found.append(Loss(window, first, first in damaged, broken))
     return found
 
 

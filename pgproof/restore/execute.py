@@ -18,12 +18,14 @@ import os
 import pwd
 import re
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pgproof.errors import DestinationRefused, NoRoom, RecoveryFailed
+from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged, ObjectMissing, RecoveryFailed
 from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
@@ -36,10 +38,14 @@ from pgproof.restore.extract import (
     tablespace_map,
 )
 from pgproof.restore.isolation import isolation, recovery_defaults
-from pgproof.restore.minima import backed_up, reading_ahead
+from pgproof.restore.locate import WalReader
+from pgproof.restore.minima import backed_up
 from pgproof.restore.plan import RestorePlan
+from pgproof.restore.reading import Reading, read_wal
 from pgproof.restore.record import NOWHERE, Site, record_of
 from pgproof.restore.settings import recovery_settings, write_settings
+from pgproof.restore.tablespaces import place_tablespaces
+from pgproof.wal.breaks import first_crossed
 from pgproof.wal.parameters import widest
 
 Progress = Callable[[int], None]
@@ -81,13 +87,14 @@ def execute(
         progress: told the raw bytes that are done.
 
     Returns:
-        what PostgreSQL's programs warned of.
+        what PostgreSQL's programs warned of, and what WAL said that the plan had not read.
     """
     data = plan.request.destination
-    with reading_ahead(plan.segments, archive, bin_directory) as raised:
+    with _read_meanwhile(plan, archive, bin_directory) as reading:
         combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
         had = backed_up(bin_directory, data) if bin_directory else {}
-        minima = widest(had, raised())
+        read = reading()
+    minima = widest(had, read.raised) if bin_directory else {}
     _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
     settings |= _never_the_sources(plan, preload)
@@ -113,7 +120,46 @@ def execute(
     for directory in (data, *plan.tablespaces.values(), *plan.places.chosen):
         _sync_file_system(directory)
     make_startable(data)
-    return combined.warnings
+    return (*combined.warnings, *_found_late(plan, read))
+
+
+@contextlib.contextmanager
+def _read_meanwhile(
+    plan: RestorePlan, archive: Archive, bin_directory: Path | None
+) -> Iterator[Callable[[], Reading]]:
+    """Have the WAL of a recovery read for the time of a block, where the plan has not read it.
+
+    Yields:
+        what waits for the end, and says what was found; what cannot be read raises nothing, as recovery says more.
+    """
+    if plan.reading is not None:
+        known = plan.reading
+        yield lambda: known
+        return
+    ended = threading.Event()
+    reader = WalReader(archive, bin_directory) if bin_directory else None
+
+    def read() -> Reading:
+        try:
+            return read_wal(archive, plan.segments, reader, 1, ended=ended.is_set)
+        except (ObjectDamaged, ObjectMissing):
+            return Reading()
+
+    with ThreadPoolExecutor(1, "wal") as pool:
+        try:
+            yield pool.submit(read).result
+        finally:
+            ended.set()
+
+
+def _found_late(plan: RestorePlan, read: Reading) -> list[str]:
+    """What the plan did not know of WAL that was read only now."""
+    if plan.reading is not None:
+        return []
+    request, record = plan.request, plan.record
+    met = first_crossed(read.breaks, plan.history, record.start_lsn, plan.reach)
+    later = place_tablespaces(record, read.tablespaces, plan.places.until, request.destination, {}).later
+    return [*map(str, later), *([str(met)] if met else [])]
 
 
 def _never_the_sources(plan: RestorePlan, preload: Sequence[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, pairwise
@@ -64,16 +64,6 @@ class WalReader:
             return part.end
         fetch(self._archive, segment.name, path)
         return segment.end
-
-    def content(self, segment: WalSegment) -> Iterator[bytes]:
-        """A segment as it is archived, in pieces; or what was received of it."""
-        try:
-            return self._archive.open(find_key(self._archive, segment.name))
-        except ObjectMissing:
-            part = find_part(self._archive, segment)
-            if part is None:
-                raise
-            return self._archive.open(part.key)
 
     def commits(self, segment: WalSegment) -> list[CommitRecord]:
         """The commits of one segment that carry a time."""

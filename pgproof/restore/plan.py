@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pgproof.backups.catalog import BackupEntry, Catalog
@@ -19,6 +19,7 @@ from pgproof.restore.cautions import cautions
 from pgproof.restore.destination import Destination, check_destination, look_at_destination, room_for
 from pgproof.restore.isolation import in_words
 from pgproof.restore.locate import Located, WalReader
+from pgproof.restore.reading import Reading
 from pgproof.restore.tablespaces import TablespacePlaces, place_tablespaces
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory, history_of
@@ -32,13 +33,16 @@ from pgproof.wal.archive import (
     require,
     segments_between,
 )
-from pgproof.wal.breaks import require_unbroken
-from pgproof.wal.tablespaces import TablespaceRecord
+from pgproof.wal.breaks import first_crossed, require_unbroken
 
 # The source's last segment is archived when it is full, or after archive_timeout
 _NOT_YET = (
     "SELECT pg_switch_wal();  -- on the server, while it lives: it archives what it has not archived yet"
 )
+
+
+Read = Callable[[BackupRecord, Sequence[WalSegment]], Reading | None]
+_Choice = tuple[BackupEntry, list[WalSegment], str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class RestorePlan:
         warnings: to be read before it is run.
         has_history: whether the archive has the history file of the timeline, which names it to PostgreSQL.
         border: the commits on both sides of the target, when they are known.
+        reading: what the WAL says that recovery reads; None where there is so much that it is read later.
     """
 
     request: RestoreRequest
@@ -98,6 +103,7 @@ class RestorePlan:
     warnings: tuple[str, ...] = ()
     border: Border | None = None
     has_history: bool = True
+    reading: Reading | None = None
 
     @property
     def record(self) -> BackupRecord:
@@ -138,7 +144,7 @@ def plan_restore(
     listing_of: Callable[[int], WalListing],
     reader_of: Callable[[int], WalReader],
     look: Callable[[Path, Sequence[Path]], Destination] = look_at_destination,
-    search: Callable[[Sequence[WalSegment]], Sequence[TablespaceRecord]] = lambda segments: (),
+    read: Read = lambda record, segments: None,
 ) -> RestorePlan:
     """Decide everything about a restore, and refuse what cannot end well.
 
@@ -148,7 +154,7 @@ def plan_restore(
         listing_of: the archive's listing for a segment size.
         reader_of: a WAL reader for a major version; used for time, xid and name targets.
         look: at the destination.
-        search: finds the records of tablespaces in WAL.
+        read: reads the WAL after a backup; None where that is left for later.
 
     Raises:
         NoBackup: there is none, or none of this label.
@@ -163,13 +169,21 @@ def plan_restore(
     history = _history(request.target, catalog, listing, request.label)
     on_path = _on_path(history, catalog)
     located = _locate(request.target, history, on_path, listing, reader_of)
-    entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
+    while True:
+        entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
+        reading = read(entry.record, segments)
+        reach = entry.record.stop_lsn if request.target.kind == "immediate" else located.lsn
+        met = first_crossed(reading.breaks, history, entry.record.start_lsn, reach) if reading else None
+        if met is None:
+            break
+        listing = replace(
+            listing, breaks=(*listing.breaks, met)
+        )  # it then takes a backup behind it, or refuses
     chain = catalog.chain(entry.label)
     reach = max(located.lsn, entry.record.stop_lsn)
     until = None if request.standby or request.target.kind == "end" else reach
-    places = place_tablespaces(
-        entry.record, search(segments), until, request.destination, request.tablespaces
-    )
+    created = reading.tablespaces if reading else ()
+    places = place_tablespaces(entry.record, created, until, request.destination, request.tablespaces)
     room = room_for(request.destination, chain, places.backed_up)
     has_history = history.timeline == 1 or history.timeline in listing.histories
     check_destination(look(request.destination, [*places.backed_up.values(), *places.chosen]), room)
@@ -189,6 +203,7 @@ def plan_restore(
             *(_without_history(history, listing) if request.target.timeline is None else ()),
         ),
         has_history=has_history,
+        reading=reading,
     )
 
 
@@ -317,6 +332,26 @@ def _outside(
     )
 
 
+def _choose_and_read(
+    request: RestoreRequest,
+    catalog: Catalog,
+    history: TimelineHistory,
+    on_path: Sequence[BackupEntry],
+    listing: WalListing,
+    located: Located,
+    read: Read,
+) -> tuple[_Choice, Reading | None]:
+    """The backup, and what its WAL says; one whose recovery would end at a break is passed over, or refused."""
+    while True:
+        choice = _choose(request, catalog, history, on_path, listing, located)
+        record, reading = choice[0].record, read(choice[0].record, choice[1])
+        reach = record.stop_lsn if request.target.kind == "immediate" else located.lsn
+        met = first_crossed(reading.breaks, history, record.start_lsn, reach) if reading else None
+        if met is None:
+            return choice, reading
+        listing = replace(listing, breaks=(*listing.breaks, met))
+
+
 def _choose(
     request: RestoreRequest,
     catalog: Catalog,
@@ -324,7 +359,7 @@ def _choose(
     on_path: Sequence[BackupEntry],
     listing: WalListing,
     located: Located,
-) -> tuple[BackupEntry, list[WalSegment], str, tuple[str, ...]]:
+) -> _Choice:
     """The backup: one that was named, else the newest proven one before the target, else the newest.
 
     Returns:

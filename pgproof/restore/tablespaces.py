@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.backups.record import BackupRecord
-from pgproof.errors import DestinationRefused, ObjectMissing
-from pgproof.repository.repository import Archive
+from pgproof.errors import DestinationRefused
 from pgproof.timelines.lsn import LSN
-from pgproof.timelines.segment import WalSegment
-from pgproof.wal.archive import find_key, find_part
-from pgproof.wal.beside import ArchivedBeside
 from pgproof.wal.own_tablespaces import DIRECTORY
-from pgproof.wal.tablespaces import TablespaceRecord, tablespace_records
-
-_LIMIT = 4 << 30  # bytes of WAL that are searched for nothing but a better plan; about 10 s
-_MEMORY = 512 << 20  # bytes of WAL in memory at once, where segments are not larger than that
+from pgproof.wal.tablespaces import TablespaceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +104,3 @@ def _later(
         place = Path(chosen.get(record.path, data / DIRECTORY / str(record.oid)))
         found[record.oid] = LaterTablespace(record.oid, record.path, record.lsn, place, record.path in chosen)
     return tuple(found.values())
-
-
-class TablespaceSearch:
-    """Looks for tablespaces in archived WAL.
-
-    Args:
-        archive: to read from.
-        workers: segments at a time.
-        everything: however much WAL it is; otherwise up to 4 GB.
-    """
-
-    def __init__(self, archive: Archive, workers: int, *, everything: bool) -> None:
-        self._archive, self._workers, self._everything = archive, workers, everything
-        self.left_out = 0  # segments that were not searched
-
-    def __call__(self, segments: Sequence[WalSegment]) -> list[TablespaceRecord]:
-        """Their records of tablespaces, in the order of WAL."""
-        size = segments[0].size
-        if not self._everything and len(segments) * size > _LIMIT:
-            self.left_out = len(segments)
-            return []
-        with ThreadPoolExecutor(max(1, min(self._workers, _MEMORY // size)), "tablespaces") as pool:
-            found = {record for records in pool.map(self._search, segments) for record in records}
-        return sorted(found, key=lambda record: record.lsn)
-
-    def _search(self, segment: WalSegment) -> list[TablespaceRecord]:
-        try:
-            key = find_key(self._archive, segment.name)
-        except ObjectMissing:
-            part = find_part(self._archive, segment)
-            if part is None:
-                raise
-            key = part.key
-        content = b"".join(self._archive.open(key))
-        return tablespace_records(content, ArchivedBeside([lambda: self._archive], segment))

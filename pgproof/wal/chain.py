@@ -18,6 +18,7 @@ from pgproof.errors import PermanentError
 from pgproof.postgres.programs import run
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+from pgproof.wal.breaks import Break, reset_at
 from pgproof.wal.pages import LONG, SegmentPages, end_of_record
 
 _TIMEOUT = 3600.0  # seconds; a gigabyte takes about two
@@ -33,6 +34,7 @@ _STOPPED = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+): (.*)", re.
 _NO_RECORD = re.compile(r"could not find a valid record after [0-9A-F]+/[0-9A-F]+.*", re.DOTALL)
 _TOTAL_LENGTH = struct.Struct("=I")
 _HEADER_LENGTH = 24  # SizeOfXLogRecord
+_BEGINNING = 64  # bytes of a segment, up to the first record's header
 _LARGEST = 1020 << 20  # XLogRecordMaxSize
 
 
@@ -60,7 +62,7 @@ class Chain:
     """What was found in a chain: damaged segments, each with what is wrong, and where no recovery goes past."""
 
     faults: dict[WalSegment, str] = field(default_factory=dict)
-    breaks: dict[WalSegment, LSN] = field(default_factory=dict)
+    breaks: dict[WalSegment, Break] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,17 @@ def check_chain(bin_directory: Path, links: Sequence[Link], beside: int = 0) -> 
         stop, seen = _waldump(bin_directory, part, _end(part, beside))
         for lsn in seen.breaks:
             holder = next(link.segment for link in part if link.segment.end > lsn)
-            found.breaks.setdefault(holder, lsn)
+            found.breaks.setdefault(holder, Break(holder, lsn))
         for segment, fault in _after_switch(part, seen.switches).items():
             faults.setdefault(segment, fault)
         if stop is None:
             break
         holds = (index for index, link in enumerate(links) if link.segment.end > stop.record)
         index = next(holds, len(links) - 1)
+        if index > first and (reset := _reset(links[index], stop)):
+            found.breaks.setdefault(reset.segment, reset)
+            first = index
+            continue
         if not _is_end(links[index], stop):
             for segment, fault in _suspects(links, index, stop).items():
                 faults.setdefault(segment, fault)
@@ -180,6 +186,13 @@ def _after_switch(part: Sequence[Link], switches: Sequence[LSN]) -> dict[WalSegm
 def _is_end(link: Link, stop: _Stop) -> bool:
     """Whether WAL just ends here: nothing but zeros follows, and no other segment does."""
     return link.ends_wal and link.segment.start + link.pages.content_end <= stop.record
+
+
+def _reset(link: Link, stop: _Stop) -> Break | None:
+    """The break where pg_resetwal began new WAL, when reading stopped at its first record."""
+    with open(link.path, "rb") as file:
+        found = reset_at(link.segment, file.read(_BEGINNING))
+    return found if found and found.lsn == stop.record else None
 
 
 def _suspects(links: Sequence[Link], index: int, stop: _Stop) -> dict[WalSegment, str]:

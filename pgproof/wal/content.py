@@ -21,7 +21,6 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.repository.repository import Archive
-from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
 from pgproof.wal.breaks import Break
@@ -98,7 +97,7 @@ def check_content_of(
     after = timedelta(0) if everything or now is None else recheck_after
     recall = Recall(memory, now or datetime.max.replace(tzinfo=UTC), after, crc=crc)
     check = _Check(archive, take_survey(archive, runs, recall), recall, bin_directory, now)
-    check.breaks = {one.segment: one.lsn for one in memory.breaks}
+    check.breaks = {one.segment: one for one in memory.breaks}
     warning = ""
     try:
         check.run(workers)
@@ -121,7 +120,7 @@ class _Check:
         self._directory, self._now = directory, now
         self._good: list[Stored] = []
         self.faults: dict[WalSegment, str] = {}
-        self.breaks: dict[WalSegment, LSN] = {}
+        self.breaks: dict[WalSegment, Break] = {}
         self.read = self.bytes = 0
 
     def run(self, workers: int) -> None:
@@ -157,7 +156,7 @@ class _Check:
 
     def found_breaks(self) -> tuple[Break, ...]:
         """Where no recovery goes past; a segment that breaks is in no run, and so is read each time."""
-        return tuple(Break(segment, lsn) for segment, lsn in sorted(self.breaks.items()))
+        return tuple(sorted(self.breaks.values()))
 
     def remember(self, size: int) -> str:
         """Store what is known to be good; why that failed, if it did.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.records import ParameterChange, Record
@@ -38,15 +39,12 @@ def largest(
         records: of segments in a row, those of the resource manager XLOG.
     """
     found: dict[str, int] = {}
-    before: WalSegment | None = None
-    rest = b""
+    search = ParameterSearch()
     for segment in segments:
-        follows = before is not None and before.next() == segment
-        there, rest = _search(content(segment), rest if follows else b"")
-        if there:
-            for change in _changes(records([before, segment] if before and follows else [segment])):
-                found = widest(found, change.values)
-        before = segment
+        if row := search.add(segment, searched(content(segment))):
+            for record in records(row):
+                if isinstance(record, ParameterChange):
+                    found = widest(found, record.values)
     return found
 
 
@@ -55,19 +53,41 @@ def widest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
 
 
-def _changes(records: Iterable[Record]) -> list[ParameterChange]:
-    return [record for record in records if isinstance(record, ParameterChange)]
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A segment that was searched: whether it may hold a change, and what may be half of one.
+
+    Args:
+        found: whether it may.
+        beginning, end: bytes at both ends, without page headers, less than a whole change.
+    """
+
+    found: bool
+    beginning: bytes
+    end: bytes
 
 
-def _search(chunks: Iterable[bytes], before: bytes) -> tuple[bool, bytes]:
-    """Whether a segment may hold a change, which may have begun at the end of the segment before.
+class ParameterSearch:
+    """Puts together what was found in segments that come in the order of WAL: a change may lie in two of them."""
+
+    def __init__(self) -> None:
+        self._before: tuple[WalSegment, bytes] | None = None
+
+    def add(self, segment: WalSegment, part: Searched) -> list[WalSegment]:
+        """Add the next segment; the segments in which pg_waldump is to look for a change, if there may be one."""
+        before, self._before = self._before, (segment, part.end)
+        if before is None or before[0].next() != segment:
+            return [segment] if part.found else []
+        crosses = _CHANGE.search(before[1] + part.beginning) is not None
+        return [before[0], segment] if part.found or crosses else []
+
+
+def searched(chunks: Iterable[bytes]) -> Searched:
+    """Search a segment's content, in pieces.
 
     Page headers are taken out, as a record may lie across two pages.
-
-    Returns:
-        that, and the bytes at the end in which a change may begin.
     """
-    found, rest, header = False, b"", _LONG_HEADER
+    found, rest, before, beginning, header = False, b"", b"", b"", _LONG_HEADER
     for chunk in chunks:
         rest += chunk
         whole = len(rest) - len(rest) % _PAGE
@@ -76,6 +96,7 @@ def _search(chunks: Iterable[bytes], before: bytes) -> tuple[bool, bytes]:
             parts.append(rest[at + header : at + _PAGE])
             header = _HEADER
         text, rest = b"".join(parts), rest[whole:]
+        beginning = beginning or text[: _LENGTH - 1]
         found = found or _CHANGE.search(text) is not None
         before = text[1 - _LENGTH :]  # less than one that was found here
-    return found, before
+    return Searched(found, beginning, before)

@@ -65,10 +65,15 @@ class QuietPoint:
 
 @dataclass(frozen=True, slots=True)
 class ParameterChange:
-    """A restart of the source with other settings: those that a hot standby must have at least as large."""
+    """A restart of the source with other settings: those that a hot standby must have at least as large.
+
+    Args:
+        minimal: whether it ran with ``wal_level = minimal`` from there on.
+    """
 
     lsn: LSN
     values: dict[str, int]
+    minimal: bool = False
 
 
 Record = CommitRecord | RestorePoint | QuietPoint | ParameterChange
@@ -93,7 +98,8 @@ def parse_line(line: str) -> Record | None:
         return RestorePoint(lsn, rest)
     if kind == "PARAMETER_CHANGE":
         shown = dict(_VALUE.findall(rest))
-        return ParameterChange(lsn, {name: int(shown[short]) for short, name in _PARAMETERS.items()})
+        values = {name: int(shown[short]) for short, name in _PARAMETERS.items()}
+        return ParameterChange(lsn, values, "wal_level=minimal" in rest)
     if kind == "RUNNING_XACTS":
         running = _RUNNING.match(rest)
         return QuietPoint(lsn, int(running[1])) if running and running[1] == running[2] else None

@@ -10,9 +10,9 @@ from pathlib import Path
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectMissing, PermanentError
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import Source
-from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
+from pgproof.wal.breaks import Break
 from pgproof.wal.chain import Link, check_chain
 from pgproof.wal.pages import SegmentPages, check_pages
 from pgproof.wal.survey import Stored, Survey
@@ -26,7 +26,7 @@ class WindowResult:
 
     good: list[Stored] = field(default_factory=list)
     faults: dict[WalSegment, str] = field(default_factory=dict)
-    breaks: dict[WalSegment, LSN] = field(default_factory=dict)
+    breaks: dict[WalSegment, Break] = field(default_factory=dict)
     read: int = 0
     bytes: int = 0
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pgproof.commands import restore
 from pgproof.gaps.check import WalCheck, check_wal
 from pgproof.gaps.loss import losses, newest_is_lost, sentences
+from pgproof.postgres.programs import account, as_account
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+from pgproof.wal.archive import list_wal
 from pgproof.wal.breaks import Break, first_crossed
 from tests.drills.damage import answer
-from tests.servers.postgres import Source, now, running_source
+from tests.servers.postgres import Source, installed, now, running_source
 
 MINIMAL = {"archive_mode": "off", "wal_level": "minimal", "max_wal_senders": "0"}
 REPLICA = {"archive_mode": "on", "wal_level": "replica", "max_wal_senders": "10"}
@@ -45,10 +49,18 @@ def test_a_spell_of_minimal_wal(source: Source, tmp_path: Path) -> None:
     source.archive_now()
     words = ["restore", "main", "--to"]
 
-    # by names there is nothing to see, and a server refuses it
+    # by names there is nothing to see, the WAL tells a plan, and a server refuses it
     assert check(source).ok
     data = tmp_path / "early"
-    assert answer(source, *words, str(data))[0] == 0
+    code, _, err = answer(source, *words, str(data))
+    assert (code, data.exists()) == (1, False)
+    assert "from there on the server ran with wal_level = minimal" in err.splitlines()[0]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(restore, "AT_ONCE", 0)  # with so much WAL a plan does not read it
+        code, out, err = answer(source, *words, str(data))
+    assert code == 0, err
+    assert "of WAL will be read while the files are extracted" in " ".join(out.split())
+    assert "from there on the server ran with wal_level = minimal" in " ".join(out.split())
     copy = source.start_copy(data)
     try:
         assert copy._process is not None
@@ -81,6 +93,62 @@ def test_a_spell_of_minimal_wal(source: Source, tmp_path: Path) -> None:
     found = check(source, content=True)
     assert found.report.breaks == (broken,)
     assert not newest_is_lost(found.report)
+
+
+@pytest.fixture(scope="module", params=[15, 18])
+def reset(request: pytest.FixtureRequest) -> Iterator[Source]:
+    """A source whose WAL was begun anew, so that no name is missing."""
+    if reason := installed(request.param):
+        pytest.skip(reason)
+    settings = {"wal_recycle": "off", "autovacuum": "off", "checkpoint_timeout": "1h"}
+    with running_source(request.param, **settings) as made:
+        made.sql("CREATE TABLE t (g int)")
+        made.backup()
+        made.sql("INSERT INTO t VALUES (1)")
+        made.archive_now()
+        made.server.stop("immediate")
+        reset_wal(made)
+        made.server.start()
+        made.server.wait_ready()
+        made.sql("INSERT INTO t VALUES (2)")
+        made.archive_now()
+        yield made
+
+
+def reset_wal(source: Source) -> None:
+    """Have new WAL begin with the segment after the newest one that is archived."""
+    newest = list_wal(source.archive, 1 << 20).newest(1)
+    assert newest is not None
+    (source.data / "postmaster.pid").unlink(missing_ok=True)
+    for path in (source.data / "pg_wal").glob("?" * 24):  # else it begins behind them, and a name is missing
+        if path.name > newest.name:
+            path.unlink()
+    program = [source.bin / "pg_resetwal", "-f", "-l", newest.next().name, "-D", source.data]
+    subprocess.run(
+        program,
+        check=True,
+        capture_output=True,
+        **as_account(account(None)),  # type: ignore[call-overload]
+    )
+
+
+def test_wal_that_was_begun_anew(reset: Source, tmp_path: Path) -> None:
+    """A server would open at the break, without an error and without what was committed since."""
+    assert not check(reset).findings
+    words = ["restore", "main", "--to", str(tmp_path / "x"), "--dry-run"]
+    code, _, err = answer(reset, *words)
+    fact = err.splitlines()[0]
+    assert (code, fact.endswith(": pg_resetwal began new WAL there")) == (1, True), err
+    found = check(reset, content=True)
+    (broken,) = found.report.breaks
+    assert fact == f"pgproof: {broken}"
+    assert not found.report.damaged
+    assert sentences(losses(found.report))[0].endswith(" with which pg_resetwal began new WAL.")
+    assert not check(reset).ok  # the names know it from then on
+    assert answer(reset, *words, "--target-lsn", str(LSN(broken.lsn - 64)))[0] == 0
+    record = reset.backup()
+    code, out, err = answer(reset, *words, "--json")
+    assert (code, json.loads(out)["backup"]) == (0, record.label), err
 
 
 def test_a_break_counts_on_its_own_timeline_alone() -> None:
