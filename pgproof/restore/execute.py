@@ -1,8 +1,8 @@
 """Execute a restore plan: a numbered procedure whose last step makes the directory startable.
 
 1. Make the directories, and look again that they are empty.
-2. Extract every backup of the chain (pg_control aside); combine them when there are several. Link the tablespaces
-   that recovery will create to the places that were chosen for them.
+2. Extract every backup of the chain (pg_control aside); combine them when there are several, and leave their
+   visibility maps out. Link the tablespaces that recovery will create to the places that were chosen for them.
 3. Write the settings of recovery and isolation, the restore record, and the signal file.
 4. Sync the file systems.
 5. Move pg_control into place, and sync its directory.
@@ -46,6 +46,7 @@ from pgproof.restore.record import NOWHERE, Site, record_of
 from pgproof.restore.settings import recovery_settings, write_settings
 from pgproof.restore.tablespaces import place_tablespaces
 from pgproof.wal.breaks import first_crossed
+from pgproof.restore.visibility import leave_out_maps
 from pgproof.wal.parameters import widest
 
 Progress = Callable[[int], None]
@@ -95,6 +96,7 @@ def execute(
         had = backed_up(bin_directory, data) if bin_directory else {}
         read = reading()
     minima = widest(had, read.raised) if bin_directory else {}
+    leave_out_maps(len(plan.chain), data, plan.tablespaces.values())
     _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
     settings |= _never_the_sources(plan, preload)
@@ -181,7 +183,7 @@ def place_files(
     workers: int = 2,
     progress: Progress = lambda size: None,
 ) -> Combined:
-    """Steps 1 and 2: the files of the backup, with pg_control still aside."""
+    """Steps 1 and 2: the files of the backup as its manifest has them, with pg_control still aside."""
     data = plan.request.destination
     _make_directories((data, *plan.tablespaces.values()), owner)
     if len(plan.chain) == 1:

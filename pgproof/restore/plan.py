@@ -22,6 +22,7 @@ from pgproof.restore.locate import Located, WalReader
 from pgproof.restore.reading import Reading
 from pgproof.restore.tablespaces import TablespacePlaces, place_tablespaces
 from pgproof.restore.target import RecoveryTarget
+from pgproof.restore.visibility import STEP as LEAVE_OUT_MAPS
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -126,6 +127,7 @@ class RestorePlan:
             steps.append(f"extract {volumes} of {record.label}, checked by SHA-256")
         if len(self.chain) > 1:
             steps.append(f"combine {len(self.chain)} backups with pg_combinebackup")
+            steps.append(LEAVE_OUT_MAPS)
         if self.request.standby:
             steps.append("write standby.signal and restore_command")
         else:

@@ -20,6 +20,7 @@ from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
+from pgproof.restore.visibility import leave_out_maps
 from pgproof.validation.claim import make_claimed, remove_claimed
 from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
@@ -116,6 +117,7 @@ def prepare(
         phases["extract"] = round(phases["extract"] - combined.seconds, 3)
         phases["combine"] = round(combined.seconds, 3)
     warnings = verify_files(bin_directory, scratch.data, owner)
+    leave_out_maps(len(plan.chain), scratch.data, plan.tablespaces.values())
     clock = _phase(phases, "verify", clock)
     try:
         fetch_all(archive, plan.segments, scratch.wal, max(4, workers))

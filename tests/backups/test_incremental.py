@@ -22,9 +22,11 @@ from pgproof.postgres.programs import account, run
 from pgproof.restore.execute import place_files
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestoreRequest, plan_restore
+from pgproof.restore.visibility import STEP
 from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer, assert_command_refused, assert_refused
 from tests.retention.archives import entry, store_proof
+from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.wal.listings import source as facts_of
 
@@ -95,6 +97,47 @@ def test_chain(summarizing: Source) -> None:
     assert (code, json.loads(out)["backup"]) == (0, full.label)  # another one serves
     following = source.backup(incremental=True)
     assert following.parent == full.label  # and the next builds on what is whole
+
+
+def test_rows_that_were_deleted_stay_so(summarizing: Source) -> None:
+    """The block of a visibility map whose bit is cleared is in no WAL summary: the map of a chain was the parent's.
+
+    An index-only scan of the restored cluster returned what was deleted, and its drill was NOT SOUND.
+    """
+    source = summarizing
+    source.set(autovacuum="off")
+    place = source.root / "shelf"
+    place.mkdir()
+    give_to_server(place)
+    source.sql(f"CREATE TABLESPACE shelf LOCATION '{place}'")
+    for table, where in (("t", "pg_default"), ("u", "shelf")):
+        source.sql(
+            f"CREATE TABLE {table} (g int PRIMARY KEY USING INDEX TABLESPACE {where}) TABLESPACE {where}"
+        )
+        source.sql(f"INSERT INTO {table} SELECT generate_series(1, 5000)")
+        source.sql(f"VACUUM (FREEZE) {table}")
+    source.backup()
+    for table in ("t", "u"):
+        source.sql(f"DELETE FROM {table} WHERE g <= 4000")
+    time.sleep(1.05)  # a label has seconds
+    assert source.backup(incremental=True).kind == "incremental"
+    source.archive_now()
+
+    data = source.root / "restored"
+    options = ["--tablespace", f"{place}={source.root}/new-shelf"]
+    code, out, err = answer(source, "restore", "main", "--to", str(data), *options, "--json")
+    assert code == 0, err
+    assert STEP in json.loads(out)["steps"]
+    with source.copy(data) as connection:
+        connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        for table in ("t", "u"):
+            query = f"SELECT count(*) FROM {table} WHERE g > 0"
+            plan = str(connection.execute(f"EXPLAIN {query}".encode()).fetchall())
+            assert "Index Only Scan" in plan
+            assert connection.execute(query.encode()).fetchone() == (1000,)
+
+    code, out, err = answer(source, "drill", "main", "--json")
+    assert (code, json.loads(out)["verdict"]) == (0, "proven"), out + err
 
 
 def test_server_that_does_not_summarize(source: Source) -> None:
