@@ -30,6 +30,7 @@
         ├── ObjectMissing
         ├── ObjectExists
         ├── WalConflict
+        ├── SeveralFutures
         ├── BackupFailed
         ├── NoBackup
         ├── TargetOutsideWindow
@@ -235,6 +236,12 @@ class WalConflict(PermanentError):
     """A segment with this name and other content is archived already (invariant 3)."""
 
     exit_code = 35
+
+
+class SeveralFutures(PermanentError):
+    """The archive holds several futures, and which one is wanted nobody but the operator knows."""
+
+    exit_code = 36
 
 
 class BackupFailed(PermanentError):

@@ -20,6 +20,7 @@ from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import InvalidTarget, ObjectDamaged, ObjectMissing, ProgramMissing
 from pgproof.postgres.connection import role_of
+from pgproof.postgres.facts import timeline_of
 from pgproof.postgres.programs import account, find_bin_directory
 from pgproof.postgres.wal_commands import restore_command
 from pgproof.repository.repository import Archive
@@ -101,7 +102,14 @@ def make_plan(
             reader = reader_of(record.major)
         return read_wal(archive, segments, reader, cluster.wal.workers, progress)
 
-    plan = plan_restore(request, catalog, listing_of, reader_of, read=read)
+    plan = plan_restore(
+        request,
+        catalog,
+        listing_of,
+        reader_of,
+        read=read,
+        source=lambda: timeline_of(cluster, archive.system_identifier),
+    )
     needed = ask_needs(config, cluster, archive, plan)
     old = stale_proof(catalog.entry(plan.record.label), now(), cluster.drill.stale_after)
     plan = replace(plan, warnings=(*old, *plan.warnings, *needed, *_not_read(plan)))

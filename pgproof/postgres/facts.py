@@ -7,6 +7,9 @@ from datetime import datetime
 
 import psycopg
 
+from pgproof.config import ClusterConfig
+from pgproof.errors import PgproofError
+from pgproof.postgres.connection import connect
 from pgproof.postgres.names import in_bytes, name_of
 from pgproof.postgres.versions import check_supported
 from pgproof.timelines.lsn import LSN
@@ -147,6 +150,16 @@ def read_facts(connection: psycopg.Connection) -> ServerFacts:
         settings={name: name_of(setting) for name, setting in settings},
         next_xid=row[7],
     )
+
+
+def timeline_of(cluster: ClusterConfig, system_identifier: int) -> int | None:
+    """The timeline of a cluster's running server; None when it does not answer, or is of another system identifier."""
+    try:
+        with connect(cluster) as connection:
+            facts = read_facts(connection)
+    except PgproofError:
+        return None
+    return facts.timeline if facts.system_identifier == system_identifier else None
 
 
 def read_archiver(connection: psycopg.Connection) -> ArchiverFacts:

@@ -45,8 +45,8 @@ from pgproof.restore.reading import Reading, read_wal
 from pgproof.restore.record import NOWHERE, Site, record_of
 from pgproof.restore.settings import recovery_settings, write_settings
 from pgproof.restore.tablespaces import place_tablespaces
-from pgproof.wal.breaks import first_crossed
 from pgproof.restore.visibility import leave_out_maps
+from pgproof.wal.breaks import first_crossed
 from pgproof.wal.parameters import widest
 
 Progress = Callable[[int], None]
@@ -107,9 +107,7 @@ def execute(
         plan.request.target_action,
         standby=plan.request.standby,
     )
-    if not plan.has_history and not plan.request.standby:
-        # by its number PostgreSQL refuses a timeline without a history file (validateRecoveryParameters)
-        settings["recovery_target_timeline"] = "current"
+    settings["recovery_target_timeline"] = plan.target_timeline
     replaced = write_settings(data, settings)
     above = {name: value for name, value in minima.items() if value > had[name]}
     record_of(plan, settings, replaced, above, site, bin_directory).write(data, owner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from pgproof.backups.record import BackupRecord
 from pgproof.errors import (
     InvalidTarget,
     NoBackup,
-    TargetOutsideWindow,
     WalGap,
 )
 from pgproof.restore.border import Border
 from pgproof.restore.cautions import cautions
 from pgproof.restore.destination import Destination, check_destination, look_at_destination, room_for
+from pgproof.restore.futures import Choice, choose_future
 from pgproof.restore.isolation import in_words
 from pgproof.restore.locate import Located, WalReader
+from pgproof.restore.reach import locate_target, outside
 from pgproof.restore.reading import Reading
 from pgproof.restore.tablespaces import TablespacePlaces, place_tablespaces
 from pgproof.restore.target import RecoveryTarget
@@ -28,19 +29,11 @@ from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import (
     WalListing,
-    end_of_path,
-    present_between,
     received_on,
     require,
     segments_between,
 )
 from pgproof.wal.breaks import first_crossed, require_unbroken
-
-# The source's last segment is archived when it is full, or after archive_timeout
-_NOT_YET = (
-    "SELECT pg_switch_wal();  -- on the server, while it lives: it archives what it has not archived yet"
-)
-
 
 Read = Callable[[BackupRecord, Sequence[WalSegment]], Reading | None]
 _Choice = tuple[BackupEntry, list[WalSegment], str, tuple[str, ...]]
@@ -91,6 +84,7 @@ class RestorePlan:
         has_history: whether the archive has the history file of the timeline, which names it to PostgreSQL.
         border: the commits on both sides of the target, when they are known.
         reading: what the WAL says that recovery reads; None where there is so much that it is read later.
+        highest: the highest timeline in the archive, which PostgreSQL calls the latest one.
     """
 
     request: RestoreRequest
@@ -105,10 +99,19 @@ class RestorePlan:
     border: Border | None = None
     has_history: bool = True
     reading: Reading | None = None
+    highest: int = 0
 
     @property
     def record(self) -> BackupRecord:
         return self.chain[-1]
+
+    @property
+    def target_timeline(self) -> str:
+        """As the server is told. A standby follows later failovers, unless it would take another future."""
+        if self.request.standby and self.highest <= self.history.timeline:
+            return "latest"
+        # by its number PostgreSQL refuses a timeline without a history file (validateRecoveryParameters)
+        return str(self.history.timeline) if self.has_history else "current"
 
     @property
     def tablespaces(self) -> Mapping[int, Path]:
@@ -147,6 +150,7 @@ def plan_restore(
     reader_of: Callable[[int], WalReader],
     look: Callable[[Path, Sequence[Path]], Destination] = look_at_destination,
     read: Read = lambda record, segments: None,
+    source: Callable[[], int | None] = lambda: None,
 ) -> RestorePlan:
     """Decide everything about a restore, and refuse what cannot end well.
 
@@ -157,37 +161,30 @@ def plan_restore(
         reader_of: a WAL reader for a major version; used for time, xid and name targets.
         look: at the destination.
         read: reads the WAL after a backup; None where that is left for later.
+        source: tells the timeline of the running source; asked where the archive holds several futures.
 
     Raises:
         NoBackup: there is none, or none of this label.
+        SeveralFutures: it is not clear along which timeline it is to recover.
         TargetOutsideWindow: the target is before the first backup or after the newest WAL.
         InvalidTarget: its timeline is not in the archive.
         WalGap: WAL on the way is missing.
         DestinationRefused: a directory is not empty or cannot be used.
         NoRoom: too little room at the destination.
     """
-    newest = catalog.newest.record
-    listing = listing_of(newest.segment_size)
-    history = _history(request.target, catalog, listing, request.label)
+    listing = listing_of(catalog.newest.record.segment_size)
+    choice = _choose_future(request, catalog, listing, reader_of, source)
+    history = choice.history
     on_path = _on_path(history, catalog)
-    located = _locate(request.target, history, on_path, listing, reader_of)
-    while True:
-        entry, segments, reason, passed = _choose(request, catalog, history, on_path, listing, located)
-        reading = read(entry.record, segments)
-        reach = entry.record.stop_lsn if request.target.kind == "immediate" else located.lsn
-        met = first_crossed(reading.breaks, history, entry.record.start_lsn, reach) if reading else None
-        if met is None:
-            break
-        listing = replace(
-            listing, breaks=(*listing.breaks, met)
-        )  # it then takes a backup behind it, or refuses
+    located = locate_target(choice, request.target, on_path, listing, reader_of)
+    chosen, reading = _choose_and_read(request, catalog, history, on_path, listing, located, read)
+    entry, segments, reason, passed = chosen
     chain = catalog.chain(entry.label)
     reach = max(located.lsn, entry.record.stop_lsn)
     until = None if request.standby or request.target.kind == "end" else reach
     created = reading.tablespaces if reading else ()
     places = place_tablespaces(entry.record, created, until, request.destination, request.tablespaces)
     room = room_for(request.destination, chain, places.backed_up)
-    has_history = history.timeline == 1 or history.timeline in listing.histories
     check_destination(look(request.destination, [*places.backed_up.values(), *places.chosen]), room)
     return RestorePlan(
         request,
@@ -199,12 +196,13 @@ def plan_restore(
         places,
         sum(room.values()),
         (
+            *choice.warnings,
             *passed,
             *cautions(entry, catalog, take_over=request.take_over),
-            *_lost_history(history, has_history),
-            *(_without_history(history, listing) if request.target.timeline is None else ()),
+            *_of_timeline(request, history, listing),
         ),
-        has_history=has_history,
+        has_history=_has_history(history, listing),
+        highest=_highest(history, listing),
         reading=reading,
     )
 
@@ -225,113 +223,52 @@ def _on_path(history: TimelineHistory, catalog: Catalog) -> list[BackupEntry]:
     return found
 
 
-def _lost_history(history: TimelineHistory, has_history: bool) -> tuple[str, ...]:
-    if has_history:
-        return ()
-    return (
-        f"the history file of timeline {history.timeline} is not in the archive, so that recovery follows the backup's "
-        "own timeline; pgproof wal check NAME --repair brings it back while a server still has it",
-    )
+def _has_history(history: TimelineHistory, listing: WalListing) -> bool:
+    return history.timeline == 1 or history.timeline in listing.histories
 
 
-def _without_history(history: TimelineHistory, listing: WalListing) -> tuple[str, ...]:
-    """Later timelines that recovery cannot find the way to: their commits will not be there."""
-    lost = sorted(
-        timeline
-        for timeline in listing.timelines
-        if timeline > history.timeline and timeline not in listing.histories
-    )
-    return tuple(
-        f"WAL of timeline {timeline} is archived and its history file is not: nothing of it will be there; pgproof wal "
-        "check NAME --repair brings the file while a server still has it"
-        for timeline in lost
-    )
+def _highest(history: TimelineHistory, listing: WalListing) -> int:
+    return max([history.timeline, *listing.histories])
 
 
-def _history(
-    target: RecoveryTarget, catalog: Catalog, listing: WalListing, label: str | None
-) -> TimelineHistory:
-    known = listing.timelines | {entry.record.timeline for entry in catalog.entries}
-    if target.timeline is not None:
-        if target.timeline not in known:
-            raise InvalidTarget(
-                f"timeline {target.timeline} is not in the archive",
-                f"Archived are timelines {sorted(known)}.",
-            )
-        return history_of(target.timeline, listing.histories)
-    entries = [catalog.entry(label)] if label else list(catalog.entries)
-    for timeline in sorted(known, reverse=True):  # as recovery_target_timeline = latest
-        history = history_of(timeline, listing.histories)
-        if any(history.contains(e.record.timeline, e.record.stop_lsn) for e in entries):
-            return history
-    raise NoBackup("no backup lies on an archived timeline", hint="pgproof wal check NAME")
+def _of_timeline(request: RestoreRequest, history: TimelineHistory, listing: WalListing) -> Iterator[str]:
+    """What is to be known of the timeline that recovery follows."""
+    timeline, highest = history.timeline, _highest(history, listing)
+    if not _has_history(history, listing):
+        yield (
+            f"the history file of timeline {timeline} is not in the archive, so that recovery follows the backup's own "
+            "timeline; pgproof wal check NAME --repair brings it back while a server still has it"
+        )
+    if request.standby and highest > timeline:
+        yield (
+            f"the standby follows timeline {timeline} and no failover, because for PostgreSQL timeline {highest} in "
+            "the archive is the latest one; restore it again after the next failover"
+        )
 
 
-def _locate(
-    target: RecoveryTarget,
-    history: TimelineHistory,
-    on_path: Sequence[BackupEntry],
+def _choose_future(
+    request: RestoreRequest,
+    catalog: Catalog,
     listing: WalListing,
     reader_of: Callable[[int], WalReader],
-) -> Located:
-    oldest, newest = on_path[0].record, on_path[-1].record
-    end = max(newest.stop_lsn, end_of_path(listing, history))
-    if target.kind in ("end", "immediate"):
-        return Located(end if target.kind == "end" else LSN(0), None)
-    if target.kind == "lsn":
-        if not oldest.stop_lsn <= target.lsn <= end:
-            late = _NOT_YET if target.lsn > end else ""
-            raise _outside(target, oldest, f"The archive reaches from {oldest.stop_lsn} to {end}.", late)
-        return Located(target.lsn, None)
-    if target.kind == "time" and target.time < oldest.reachable_from:
-        raise _outside(target, oldest, "")
-    reader = reader_of(newest.major)
-    if target.kind == "time":
-        return _locate_time(target, history, on_path, listing, reader, end)
-    for index in range(len(on_path) - 1, -1, -1):  # the newest occurrence, window by window
-        start = WalSegment.containing(
-            on_path[index].record.timeline, on_path[index].record.stop_lsn, listing.segment_size
+    source: Callable[[], int | None],
+) -> Choice:
+    """The timeline that was asked for, else the one on which life went on.
+
+    Raises:
+        InvalidTarget: it is not in the archive.
+        NoBackup: there is none on any.
+    """
+    wanted = request.target.timeline
+    if wanted is None:
+        entries = [catalog.entry(request.label)] if request.label else list(catalog.entries)
+        return choose_future(entries, listing, reader_of, source)
+    known = listing.timelines | {entry.record.timeline for entry in catalog.entries}
+    if wanted not in known:
+        raise InvalidTarget(
+            f"timeline {wanted} is not in the archive", f"Archived are timelines {sorted(known)}."
         )
-        until = on_path[index + 1].record.stop_lsn if index + 1 < len(on_path) else end
-        present = present_between(listing, history, start, until)
-        located = reader.locate_record(present, target.kind, target.value)
-        if located is not None and located.lsn >= on_path[index].record.stop_lsn:
-            return located
-    raise _outside(target, oldest, f"It is in no archived WAL from {oldest.stop_lsn} to {end}.", _NOT_YET)
-
-
-def _locate_time(
-    target: RecoveryTarget,
-    history: TimelineHistory,
-    on_path: Sequence[BackupEntry],
-    listing: WalListing,
-    reader: WalReader,
-    end: LSN,
-) -> Located:
-    before = [entry.record for entry in on_path if entry.record.reachable_from <= target.time]
-    present = present_between(listing, history, before[-1].last_segment, end)
-    located = reader.locate_time(present, target.time)
-    if located is None:
-        newest = reader.newest_commit(reversed(present))
-        raise _outside(
-            target,
-            on_path[0].record,
-            f"The newest commit in the archive is of {newest.time:%F %T%z}."
-            if newest and newest.time
-            else "The archive holds no commit after the backup.",
-            _NOT_YET,
-        )
-    return Located(max(located.lsn, before[-1].stop_lsn), located.time)
-
-
-def _outside(
-    target: RecoveryTarget, oldest: BackupRecord, detail: str, hint: str = ""
-) -> TargetOutsideWindow:
-    return TargetOutsideWindow(
-        f"recovery target {target} is outside the recovery window",
-        f"{detail} The first backup ended at {oldest.reachable_from:%F %T%z}, LSN {oldest.stop_lsn}.".strip(),
-        hint or "pgproof wal check NAME shows the recovery windows",
-    )
+    return Choice(history_of(wanted, listing.histories))
 
 
 def _choose_and_read(
@@ -385,7 +322,7 @@ def _choose(
         if not history.contains(record.timeline, record.stop_lsn) or not (
             target.kind == "immediate" or _precedes(entry, target, located)
         ):
-            raise _outside(target, record, f"Backup {record.label} ended at LSN {record.stop_lsn}.")
+            raise outside(target, record, f"Backup {record.label} ended at LSN {record.stop_lsn}.")
         reach = record.stop_lsn if target.kind == "immediate" else max(located.lsn, record.stop_lsn)
         try:
             catalog.chain(record.label)  # what it builds on must be there, too
@@ -401,7 +338,7 @@ def _choose(
         return entry, segments, reason, passed
     for fault in faults.values():  # of the one that would have been taken
         raise fault
-    raise _outside(target, on_path[0].record, "")
+    raise outside(target, on_path[0].record, "")
 
 
 def _precedes(entry: BackupEntry, target: RecoveryTarget, located: Located) -> bool:

@@ -19,7 +19,7 @@ class RecoveryTarget:
             or ``name`` (of a restore point).
         value: as PostgreSQL's setting takes it.
         exclusive: stop just before the target rather than just after.
-        timeline: to follow; None is the newest one that continues the backup.
+        timeline: to follow; None is the one on which life went on (``pgproof.restore.futures``).
     """
 
     kind: str = "end"

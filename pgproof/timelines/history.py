@@ -102,3 +102,9 @@ def leaves(timelines: set[int], histories: Mapping[int, TimelineHistory]) -> lis
     known = [history_of(timeline, histories) for timeline in sorted(timelines | set(histories))]
     ancestors = {fork.timeline for history in known for fork in history.forks}
     return [history for history in known if history.timeline not in ancestors]
+
+
+def divergence(one: TimelineHistory, other: TimelineHistory) -> LSN:
+    """The first LSN whose byte two paths take from different timelines; the end of all LSNs when there is none."""
+    places = sorted({LSN(0), *(fork.lsn for path in (one, other) for fork in path.forks)})
+    return next((lsn for lsn in places if one.timeline_at(lsn) != other.timeline_at(lsn)), LSN((1 << 64) - 1))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig
-from pgproof.errors import Finding, NoBackup, PgproofError
+from pgproof.errors import Finding, NoBackup, PgproofError, SeveralFutures
 from pgproof.gaps.check import WalCheck, check_wal
 from pgproof.gaps.copies import OpenCopy
 from pgproof.postgres.connection import connect
@@ -203,7 +203,7 @@ def look_ahead(
     """
     try:
         plan = _plan_now(cluster, archive, catalog)
-    except (Finding, NoBackup) as error:
+    except (Finding, NoBackup, SeveralFutures) as error:
         return Outlook(fault=f"no restore can be planned: {error.fact}", source_bytes=source_bytes)
     entry = catalog.entry(plan.record.label)
     if entry.failed:  # the plan takes one only when there is no other

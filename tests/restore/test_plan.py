@@ -46,15 +46,23 @@ C = entry("C", NOON + timedelta(hours=8), 11)
 
 
 class Reader(WalReader):
-    """Commits at known places, instead of segments read by pg_waldump: segment n commits at n o'clock."""
+    """Commits at known places, instead of segments read by pg_waldump: segment n commits at n o'clock.
 
-    def __init__(self, xids: Mapping[str, float] | None = None) -> None:
-        self.xids = xids or {}
+    Args:
+        xids: where transactions end.
+        later: hours by which the commits of a timeline are later, such as those after a restore to an earlier point.
+    """
+
+    def __init__(
+        self, xids: Mapping[str, float] | None = None, later: Mapping[int, int] | None = None
+    ) -> None:
+        self.xids, self.later = xids or {}, later or {}
         self.read: list[WalSegment] = []
 
     def commits(self, segment: WalSegment) -> list[CommitRecord]:
         self.read.append(segment)
-        return [CommitRecord(at(segment.number + 0.5), 800, NOON + timedelta(hours=segment.number - 3), True)]
+        hours = segment.number - 3 + self.later.get(segment.timeline, 0)
+        return [CommitRecord(at(segment.number + 0.5), 800, NOON + timedelta(hours=hours), True)]
 
     def locate_record(self, segments: Sequence[WalSegment], kind: str, value: str) -> Located | None:
         self.read += segments
@@ -177,13 +185,16 @@ class TestGaps:
         assert immediate.reach == A.record.stop_lsn
 
 
+RESTORED = {2: 24}  # timeline 2 began a day later, by a restore to an earlier point
+
+
 class TestTimelines:
     """A was taken on timeline 1, which timeline 2 left at 5.5; B on timeline 1 after that."""
 
     found = listing(range(3, 20), range(5, 9), t2="1 5.5")
 
-    def test_newest_timeline_by_default(self) -> None:
-        made = plan(catalog(A), self.found)
+    def test_the_future_that_began_when_the_other_had_ended(self) -> None:
+        made = plan(catalog(A), self.found, reader=Reader(later=RESTORED))
         assert made.history.timeline == 2
         assert [(s.timeline, s.number) for s in made.segments] == [
             (1, 3),
@@ -202,11 +213,15 @@ class TestTimelines:
 
     def test_a_backup_behind_the_fork_is_of_another_future(self) -> None:
         """It is the stop LSN that must lie before the fork."""
-        assert plan(catalog(A, B), self.found).record.label == "A"
+
+        def chosen(*entries: BackupEntry) -> str:
+            return plan(catalog(*entries), self.found, reader=Reader(later=RESTORED)).record.label
+
+        assert chosen(A, B) == "A"
         across = entry("across", B.record.stopped_at, 5, stop_lsn=at(5.75))
-        assert plan(catalog(A, across), self.found).record.label == "A"
+        assert chosen(A, across) == "A"
         until = entry("until", B.record.stopped_at, 5, stop_lsn=at(5.5))
-        assert plan(catalog(A, until), self.found).record.label == "until"
+        assert chosen(A, until) == "until"
         with pytest.raises(TargetOutsideWindow, match="Backup B ended at LSN 0/701000"):
             plan(catalog(A, B), self.found, RecoveryTarget(timeline=2), label="B")
 
@@ -227,12 +242,12 @@ class TestTimelines:
 
     def test_target_behind_the_end_of_the_path(self) -> None:
         with pytest.raises(TargetOutsideWindow, match="The archive reaches from 0/301000 to 0/900000"):
-            plan(catalog(A), self.found, lsn(12))
+            plan(catalog(A), self.found, lsn(12), reader=Reader(later=RESTORED))
         assert plan(catalog(A), self.found, lsn(12, timeline=1)).reach == at(12)
 
     def test_just_promoted(self) -> None:
-        """The history is archived, and no segment of the new timeline yet."""
-        made = plan(catalog(A), listing(range(3, 6), (), t2="1 5.5"))
+        """The history is archived, and no segment of the new timeline yet; the old one commits nothing after 5.5."""
+        made = plan(catalog(A), listing(range(3, 6), (), t2="1 5.75"))
         assert made.history.timeline == 2
         assert [s.number for s in made.segments] == [3, 4]
 
