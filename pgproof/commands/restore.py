@@ -36,6 +36,7 @@ from pgproof.restore.start import by_hand
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
 from pgproof.wal.own_tablespaces import DIRECTORY, own_tablespaces_option
+from pgproof.wal.planned import planned_option
 from pgproof.wording import counted, duration, size
 
 
@@ -146,7 +147,9 @@ def run_plan(
         plan,
         archive,
         programs_for(plan, cluster),
-        restore_command(config, cluster.name, own_tablespaces_option(plan.places.until)),
+        restore_command(
+            config, cluster.name, own_tablespaces_option(plan.places.until), planned_option(plan.segments)
+        ),
         owner=account(cluster.drill.run_as),
         workers=cluster.backup.workers,
         preload=cluster.drill.preload_libraries,

@@ -29,14 +29,14 @@ _MEMORY = 512 << 20  # bytes of WAL that may be under way at once: large segment
 
 
 def main(words: list[str]) -> None:
-    """Run ``push|fetch LOCK SPOOL DATA CONFIG CLUSTER TABLESPACES``."""
-    kind, lock, directory, data, config, cluster, tablespaces = words
+    """Run ``push|fetch LOCK SPOOL DATA CONFIG CLUSTER TABLESPACES PLANNED``."""
+    kind, lock, directory, data, config, cluster, tablespaces, planned = words
     os.closerange(3, int(lock))
     os.closerange(int(lock) + 1, 1024)
     os.chdir("/")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing here needs an orderly end
     try:
-        spool = Spool(data, config, cluster or None, os.path.dirname(directory), tablespaces)
+        spool = Spool(data, config, cluster or None, os.path.dirname(directory), tablespaces, planned)
         run = _push if kind == "push" else _fetch
         run(spool, int(lock))
     except PgproofError as error:
@@ -74,6 +74,7 @@ def _fetch(spool: Spool, lock: int) -> None:
     from pgproof.wal.background.prefetcher import Prefetcher
     from pgproof.wal.fetch import fetch_from
     from pgproof.wal.own_tablespaces import own_tablespaces_of
+    from pgproof.wal.planned import planned_of
 
     directory = spool.for_recovery(read_system_identifier(Path(spool.data)))
     try:
@@ -83,11 +84,12 @@ def _fetch(spool: Spool, lock: int) -> None:
         raise
     spool.describe_holder(lock, cluster.wal.fetch_timeout)
     own = own_tablespaces_of(Path(spool.data), spool.own_tablespaces)
+    planned = planned_of(Path(spool.data), spool.planned)
     opened = {name: _remembered(opener) for name, opener in archives.items()}
 
     def fetch(name: str, path: Path) -> int:
         try:
-            return fetch_from(opened.values(), name, path, own)
+            return fetch_from(opened.values(), name, path, own, planned)
         except TransientError:  # opened anew the next time: its disk may be mounted again
             opened.update({name: _remembered(opener) for name, opener in archives.items()})
             raise

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int | None:
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name in ("--config", "--cluster", "--own-tablespaces"):
+        if name in ("--config", "--cluster", "--own-tablespaces", "--planned"):
             if not equals and not rest:
                 return None
             options[name] = value if equals else rest.pop(0)
@@ -247,16 +247,19 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
     from pgproof.postgres.control import read_system_identifier
     from pgproof.wal.fetch import fetch_from
     from pgproof.wal.own_tablespaces import own_tablespaces_of
+    from pgproof.wal.planned import planned_of
 
     path = Path(text)
-    own = own_tablespaces_of(path.parent.parent, options.get("--own-tablespaces", ""))
-    system = read_system_identifier(path.parent.parent)
+    data = path.parent.parent
+    own = own_tablespaces_of(data, options.get("--own-tablespaces", ""))
+    planned = planned_of(data, options.get("--planned", ""))
+    system = read_system_identifier(data)
     config = configuration.load(options.get("--config"))
     cluster = cluster_of(config, options.get("--cluster"), system)
     with _Deadline(
         cluster.wal.fetch_timeout, FETCH_OFFSET + StoreUnavailable.exit_code, f'WAL file "{name}"'
     ):
-        fetch_from(openers(config, cluster, system).values(), name, path, own)
+        fetch_from(openers(config, cluster, system).values(), name, path, own, planned)
 
 
 # ---- both
@@ -265,8 +268,10 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
 def _open_spool(data: str, options: dict[str, str]) -> Spool | None:
     """The spool of a data directory; None where there can be none, or nothing is configured."""
     try:
-        own = options.get("--own-tablespaces", "")
-        spool = Spool(data, config_path(options.get("--config")), options.get("--cluster"), None, own)
+        own, planned = options.get("--own-tablespaces", ""), options.get("--planned", "")
+        spool = Spool(
+            data, config_path(options.get("--config")), options.get("--cluster"), None, own, planned
+        )
         spool.make()
     except OSError:
         return None

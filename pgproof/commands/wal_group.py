@@ -57,10 +57,15 @@ def fetch(
     own_tablespaces: Annotated[
         str | None, typer.Option(metavar="all|LSN", help="Keep what CREATE TABLESPACE makes in %p's cluster.")
     ] = None,
+    planned: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST-LAST,...", help="Segments that must be there: their lack is a fault."),
+    ] = None,
     config: ConfigPath = None,
 ) -> int:
     """Fetch one WAL file; restore_command calls this. Exit code 97: not archived; over 128: any fault."""
     own = [f"--own-tablespaces={own_tablespaces}"] if own_tablespaces else []
+    own += [f"--planned={planned}"] if planned else []
     return _wal_file(["fetch", *own, name, path], cluster, config)
 
 

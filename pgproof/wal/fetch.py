@@ -21,6 +21,7 @@ from pgproof.timelines.segment import SEGMENT_NAME, SegmentHeader, WalSegment, c
 from pgproof.wal.archive import find_key, part_end, part_name
 from pgproof.wal.beside import ArchivedBeside
 from pgproof.wal.own_tablespaces import OwnTablespaces
+from pgproof.wal.planned import PlannedWal
 
 
 def fetch_from(
@@ -28,6 +29,7 @@ def fetch_from(
     name: str,
     destination: Path,
     own_tablespaces: OwnTablespaces | None = None,
+    planned: PlannedWal | None = None,
 ) -> int:
     """Write one archived WAL file to a path, from the first repository that has it whole.
 
@@ -38,12 +40,14 @@ def fetch_from(
         name: of the file.
         destination: the path.
         own_tablespaces: of the cluster that replays it; None delivers what is archived, byte by byte.
+        planned: what its recovery counts on.
 
     Returns:
         the size of the file in bytes.
 
     Raises:
         ObjectMissing: it is in none of them.
+        WalGap: nor can it be the end of WAL.
         PgproofError: the first other failure.
     """
     failures: list[PgproofError] = []
@@ -59,7 +63,10 @@ def fetch_from(
             return fetch(open_archive(), name, destination, contain)
         except PgproofError as error:
             failures.append(error)
-    raise next((failure for failure in failures if not isinstance(failure, ObjectMissing)), failures[0])
+    fault = next((failure for failure in failures if not isinstance(failure, ObjectMissing)), None)
+    if fault is None and planned is not None:
+        planned.refuse_hole(name, openers)
+    raise fault or failures[0]
 
 
 def fetch(

@@ -118,7 +118,7 @@ def test_partial_segment_is_asked_for_by_its_name(site: Spooled) -> None:
     segment = WalSegment(1, 5, MB)
     partial = segment_bytes(segment, seed="up to the fork")
     push(site.archive, site.data.write(f"{segment}.partial", partial))
-    store(site, 6)
+    store(site, 4)
     with site.recovering():
         assert site.fetch(segment.name)[0] == 97
         assert site.fetch(f"{segment}.partial") == (0, "")

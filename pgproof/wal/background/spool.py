@@ -58,6 +58,7 @@ class Spool:
         cluster: when ``--cluster`` named one.
         root: directory of all spools.
         own_tablespaces: as ``--own-tablespaces`` said it; empty delivers WAL as it is archived.
+        planned: as ``--planned`` said it.
 
     Raises:
         OSError: the configuration is not there.
@@ -70,9 +71,10 @@ class Spool:
         cluster: str | None = None,
         root: str | None = None,
         own_tablespaces: str = "",
+        planned: str = "",
     ) -> None:
         self.data, self.config, self.cluster = data, config, cluster
-        self.own_tablespaces = own_tablespaces
+        self.own_tablespaces, self.planned = own_tablespaces, planned
         name = data.strip("/").replace("/", "!")
         if len(name) > _LONGEST_NAME:
             from binascii import crc32
@@ -170,7 +172,7 @@ class Spool:
     def for_recovery(self, system_identifier: int) -> str:
         """Let answers count for the recovery of this cluster alone; the directory of its checked files."""
         own = f"-{self.own_tablespaces.replace('/', '-')}" if self.own_tablespaces else ""
-        self.settings += f" {system_identifier}{own}"
+        self.settings += f" {system_identifier}{own} {self.planned}"
         return self.path("fetched", f"{system_identifier}-{identity_of(self.config)}{own}")
 
     # ---- the background process
@@ -234,7 +236,14 @@ class Spool:
         os.set_inheritable(lock, True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         words = [sys.executable, "-P", "-m", "pgproof.commands.wal_background", kind, str(lock)]
-        words += [self.directory, self.data, self.config, self.cluster or "", self.own_tablespaces]
+        words += [
+            self.directory,
+            self.data,
+            self.config,
+            self.cluster or "",
+            self.own_tablespaces,
+            self.planned,
+        ]
         os.posix_spawn(
             sys.executable,
             words,
