@@ -32,6 +32,7 @@ from pgproof.restore.needs import ask_needs, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.reading import AT_ONCE, Reading, read_wal
 from pgproof.restore.record import Site
+from pgproof.restore.running import noted
 from pgproof.restore.start import by_hand
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
@@ -143,19 +144,25 @@ def run_plan(
     progress: Any = lambda size: None,
 ) -> tuple[str, ...]:
     """Restore as planned, with a restore_command that names this program and configuration; what was warned of."""
-    return execute(
-        plan,
-        archive,
-        programs_for(plan, cluster),
-        restore_command(
-            config, cluster.name, own_tablespaces_option(plan.places.until), planned_option(plan.segments)
-        ),
-        owner=account(cluster.drill.run_as),
-        workers=cluster.backup.workers,
-        preload=cluster.drill.preload_libraries,
-        site=Site(str(config), role_of(cluster)),
-        progress=progress,
-    )
+
+    def told(size: int) -> None:
+        note.keep()
+        progress(size)
+
+    options = (own_tablespaces_option(plan.places.until), planned_option(plan.segments))
+    with noted(archive, plan, now) as note:
+        warned = execute(
+            plan,
+            archive,
+            programs_for(plan, cluster),
+            restore_command(config, cluster.name, *options),
+            owner=account(cluster.drill.run_as),
+            workers=cluster.backup.workers,
+            preload=cluster.drill.preload_libraries,
+            site=Site(str(config), role_of(cluster)),
+            progress=told,
+        )
+    return (*warned, *([note.fault] if note.fault else []))
 
 
 def parse_tablespaces(options: list[str]) -> Mapping[str, str]:

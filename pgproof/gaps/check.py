@@ -17,7 +17,7 @@ from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.slots import Slot, read_slots
 from pgproof.repository.repository import Archive, check_system
-from pgproof.retention.plan import decide
+from pgproof.retention.decision import decide
 from pgproof.retention.window import Holdings
 from pgproof.wal.archive import WalListing, list_wal
 from pgproof.wal.checked import read_memory

@@ -84,6 +84,10 @@ class Layout:
         return f"{self.root}/proofs/"
 
     @property
+    def restores(self) -> str:
+        return f"{self.root}/restores/"
+
+    @property
     def holds(self) -> str:
         return f"{self.root}/holds/"
 

@@ -25,6 +25,7 @@ from pgproof.errors import ObjectMissing, PermanentError, WrongSystem
 from pgproof.repository.lease import Lease
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
+from pgproof.restore.running import read_running
 from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
 from pgproof.timelines.history import TimelineHistory
@@ -69,6 +70,7 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
     held = frozenset(hold.label for hold in holds if hold is not None and hold.active(now))
     histories = _histories(archive, wal)
     size = catalog.entries[-1].record.segment_size if catalog.entries else 0
+    restores = tuple(running for running in read_running(archive) if running.active(now))
     return ExpireFacts(
         catalog,
         wal,
@@ -81,6 +83,7 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
         received,
         damaged,
         read_removed(archive, size),
+        restores,
     )
 
 
@@ -120,6 +123,7 @@ def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
         _check_backup(archive, plan, label)
         archive.store.delete(archive.layout.backup_record(label))
         freed += _remove_data(archive, label, lease)
+    _check_restores(archive, plan)
     _remember(archive, plan)
     freed += _remove(archive, plan.remove_objects, lease)
     for label in plan.torn:
@@ -127,6 +131,7 @@ def expire(archive: Archive, plan: ExpirePlan, lease: Lease) -> ExpireResult:
             raise _out_of_date(f'Torn backup "{label}" has a backup record by now.')
         freed += _remove_data(archive, label, lease)
     lease.check()
+    _remove_restores(archive, plan)
     _remove_unfinished(archive, plan)
     _remove_empty_directories(archive, plan)
     return ExpireResult(plan.remove_backups, plan.torn, len(plan.remove_objects), freed)
@@ -164,6 +169,14 @@ def _check_backup(archive: Archive, plan: ExpirePlan, label: str) -> None:
         what = "newest proven" if plan.proven else "newest"
         raise _out_of_date(f'Backup "{relied}", the {what} one, has no backup record any more.')
     _check_hold(plan, read_hold(archive, label))
+    _check_restores(archive, plan)
+
+
+def _check_restores(archive: Archive, plan: ExpirePlan) -> None:
+    """Nobody has begun to restore since the plan was made: what it needs is not known to the plan."""
+    for running in read_running(archive):
+        if running.active(plan.now) and running.identifier not in plan.restores:
+            raise _out_of_date(f'Backup "{running.backup}" is being restored into {running.destination}.')
 
 
 def _check_hold(plan: ExpirePlan, hold: Hold | None) -> None:
@@ -207,6 +220,13 @@ def _remember(archive: Archive, plan: ExpirePlan) -> None:
     names = (wal_name(archive.layout, info.key) or "" for info in plan.remove_wal)
     segments = [WalSegment.parse(name, plan.segment_size) for name in names if SEGMENT_NAME.fullmatch(name)]
     remember_removed(archive, segments, plan.segment_size)
+
+
+def _remove_restores(archive: Archive, plan: ExpirePlan) -> None:
+    """Notes of restores whose time was over a day ago."""
+    for running in read_running(archive):
+        if not running.active(plan.now - _UNFINISHED):
+            archive.store.delete(f"{archive.layout.restores}{running.identifier}.json")
 
 
 def _remove_unfinished(archive: Archive, plan: ExpirePlan) -> None:

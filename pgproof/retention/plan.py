@@ -13,20 +13,16 @@ from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.config import RetentionConfig
 from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
+from pgproof.restore.running import RunningRestore
+from pgproof.retention.decision import Kept, cutoff_of, decide
 from pgproof.retention.policy import (
     UNPROVEN_CHAINS,
     Chain,
     Reasons,
-    chains_of,
-    is_usable,
-    keep_parents,
-    keep_reasons,
-    newest_proven,
     why_not,
 )
-from pgproof.retention.window import Holdings, Need, WalNeeds, find_windows, reaching, unneeded, wal_needs
-from pgproof.timelines.history import TimelineHistory, history_of, leaves
-from pgproof.timelines.lsn import LSN
+from pgproof.retention.window import Holdings, WalNeeds, reaching, unneeded
+from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.segment import SEGMENT_NAME
 from pgproof.wal.archive import listing_of, part_name, wal_name
 from pgproof.wal.runs import Numbered, intersect
@@ -50,6 +46,7 @@ class ExpireFacts:
         received: every object below ``received/``.
         damaged: every object below ``damaged/``.
         removed: WAL that expire has removed before.
+        restores: notes of restores whose time is not over.
     """
 
     catalog: Catalog
@@ -63,6 +60,7 @@ class ExpireFacts:
     received: tuple[ObjectInfo, ...] = ()
     damaged: tuple[ObjectInfo, ...] = ()
     removed: Numbered = field(default_factory=dict)
+    restores: tuple[RunningRestore, ...] = ()
 
     @property
     def timelines(self) -> set[int]:
@@ -92,15 +90,6 @@ class ExpireFacts:
     def cutoff(self) -> datetime:
         """Recovery windows reach back to this time."""
         return cutoff_of(self.catalog, self.policy, self.now)
-
-
-def cutoff_of(catalog: Catalog, policy: RetentionConfig, now: datetime) -> datetime:
-    """How far back windows reach: from the newest backup, which has the server's time, not from a later moment.
-
-    So a clock that runs ahead takes nothing, and nothing goes while no new backup comes.
-    """
-    newest = max((entry.record.stopped_at for entry in catalog.entries), default=now)
-    return min(now, newest) - timedelta(seconds=policy.wal_window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +130,7 @@ class ExpirePlan:
         segment_size: of WAL, in bytes; 0 where records differ.
         reaching: backups from which all WAL to the end of a timeline is there.
         cut_off: those of them from which it is not any more.
+        restores: identifiers of the restores that were known.
     """
 
     root: str
@@ -156,6 +146,7 @@ class ExpirePlan:
     segment_size: int = 0
     reaching: tuple[str, ...] = ()
     cut_off: tuple[str, ...] = ()
+    restores: tuple[str, ...] = ()
 
     @property
     def to_agree(self) -> tuple[str, ...]:
@@ -194,9 +185,9 @@ class ExpirePlan:
 def plan_expire(facts: ExpireFacts) -> ExpirePlan:
     """Decide what is kept and what goes. Nothing is read or written.
 
-    A backup is kept when it is the newest, the newest proven, the newest of a day, week or month that the
-    policy counts, held, the base of a recovery window, or an ancestor of a kept one. Each kept backup keeps
-    the WAL from its start to its stop, and each recovery window all WAL from its base on.
+    A backup is kept when it is the newest, the newest proven, the one of a day, week or month that the policy counts,
+    held, needed by a running restore, the base of a recovery window, or an ancestor of a kept one. Each kept backup
+    keeps the WAL from its start to its stop, and each recovery window all WAL from its base on.
     """
     catalog = facts.catalog
     if not catalog.entries:
@@ -209,7 +200,15 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
             warnings=warnings,
             remove_damaged=_old_damaged(facts),
         )
-    kept = decide(catalog, facts.timelines, facts.histories, facts.policy, facts.now, facts.holdings)
+    kept = decide(
+        catalog,
+        facts.timelines,
+        facts.histories,
+        facts.policy,
+        facts.now,
+        facts.holdings,
+        facts.restores,
+    )
     torn, torn_warnings = _plan_torn(facts, kept.entries)
     reached, cut_off = _reach(facts, kept)
     sizes = sorted({entry.record.segment_size for entry in kept.entries})
@@ -227,6 +226,7 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
         segment_size=facts.segment_size,
         reaching=reached,
         cut_off=cut_off,
+        restores=tuple(running.identifier for running in facts.restores),
     )
 
 
@@ -243,74 +243,6 @@ def _reach(facts: ExpireFacts, kept: Kept) -> tuple[tuple[str, ...], tuple[str, 
         for numbers in (there, intersect(there, stays))
     )
     return tuple(before), tuple(label for label in before if label not in after)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What retention keeps.
-
-    Args:
-        entries: the backups, oldest first.
-        reasons: of each, by label.
-        chains: of every backup.
-        proven: the newest proven backup whose chain is whole.
-        wal: what the backups and their recovery windows need, and what is in doubt.
-        doubts: why it is, as warnings.
-    """
-
-    entries: tuple[BackupEntry, ...]
-    reasons: Reasons
-    chains: Mapping[str, Chain]
-    proven: str | None
-    wal: WalNeeds
-    doubts: tuple[str, ...] = ()
-
-
-def decide(
-    catalog: Catalog,
-    timelines: set[int],
-    histories: Mapping[int, TimelineHistory],
-    policy: RetentionConfig,
-    now: datetime,
-    holdings: Holdings | None = None,
-) -> Kept:
-    """What is kept, and which WAL stays for it: the one decision of expire and of the gap check.
-
-    Args:
-        catalog: every backup, one at least.
-        timelines: every timeline that has WAL, a history or a backup.
-        histories: of every timeline that has a history file.
-        policy: what is to be kept.
-        now: aware.
-        holdings: of the archive; None takes all WAL as there.
-    """
-    chains = chains_of(catalog)
-    reasons = keep_reasons(catalog, chains, policy, now)
-    cutoff = cutoff_of(catalog, policy, now)
-    ends = leaves(timelines, histories)
-    usable = {entry.label for entry in catalog.entries if is_usable(entry, chains)}
-    proven = newest_proven(catalog, chains)
-    relied = catalog.entry(proven) if proven else None
-    windows = find_windows(catalog.entries, usable, reasons, ends, histories, cutoff, holdings, relied)
-    for window in windows:
-        reason = f"base of the WAL window on timeline {window.path.timeline}"
-        reasons.setdefault(window.base.label, []).append(reason)
-    keep_parents(reasons, chains)
-    kept = tuple(entry for entry in catalog.entries if entry.label in reasons)
-    covered = {w.path.timeline for w in windows if w.base.record.reachable_from <= cutoff}
-    in_doubt = [leaf.timeline for leaf in ends if leaf.timeline not in {*histories, *covered, min(timelines)}]
-    needs = [*wal_needs(kept, windows), *(Need(frozenset({timeline}), LSN(0)) for timeline in in_doubt)]
-    wal = WalNeeds(tuple(needs), kept[-1].record)
-    doubts = tuple(_without_history(timeline) for timeline in in_doubt)
-    return Kept(kept, reasons, chains, proven, wal, doubts)
-
-
-def _without_history(timeline: int) -> str:
-    """A leaf without its history may continue a lower timeline: its WAL stays until its own base is old."""
-    return (
-        f"the history of timeline {timeline} is not in the archive; all WAL of the timeline is kept; "
-        f"pgproof wal push $PGDATA/pg_wal/{timeline:08X}.history on the source mends it"
-    )
 
 
 def _verdicts(catalog: Catalog, reasons: Reasons, proven: str | None) -> tuple[Verdict, ...]:

@@ -14,7 +14,7 @@ from pgproof.backups.record import BackupRecord
 from pgproof.config import RetentionConfig
 from pgproof.gaps.gap import GapReport, recovery_paths
 from pgproof.postgres.facts import ServerFacts
-from pgproof.retention.plan import decide
+from pgproof.retention.decision import decide
 from pgproof.retention.window import Holdings
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
