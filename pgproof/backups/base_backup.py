@@ -193,7 +193,9 @@ def _read_stream(
             store_histories(archive, replication, identity.timeline)
             if parent is not None:
                 replication.upload_manifest(archive.open_checked(parent.manifest))
-            start, _, rows = replication.start_base_backup(_options(cluster, label, parent))
+            start, _, rows = replication.start_base_backup(
+                _options(cluster, label, parent), cluster.backup.archive_timeout
+            )
             manifest: list[bytes] = []
             for message in replication.messages():
                 if isinstance(message, bytes):
@@ -216,7 +218,7 @@ def _read_stream(
             writer.abandon()
             raise
     tablespaces = tuple(Tablespace(int(row[0]), row[1]) for row in rows if row[0])
-    said = [notice.text for notice in replication.notices if not notice.left_out]
+    said = [notice.text for notice in replication.notices if not (notice.left_out or notice.waits)]
     warnings = (*said, *([warning_of(skipped)] if skipped else []))
     return _Stream(
         start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, ended, skipped, tuple(warnings)

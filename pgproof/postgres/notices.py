@@ -12,6 +12,7 @@ _MOST = 20  # that an error repeats
 # Where PostgreSQL passes over something with a warning: a symbolic link or special file, and a tablespace's link.
 # A warning has no code of its own, and its text is in the server's language; the function's name is not.
 _PASSING_OVER = ("sendDir", "do_pg_backup_start")
+_WAITING = "WaitForWalSummarization"
 # "./base/16393", "pg_tblspc/16400" or, in a tablespace, an absolute path; in the quotes of the server's language
 _PATH = re.compile(
     r"[\"»«“”„‘’「『‹]\s*(?:\./)?(?P<path>(?:/|pg_tblspc/)?[^\"»«“”„‘’」』›]*?)\s*[\"»«“”„‘’」』›]"
@@ -29,6 +30,11 @@ class Notice:
 
     text: str
     function: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Said again and again while the server waits for its WAL summaries, before an incremental backup."""
+        return self.function == _WAITING
 
     @property
     def left_out(self) -> str:

@@ -203,16 +203,24 @@ class ReplicationConnection:
             self._pg.nonblocking = 0
         return rows
 
-    def start_base_backup(self, options: str) -> tuple[LSN, int, list[list[str]]]:
+    def start_base_backup(
+        self, options: str, patience: float = _CHECKPOINT_LIMIT
+    ) -> tuple[LSN, int, list[list[str]]]:
         """Send BASE_BACKUP and read what comes before the data.
 
         Args:
             options: between the parentheses.
+            patience: seconds for which the server may wait for its WAL summaries: those of a standby follow the
+                restartpoints, which an idle primary brings about seldom.
 
         Returns:
             start LSN, timeline, and the tablespace rows (oid, path, kB); the data directory's has no oid.
+
+        Raises:
+            ServerNotReady: the summaries did not come in time.
         """
         self._send(f"BASE_BACKUP ({options})")
+        self._await_summaries(patience)
         start = self._rows(self._result(), "BASE_BACKUP")[0]
         tablespaces = self._rows(self._result(), "BASE_BACKUP")
         self._check(self._result(), "BASE_BACKUP", pq.ExecStatus.COPY_OUT)
@@ -308,6 +316,20 @@ class ReplicationConnection:
                 if not self._readable(limit):
                     raise self._broken(f"the server sent nothing for {limit:.0f} s")
             return self._pg.get_result()
+
+    def _await_summaries(self, patience: float) -> None:
+        """Wait for the answer to BASE_BACKUP; of that time the server may say only so long that it waits itself."""
+        end = time.monotonic() + patience
+        with self._mapped():
+            while self._pg.is_busy():
+                said = [notice for notice in self._notices.all if notice.waits]
+                if said and time.monotonic() > end:
+                    raise ServerNotReady(
+                        f'cluster "{self._cluster.name}" has not summarized its WAL within {patience:.0f} s',
+                        f"{said[-1].text}.",
+                        "a standby summarizes up to its last restartpoint: CHECKPOINT on the primary, then try again",
+                    )
+                self._readable(min(_CHECKPOINT_LIMIT, max(1.0, end - time.monotonic())))
 
     def _readable(self, timeout: float) -> bool:
         """Wait for bytes from the server, and take in those that came."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -29,6 +31,7 @@ from tests.retention.archives import entry, store_proof
 from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, now, running_source
 from tests.wal.listings import source as facts_of
+from tests.wal.test_receive_failover import sql, standby_of
 
 
 @pytest.fixture(params=[17, 18], ids=["pg17", "pg18"])
@@ -320,3 +323,71 @@ def test_a_full_backup_that_failed_its_drill_carries_no_chain(summarizing: Sourc
     store_proof(source.archive, built.label, now(), "proven")
     code, out, err = answer(source, *words)
     assert (code, json.loads(out)["backup"]) == (0, built.label), err
+
+
+@pytest.mark.parametrize("how", ["switched off and on", "kept too short"])
+def test_summaries_that_are_gone(source: Source, how: str) -> None:
+    """A full backup is taken and says why, and the next one is incremental again."""
+    source.set(summarize_wal="on")
+    full = source.backup()
+    if how == "kept too short":  # as the server finds them when wal_summary_keep_time has run out
+        query = "SELECT count(*) FROM pg_available_wal_summaries() WHERE end_lsn > %s::pg_lsn"
+        source.sql("CREATE TABLE u AS SELECT 1 AS a")
+        source.sql("CHECKPOINT")
+        source.server.wait(lambda: source.sql(query, str(full.stop_lsn))[0][0] > 0, 60, "to summarize")
+        for path in (source.data / "pg_wal" / "summaries").iterdir():
+            os.utime(path, (0, 0))
+        source.set(wal_summary_keep_time="1min")
+        source.server.wait(lambda: old_summaries(source) == 0, 60, "to remove them")
+    else:
+        source.set(summarize_wal="off")
+        source.sql("CREATE TABLE u AS SELECT 1 AS a")
+        source.sql("CHECKPOINT")
+        for path in (source.data / "pg_wal" / "summaries").iterdir():
+            path.unlink()
+        source.archive_now()
+        source.set(summarize_wal="on")
+    time.sleep(1)
+    following = source.backup(incremental=True)
+    (said,) = following.warnings
+    assert following.parent is None
+    assert f"the server does not build on {full.label}: WAL summaries are required" in said
+    time.sleep(1)
+    assert source.backup(incremental=True).parent == following.label
+
+
+def old_summaries(source: Source) -> int:
+    source.sql("CHECKPOINT")  # they are looked at when the redo point has moved
+    paths = (source.data / "pg_wal" / "summaries").iterdir()
+    return sum(path.stat().st_mtime < 1 for path in paths if path.exists())
+
+
+def test_an_idle_standby_that_never_summarizes(source: Source) -> None:
+    """Its summaries end at restartpoints, which an idle primary does not bring: after a time a full one is taken."""
+    source.set(summarize_wal="on")
+    source.backup()
+    with standby_of(source) as standby:
+        sql(standby, "ALTER SYSTEM SET summarize_wal = on")
+        sql(standby, "SELECT pg_reload_conf()")
+        log = source.root / "log-standby"
+
+        def switch() -> None:
+            """The primary finishes the segment that the full backup waits for."""
+            standby.wait(
+                lambda: "aborting backup due to backend exiting" in log.read_text(), 60, "to give up"
+            )
+            for _ in range(5):
+                time.sleep(1)
+                source.archive_now()
+
+        source.write_config(
+            dsn=f"host={standby.socket} user=pgproof dbname=postgres",
+            cluster='backup.archive_timeout = "11s"',
+        )
+        with ThreadPoolExecutor(1) as pool:
+            switched = pool.submit(switch)
+            record = source.backup(incremental=True)
+            switched.result()
+    (said,) = record.warnings
+    assert record.parent is None
+    assert "the server does not build on" in said and "still waiting for WAL summarization through" in said
