@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -195,10 +196,10 @@ def test_a_deploy_that_is_killed_is_run_again(site: Path) -> None:
     configure(site, "three", "four")
     with get_client(sync_client=True) as client:
         before = len(found(client))
-        environment = {"PREFECT_API_URL": server_url(), "PYTHONPATH": str(PROJECT), "HOME": str(site.parent)}
+        ours = {"PREFECT_API_URL": server_url(), "PYTHONPATH": str(PROJECT), "HOME": str(site.parent)}
         with open(site.parent / "log", "w") as log:
             process = subprocess.Popen(
-                [*PGPROOF, "--config", str(site), "deploy"], env=environment, stdout=log, stderr=log
+                [*PGPROOF, "--config", str(site), "deploy"], env=os.environ | ours, stdout=log, stderr=log
             )
         until(lambda: len(found(client)), lambda count: count > before + 2, 120)
         process.send_signal(signal.SIGKILL)
@@ -247,11 +248,11 @@ def test_what_is_rendered_can_be_deployed_by_prefect_alone(site: Path, tmp_path:
     active = {one["slug"]: one["active"] for each in tree["deployments"] for one in each.get("schedules", [])}
     assert active["incremental"] is False and active["base-backup"] is True
     words = ("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
-    environment = {"PREFECT_API_URL": server_url(), "HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    ours = {"PREFECT_API_URL": server_url(), "HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *words],
         cwd=PROJECT,
-        env=environment,
+        env=os.environ | ours,
         capture_output=True,
         text=True,
     )

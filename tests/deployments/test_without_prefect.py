@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def engine(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     path.write_text('[repositories.main]\nurl = "memory://x"\n[clusters.shop]\ndsn = "host=/nowhere"\n')
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, "--config", str(path), *words],
-        env={"PYTHONPATH": str(PROJECT), "HOME": str(path.parent)},
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "HOME": str(path.parent)},
         cwd=path.parent,
         capture_output=True,
         text=True,
