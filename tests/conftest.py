@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ MAJORS = (15, 17, 18)
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+if find_spec("tzdata"):  # its list of time zones, instead of 600 files for each schedule that a server reads
+    os.environ.setdefault("PYTHONTZPATH", "")
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place()))  # where tmp_path is
 
 

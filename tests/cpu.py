@@ -96,7 +96,8 @@ def pytest_configure(config: pytest.Config) -> None:
         hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     ):
         return
-    group = GROUPS / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    # other profiles of the machine have others
+    group = GROUPS / f"{Path(os.environ[PLACE]).name}-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
     group.mkdir(exist_ok=True)
     (group / "cgroup.procs").write_text(str(os.getpid()))
     config.pluginmanager.register(_Profile(_Meter(group)), "pgproof-cpu")
