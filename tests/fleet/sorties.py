@@ -98,16 +98,9 @@ def said_to_beat(plant: Plant, names: Sequence[str], seconds: int) -> Iterator[N
             client.update_work_queue(queue.id, is_paused=False)
 
 
-def process_of(plant: Plant, run: UUID) -> int | None:
-    """The process of a run; None when it has none."""
-    with contextlib.suppress(AssertionError):
-        return plant.flow_process(run)
-    return None
-
-
 def worker_of(plant: Plant, run: UUID) -> subprocess.Popen[bytes] | None:
     """The worker that has a run; None when it has ended."""
-    process = until(lambda: process_of(plant, run), bool, 10)
+    process = until(lambda: plant.process_of(run), bool, 10)
     return next((worker for worker in plant.workers if process in descendants(worker.pid)), None)
 
 

@@ -23,7 +23,6 @@ from tests.fleet.sorties import (
     worker_of,
 )
 from tests.servers.fleet import Fleet
-from tests.servers.postgres import run_pgproof
 from tests.trouble.plant import ENDLESS, SLOW, Plant
 
 QUIET = 4  # seconds in which whatever is sent has arrived
@@ -144,9 +143,7 @@ def test_what_no_run_can_tell_is_told_once_each(plant: Plant, fleet: Fleet) -> N
     """One cluster is not deployed, of which only the fleet knows; one is late, which is told without the fleet."""
     late = "Flows of cluster two are due and do not start"
     with web_inbox() as web, mail_inbox() as mail:
-        words = ("alerts", "apply", "--webhook", web.url, "--mailto", mail.url)
-        done = run_pgproof("--config", str(fleet.config_path), *words, environment=plant.settings)
-        assert done.returncode == 0, done.stderr
+        plant.command("alerts", "apply", "--webhook", web.url, "--mailto", mail.url)
         with plant.client() as client:
             client.delete_deployment(client.read_deployment_by_name("protect/one").id)
         plant.start_worker("--work-queue", "default", "--work-queue", "one")

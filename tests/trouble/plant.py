@@ -12,20 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import psycopg
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from deployments.descent import descendants, kill_all
 from deployments.up import environment, wait_for_server
 from pgproof.backups.catalog import read_catalog
+from tests.alerts.answers import answer
 from tests.deployments.upped import MARK, until
 from tests.servers.fleet import Fleet
-from tests.servers.postgres import PROJECT, Source, run_pgproof
+from tests.servers.postgres import PROJECT, Source
 from tests.servers.prefect_database import place_database
 from tests.servers.s3 import free_ports
 
@@ -100,9 +103,14 @@ class Plant:
         os.killpg(self.server.pid, signal.SIGKILL)
         self.server.wait(30)
 
+    def command(self, *words: str) -> None:
+        """A command of ours in this process, as with the server's address at a terminal; it succeeds."""
+        with patch.dict(os.environ, self.settings), temporary_settings({PREFECT_API_URL: self.api}):
+            code, _, error = answer(self.source.config_path, *words)
+        assert code == 0, error
+
     def deploy(self) -> None:
-        done = run_pgproof("--config", str(self.source.config_path), "deploy", environment=self.settings)
-        assert done.returncode == 0, done.stderr
+        self.command("deploy")
 
     def end_workers(self) -> None:
         """Stop all of them."""
@@ -175,13 +183,25 @@ class Plant:
                     found[process] = command
         return found
 
-    def flow_process(self, run: UUID) -> int:
-        """The process of a run."""
+    def process_of(self, run: UUID) -> int | None:
+        """The process of a run; None when it has none."""
         for process in self.processes("prefect"):
             with contextlib.suppress(OSError):
                 if f"PREFECT__FLOW_RUN_ID={run}".encode() in Path(f"/proc/{process}/environ").read_bytes():
                     return process
-        raise AssertionError(f"no process has run {run}: {self.processes()}")
+        return None
+
+    def flow_process(self, run: UUID) -> int:
+        """The process of a run, which has one."""
+        process = self.process_of(run)
+        assert process is not None, f"no process has run {run}: {self.processes()}"
+        return process
+
+    def wait_suspended(self, run: UUID) -> FlowRun:
+        """The run, once it waits for a person: its process stores the form after the state, and then ends."""
+        found = self.wait_for(run, "Suspended")
+        assert until(lambda: self.process_of(run), lambda process: process is None, 30) is None
+        return found
 
     def postmasters(self) -> dict[int, str]:
         """The scratch servers that run; they have no variable of ours."""

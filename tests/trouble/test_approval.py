@@ -47,56 +47,57 @@ def left(shop: Source) -> list[str]:
 
 
 def test_no_and_then_yes(shop: Source, plant: Plant, labels: list[str]) -> None:
+    """One test, because each answer costs a process: each step is a function of its own."""
     declined = plant.order("retention-pruning")
-    plant.wait_for(declined, "Suspended")
-    assert artifact(plant, declined).startswith(
+    it_waits(shop, plant, declined, labels)
+    a_form_that_is_not_filled_in_is_refused(plant, declined)
+    an_answer_is_of_the_plan_that_was_shown(shop, plant, declined)
+    no_keeps_everything(shop, plant, declined)
+    yes_removes_what_was_shown(shop, plant)
+
+
+def it_waits(shop: Source, plant: Plant, run: UUID, labels: list[str]) -> None:
+    """So long: then the server fails the run, which its alert tells; nothing is removed meanwhile."""
+    state = plant.wait_suspended(run).state
+    assert artifact(plant, run).startswith(
         "# Retention of main\n\n**Waits for an approval.** It removes 2 of 4"
     )
-    assert until(lambda: plant.processes("prefect", str(declined)), lambda found: not found, 10) == {}
-    wrong = reply(plant, declined, approve=False)
-    assert wrong["status"] == "REJECT" and "name" in wrong["details"]["reason"]
-    assert (
-        reply(plant, declined, approve=False, name="Ada", reason="the audit is not over")["status"]
-        == "ACCEPT"
-    )
-    plant.wait_for(declined, "Completed")
-    assert artifact(plant, declined).startswith(
-        "# Retention of main\n\n**Declined by Ada: the audit is not over.** It removes 2 of 4"
-    )
+    assert state is not None and state.state_details.pause_timeout is not None
+    hours = (state.state_details.pause_timeout - state.timestamp).total_seconds() / 3600
+    assert 19.9 < hours < 20.1
     assert left(shop) == labels
 
-    approved = plant.order("retention-pruning")
-    plant.wait_for(approved, "Suspended")
-    assert reply(plant, approved, approve=True, name="Ada")["status"] == "ACCEPT"
-    plant.wait_for(approved, "Completed")
-    assert artifact(plant, approved).startswith(
-        "# Retention of main\n\n**Approved by Ada.** It removes 2 of 4"
-    )
-    assert left(shop) == labels[2:]
+
+def a_form_that_is_not_filled_in_is_refused(plant: Plant, run: UUID) -> None:
+    wrong = reply(plant, run, approve=False)
+    assert wrong["status"] == "REJECT" and "name" in wrong["details"]["reason"]
 
 
-def test_an_answer_is_of_the_plan_that_was_shown(shop: Source, plant: Plant, labels: list[str]) -> None:
-    run = plant.order("retention-pruning")
-    plant.wait_for(run, "Suspended")
+def an_answer_is_of_the_plan_that_was_shown(shop: Source, plant: Plant, run: UUID) -> None:
     before = artifact(plant, run)
     shop.backup()  # by now the plan removes three
     assert reply(plant, run, approve=True, name="Ada")["status"] == "ACCEPT"
     again = until(lambda: artifact(plant, run), lambda text: "It removes 3 of 5" in text, 60)
-    assert "It removes 3 of 5" in again != before, plant.logs(run)
-    plant.wait_for(run, "Suspended")
+    assert "**Waits for an approval.** It removes 3 of 5" in again != before, plant.logs(run)
+    plant.wait_suspended(run)
     assert len(left(shop)) == 5
-    with plant.client() as client:
-        client.delete_flow_run(run)
 
 
-def test_nobody_answers(shop: Source, plant: Plant, labels: list[str]) -> None:
-    """The server fails the run when its time is over, which its alert tells; nothing was removed."""
-    before = left(shop)
+def no_keeps_everything(shop: Source, plant: Plant, run: UUID) -> None:
+    answer = reply(plant, run, approve=False, name="Ada", reason="the audit is not over")
+    assert answer["status"] == "ACCEPT"
+    plant.wait_for(run, "Completed")
+    assert artifact(plant, run).startswith(
+        "# Retention of main\n\n**Declined by Ada: the audit is not over.** It removes 3 of 5"
+    )
+    assert len(left(shop)) == 5
+
+
+def yes_removes_what_was_shown(shop: Source, plant: Plant) -> None:
+    kept = left(shop)[3:]
     run = plant.order("retention-pruning")
-    state = plant.wait_for(run, "Suspended").state
-    assert state is not None and state.state_details.pause_timeout is not None
-    hours = (state.state_details.pause_timeout - state.timestamp).total_seconds() / 3600
-    assert 19.9 < hours < 20.1
-    assert left(shop) == before
-    with plant.client() as client:
-        client.delete_flow_run(run)
+    plant.wait_suspended(run)
+    assert reply(plant, run, approve=True, name="Ada")["status"] == "ACCEPT"
+    plant.wait_for(run, "Completed")
+    assert artifact(plant, run).startswith("# Retention of main\n\n**Approved by Ada.** It removes 3 of 5")
+    assert left(shop) == kept

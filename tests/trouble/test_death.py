@@ -1,4 +1,7 @@
-"""Kill and stop of the flow process and of the worker: children end, the run is marked, the next one is clean."""
+"""The flow process is killed, the worker stopped: children end, the run is marked, the next one is clean.
+
+What is told of a death has tests of its own, which kill the process and the worker of a drill.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from pgproof.backups.catalog import read_catalog
 from tasks.life import Patience
 from tasks.reaping import Reaped, reap
 from tests.deployments.upped import until
+from tests.drills.damage import answer
 from tests.servers.postgres import Source
 from tests.trouble.plant import SLOW, Plant, asleep
 
@@ -60,21 +64,10 @@ def test_the_process_of_a_base_backup_is_killed(shop: Source, plant: Plant) -> N
     assert (catalog.entries, len(catalog.torn)) == ((), 1)
     shop.write_config()
     plant.wait_for(plant.order("base-backup"), "Completed", timeout=400)  # its lease, its slot are free
-    plant.wait_for(plant.order("retention-pruning"), "Completed")
+    assert answer(shop, "expire", "main")[0] == 0
     catalog = read_catalog(shop.archive)
     assert (len(catalog.entries), catalog.torn) == (1, ())
     assert list(shop.repository_path.rglob(".tmp-*")) == []
-
-
-def test_the_process_of_a_drill_is_killed(shop: Source, plant: Plant) -> None:
-    run, postmaster = asleep(shop, plant)
-
-    os.kill(plant.flow_process(run), signal.SIGKILL)
-
-    assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
-    plant.wait_for(run, "Crashed", timeout=30)
-    assert len(list((shop.root / "scratch").iterdir())) == 1
-    the_next_drill_is_clean(shop, plant)
 
 
 def test_the_worker_is_stopped(shop: Source, plant: Plant) -> None:
@@ -93,24 +86,6 @@ def test_the_worker_is_stopped(shop: Source, plant: Plant) -> None:
     state = plant.read(run).state
     assert state is not None and state.name == "Crashed"
     assert (state.message or "").startswith("reaped: it was Running and gave no sign of life since ")
-    plant.start_worker()
-    the_next_drill_is_clean(shop, plant)
-
-
-def test_the_worker_is_killed(shop: Source, plant: Plant) -> None:
-    """With its machine, as it were: nothing of its run is left to tell."""
-    run, postmaster = asleep(shop, plant)
-    process = plant.flow_process(run)
-
-    plant.workers[-1].send_signal(signal.SIGSTOP)  # lest it sees how its run ends
-    kill(process)
-    plant.end_worker(signal.SIGKILL)
-
-    assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
-    time.sleep(QUICK.silence)
-    # and perhaps a scheduled run that the worker had just taken
-    assert "restore validation of main" in reap_now(plant).runs
-    assert plant.read(run).state_name == "Crashed"
     plant.start_worker()
     the_next_drill_is_clean(shop, plant)
 

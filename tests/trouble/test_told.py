@@ -8,16 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.schedules import IntervalSchedule
 
 from tests.alerts.receivers import Inbox, Message, mail_inbox, web_inbox
 from tests.deployments.upped import until
+from tests.drills.damage import answer
 from tests.servers.postgres import Source
 from tests.trouble.conftest import UNSCHEDULED
 from tests.trouble.plant import Plant, asleep
-from tests.trouble.test_death import QUICK, kill, reap_now
+from tests.trouble.test_death import QUICK, kill, reap_now, the_next_drill_is_clean
 
 pytestmark = pytest.mark.timeout(600)  # a server, a worker and two drills
 QUIET = 4  # seconds in which whatever is sent has arrived
@@ -29,11 +31,9 @@ CRASHED = "Flow restore-validation of cluster main crashed"
 def inboxes(shop: Source, works: Plant) -> Iterator[tuple[Inbox, Inbox]]:
     """What the alerts of ``main`` send, by web and by mail."""
     shop.write_config(cluster=UNSCHEDULED)
-    shop.backup()  # lest its lack is told as well
+    shop.backup()  # so that its lack is not told as well
     with web_inbox() as web, mail_inbox() as mail:
-        words = ("alerts", "apply", "main", "--webhook", web.url, "--mailto", mail.url)
-        done = shop.run(*words, environment=works.settings)
-        assert done.returncode == 0, done.stderr
+        works.command("alerts", "apply", "main", "--webhook", web.url, "--mailto", mail.url)
         yield web, mail
 
 
@@ -88,35 +88,56 @@ def test_a_scheduled_run_that_no_worker_takes_is_told_once_and_so_is_its_start(
         client.delete_deployment_schedule(deployment, schedule.id)
 
 
-def drills(web: Inbox, count: int = 0) -> Inbox:
-    """The messages on restore validations, once there are so many; that a run starts late may be told besides."""
+def deaths(web: Inbox, count: int = 0) -> list[Message]:
+    """The messages on drills that died, once there are so many; what else is told of them is told besides."""
 
     def found() -> list[Message]:
-        return [message for message in web.messages if "restore-validation" in message.subject]
+        return [message for message in web.messages if message.subject == CRASHED]
 
-    return Inbox(web.url, until(found, lambda messages: len(messages) >= count, 40))
+    return until(found, lambda messages: len(messages) >= count, 40)
 
 
-def test_what_dies_is_told_once_each(shop: Source, plant: Plant, web: Inbox) -> None:
-    """The worker tells of a process that died; the reaper of one whose worker died with it."""
-    run, _ = asleep(shop, plant)
+def test_the_process_of_a_drill_is_killed(shop: Source, plant: Plant, web: Inbox) -> None:
+    """The worker tells of it."""
+    run, postmaster = asleep(shop, plant)
+
     os.kill(plant.flow_process(run), signal.SIGKILL)
-    plant.wait_for(run, "Crashed", timeout=30)
-    (alert,) = drills(web, 1).messages
-    assert alert.subject == CRASHED
-    assert alert.body.startswith("restore validation of main crashed: its process or its worker is gone.\n")
 
-    run, _ = asleep(shop, plant)
+    assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
+    plant.wait_for(run, "Crashed", timeout=30)
+    assert len(list((shop.root / "scratch").iterdir())) == 1
+    (alert,) = deaths(web, 1)
+    assert alert.body.startswith("restore validation of main crashed: its process or its worker is gone.\n")
+    the_next_drill_is_clean(shop, plant)
+    over = "Over: flow restore-validation of cluster main completed"
+    assert until(lambda: web.subjects.count(over), bool, 40) == 1
+    assert len(deaths(web)) == 1
+
+
+@pytest.mark.usefixtures("without_expectations")
+def test_the_worker_is_killed(shop: Source, plant: Plant, web: Inbox) -> None:
+    """With its machine, as it were: nothing of its run is left to tell, and the reaper tells of it."""
+    before = len(deaths(web))
+    run, postmaster = asleep(shop, plant)
     process = plant.flow_process(run)
-    plant.workers[-1].send_signal(signal.SIGSTOP)  # lest it sees how its run ends
+
+    plant.workers[-1].send_signal(signal.SIGSTOP)  # so that it does not see how its run ends
     kill(process)
     plant.end_worker(signal.SIGKILL)
+
+    assert until(lambda: Path(f"/proc/{postmaster}").exists(), lambda there: not there, 10) is False
     time.sleep(QUICK.silence)
-    assert drills(web).subjects == [CRASHED]  # nobody knows yet
+    assert len(deaths(web)) == before  # nobody knows yet
+    # and perhaps a scheduled run that the worker had just taken
     assert "restore validation of main" in reap_now(plant).runs
-    drills(web, 2)
+    assert plant.read(run).state_name == "Crashed"
+    (*_, alert) = deaths(web, before + 1)
+    assert "\nreaped: it was Running and gave no sign of life since " in alert.body
+    assert "\nRun: pgproof list main\n" in alert.body
     assert reap_now(plant).runs == ()
     time.sleep(QUIET)
-    assert drills(web).subjects == [CRASHED, CRASHED]
-    assert "\nreaped: it was Running and gave no sign of life since " in drills(web).messages[1].body
-    assert "\nRun: pgproof list main\n" in drills(web).messages[1].body
+    assert len(deaths(web)) == before + 1
+    shop.write_config()
+    assert answer(shop, "drill", "main")[0] == 0
+    assert list((shop.root / "scratch").iterdir()) == []
+    assert set(plant.slots().values()) == {0}  # the next drill of a worker can start
