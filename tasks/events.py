@@ -15,6 +15,7 @@ from prefect.events import emit_event
 from pgproof.gaps.check import WalCheck
 from pgproof.gaps.gap import GapReport
 from pgproof.gaps.loss import losses
+from pgproof.postgres.names import shown_tree
 from pgproof.wording import counted, duration, size
 
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired
@@ -40,9 +41,12 @@ def resource_of(cluster: str) -> dict[str, str]:
 
 
 def emit(cluster: str, events: Sequence[Event]) -> None:
-    """Send events to the server of this run; one that is lost hides nothing, because the run fails as well."""
+    """Send events to the server of this run; one that is lost hides nothing, because the run fails as well.
+
+    A name in a payload may have bytes that are no UTF-8, and no event can hold those.
+    """
     for event in events:
-        emit_event(event.name, resource_of(cluster), payload=event.payload)
+        emit_event(event.name, resource_of(cluster), payload=shown_tree(event.payload))
 
 
 def wal_events(

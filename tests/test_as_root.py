@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pgproof.postgres.grants import peer_lines
@@ -39,6 +40,51 @@ def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Sou
     assert {entry.stat().st_uid for entry in [data, *data.rglob("*")]} == {owner.pw_uid}
     with source.copy(data) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (1000,)
+
+
+def test_a_restored_cluster_with_a_later_tablespace_is_started_and_accepted(source: Source) -> None:
+    owner = account(None)
+    assert owner is not None
+    source.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 1000) g")
+    with open(source.data / "postgresql.conf", "a") as file:
+        file.write(f"listen_addresses = ''\nunix_socket_directories = '{source.root}/accepted'\n")
+    (source.root / "accepted").mkdir()
+    give_to_server(source.root / "accepted")
+    assert source.run("backup", "main").returncode == 0
+    for name in ("later", "mapped"):
+        (source.root / name).mkdir()
+        give_to_server(source.root / name)
+        source.sql(f"CREATE TABLESPACE {name} LOCATION '{source.root}/{name}'")
+        source.sql(f"CREATE TABLE in_{name} TABLESPACE {name} AS SELECT g FROM generate_series(1, 10) g")
+    source.sql("SELECT pg_create_restore_point('here')")
+    source.archive_now()
+    data = source.root / "restored"
+    words = ("--target-name", "here", "--tablespace", f"{source.root}/mapped={source.root}/elsewhere")
+    done = source.run("restore", "main", "--to", str(data), *words)
+    assert done.returncode == 0, done.stderr
+    with source.away():
+        for step in (("start",), ("accept", "--yes")):
+            done = source.run(step[0], str(data), *step[1:])
+            assert done.returncode == 0, done.stdout + done.stderr
+        server = running_in(data)
+        assert server is not None
+        try:
+            with psycopg.connect(
+                server.dsn, user="postgres", dbname="postgres", autocommit=True
+            ) as connection:
+                for name in ("later", "mapped"):
+                    connection.execute(f"INSERT INTO in_{name} VALUES (-1)".encode())
+                    row = connection.execute(f"SELECT count(*) FROM in_{name}".encode()).fetchone()
+                    assert row == (11,)
+            places = {path.resolve() for path in (data / "pg_tblspc").iterdir()}
+            assert source.root / "elsewhere" in places
+            assert places - {source.root / "elsewhere"} == {
+                path for path in (data / "tablespaces").iterdir() if path.is_dir()
+            }
+            for place in (data, *places):
+                assert {entry.lstat().st_uid for entry in [place, *place.rglob("*")]} == {owner.pw_uid}
+        finally:
+            server.stop()
 
 
 def test_what_root_writes_into_a_repository_belongs_to_its_owner(source: Source) -> None:

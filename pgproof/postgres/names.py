@@ -27,6 +27,15 @@ def shown(text: str) -> str:
     return text.encode(errors=_SHOW).decode()
 
 
+def shown_tree(tree: Any) -> Any:
+    """A tree of plain values, every text of which can be shown."""
+    if isinstance(tree, str):
+        return shown(tree)
+    if isinstance(tree, dict):
+        return {shown_tree(key): shown_tree(value) for key, value in tree.items()}
+    return [shown_tree(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
+
+
 def json_bytes(tree: Any, **options: Any) -> bytes:
     """JSON in UTF-8. A byte that is none becomes an escape of JSON's own, ``\\udce9``, and comes back from it."""
     return json.dumps(tree, ensure_ascii=False, **options).encode(errors=_SHOW)

@@ -1,7 +1,7 @@
 """An acceptance makes a restored cluster the server: out of recovery, out of isolation, and set as its source was.
 
-Planned from what the running server and the machine say, then carried out in an order in which a crash is harmless,
-and after which the same command goes on:
+Planned from what the running server and the machine say, then carried out in an order in which a crash is harmless.
+The same command goes on afterwards; where the server is down it says to start it first.
 
 1. End recovery.
 2. Shut the server down.

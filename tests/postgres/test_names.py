@@ -11,7 +11,7 @@ import pytest
 
 from pgproof.backups.catalog import read_catalog
 from pgproof.postgres.connection import open_session, with_database
-from pgproof.postgres.names import bytes_of, json_bytes, name_of, shown
+from pgproof.postgres.names import bytes_of, json_bytes, name_of, shown, shown_tree
 from pgproof.validation.fences.fence import WHOLE_DATABASE
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
@@ -61,6 +61,7 @@ def test_text_and_back() -> None:
     assert (bytes_of(name), shown(name)) == (CAFE, "caf\\udce9")
     assert json.loads(json_bytes({"name": name})) == {"name": name}
     assert shown("café") == "café"
+    assert shown_tree({name: [name, 1, None]}) == {"caf\\udce9": ["caf\\udce9", 1, None]}
 
 
 def test_backup_check_and_doctor(odd: Source) -> None:
@@ -99,3 +100,14 @@ def test_drill(odd: Source, without_expectations: None) -> None:
     equal = {(table["database"], table["table"]) for table in found.proof.tables}
     assert ("old", "public.café") in equal
     assert {database for database, _ in equal} >= {"old", "postgres", name_of(CAFE)}
+
+
+def test_expectations(odd: Source) -> None:
+    """Their suites are made from the biggest tables, also of a database with such a name."""
+    with open_session(with_database(f"{odd.server.dsn} user=postgres", name_of(CAFE))) as connection:
+        connection.execute("CREATE TABLE big AS SELECT g FROM generate_series(1, 2000) g")
+    odd.backup()
+    for words in (["drill", "main"], ["expectations", "main", "--write"], ["drill", "main", "--json"]):
+        code, out, error = answer(odd, *words)
+        assert (code, error) == (0, ""), out
+    assert json.loads(out)["expectations"]["success"]

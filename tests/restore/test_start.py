@@ -18,6 +18,7 @@ import pytest
 from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.programs import account, as_account, environment
 from pgproof.postgres.server import LocalServer
+from pgproof.restore import acceptance
 from pgproof.restore.record import DIRECTORY
 from pgproof.restore.settings import LEAKING
 from pgproof.wal.archive import list_wal
@@ -244,6 +245,61 @@ def follow(source: Source, data: Path) -> None:
     with follower.run():
         ask(data, "INSERT INTO t VALUES (14) RETURNING g")
         follower.wait(lambda: ask(standby, ROWS) == 14, 30, "to follow")
+
+
+@pytest.mark.parametrize("step", ["stop", "take_out", "shutil", "_start"])
+def test_an_acceptance_that_dies_goes_on_later(
+    source: Source, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Killed before each of its steps; what is printed then leads to an accepted cluster."""
+    with restored(source, "--target-name", "eleven") as data, source.away():
+        assert answer(source, "start", str(data))[0] == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(acceptance, step, dies)
+            with contextlib.suppress(KeyboardInterrupt):
+                answer(source, "accept", str(data), "--yes")
+        code, _, err = answer(source, "accept", str(data), "--yes")
+        if step == "_start":  # it is accepted, and whoever starts servers here starts it
+            assert (code, "was accepted is started as any other cluster" in err) == (43, True)
+            assert not (data / DIRECTORY).exists()
+            return
+        if step != "stop":
+            hint = err.rpartition("HINT: ")[2].strip()
+            assert (code, hint) == (43, f"pgproof start {data}")
+            assert answer(source, *shlex.split(hint)[1:])[0] == 0
+            code, _, err = answer(source, "accept", str(data), "--yes")
+        assert code == 0, err
+        assert ask(data, "INSERT INTO t VALUES (13) RETURNING g") == 13
+        assert not [name for name in LEAKING if name in (data / "postgresql.auto.conf").read_text()]
+
+
+class Dies:
+    """What a killed process comes to at a step, whether that is a function or a module's."""
+
+    def __call__(self, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def __getattr__(self, name: str) -> Dies:
+        return self
+
+
+dies = Dies()
+
+
+def test_accepted_with_a_configuration_that_lies_elsewhere(source: Source) -> None:
+    """As on Debian: it starts with that file, as the restored cluster, and is told to change its data_directory."""
+    with restored(source, "--target-name", "eleven") as data, source.away():
+        for name in ("postgresql.conf", "pg_hba.conf"):
+            (data / name).unlink()
+        refused = answer(source, "accept", str(data))
+        assert refused[0] == 43
+        file = source.root / "etc" / "postgresql.conf"
+        start(source, data, "--config-file", str(file))
+        code, out, err = answer(source, "accept", str(data), "--yes", "--json")
+        assert code == 0, err
+        assert any(f"{file} names data_directory" in text for text in json.loads(out)["cautions"])
+        assert (ask(data, "SHOW data_directory"), ask(data, "SHOW config_file")) == (str(data), str(file))
+        assert ask(data, "INSERT INTO t VALUES (13) RETURNING g") == 13
 
 
 @pytest.mark.parametrize(
