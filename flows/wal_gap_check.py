@@ -95,8 +95,9 @@ def refuse_gaps(cluster: str, found: WalCheck, follows: str = "") -> None:
     if found.ok:
         return
     lost = sentences(losses(found.report))[:20]
+    order = "is not whole" if not found.report.ok else "is not in order"
     raise WalGap(
-        f'the WAL archive of cluster "{cluster}" is not whole',
+        f'the WAL archive of cluster "{cluster}" {order}',
         " ".join(["; ".join(found.findings) + ".", *lost, *([follows] if follows else [])]),
         f"pgproof wal check {cluster}" + ("" if follows else f"; then pgproof backup {cluster}"),
     )

@@ -88,8 +88,8 @@ def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) 
     text += [f"- **break**: {one}" for one in report.breaks]
     if found.archiver_failing:
         text.append(f"- **the archiver is failing**: {found.archiver_failing}")
-    if found.source_error:
-        text.append(f"- the source was not asked: {found.source_error}")
+    text += [f"- **not known**: {doubt}" for doubt in found.doubts]
+    text += [f"- **timelines**: {stray}" for stray in found.strays]
     text += _repaired(repair) if repair is not None else []
     if report.gaps or report.damaged or report.breaks:
         text += ["", _outlook(found)]
@@ -141,6 +141,7 @@ def verdict_of(found: WalCheck) -> str:
     parts += ["the archiver is failing"] if found.archiver_failing else []
     parts += ["no backup"] if found.no_backup else []
     parts += ["RPO breached"] if found.rpo_breached else []
+    parts += ["not known what would be lost"] if found.doubts else []
     return ", ".join(parts) or ("no gap" if found.ok else count(len(found.findings), "finding"))
 
 

@@ -20,7 +20,7 @@ from pgproof.wording import counted, duration, size
 
 GAP = "pgproof.wal.gap"  # segments are missing or damaged, and were not repaired
 REPAIRED = "pgproof.wal.repaired"  # some were, and are back
-LAG = "pgproof.wal.lag"  # more would be lost than the target allows, or the archiver fails or stands still
+LAG = "pgproof.wal.lag"  # more would be lost than the target allows, or nobody knows; or the archiver fails
 WHOLE = "pgproof.wal.whole"  # none is: the end of a gap
 CURRENT = "pgproof.wal.current"  # no more would be lost than the target allows: the end of a lag
 CHECKED = "pgproof.wal.checked"  # the check worked, whatever it found: for whoever waits for it in vain
@@ -66,10 +66,8 @@ def wal_events(
     events = [_repaired(cluster, found, repaired)] if repaired else []
     gap = not found.report.ok
     events.append(_gap(cluster, found.report, starts_again) if gap else _whole(cluster, found.report))
-    if found.archiver_failing or found.stalled or found.rpo_breached:
-        events.append(_lag(cluster, found))
-    elif not found.source_error:  # a source that does not answer says nothing of what it has more
-        events.append(_current(cluster, found))
+    late = found.archiver_failing or found.stalled or found.rpo_breached or found.doubts
+    events.append(_lag(cluster, found) if late else _current(cluster, found))
     return [*events, _checked(cluster, found)]
 
 
@@ -146,8 +144,10 @@ def _lag(cluster: str, found: WalCheck) -> Event:
     target = "none" if found.rpo_target is None else duration(found.rpo_target)
     stopped = found.archiver_failing or found.stalled
     what = f"WAL of cluster {cluster} does not reach the archive: {stopped}"
-    if not stopped:
+    if not stopped and found.rpo_breached:
         what = f"the archive of cluster {cluster} is {duration(found.rpo_seconds or 0)} behind"
+    elif not stopped:
+        what = f"nobody knows how far the archive of cluster {cluster} is behind: {found.doubts[0]}"
     payload = {
         **words(
             what,
@@ -158,6 +158,7 @@ def _lag(cluster: str, found: WalCheck) -> Event:
         "target_seconds": found.rpo_target,
         "archiver_failing": found.archiver_failing,
         "stalled": found.stalled,
+        "doubts": list(found.doubts),
         **_position(found),
     }
     return Event(LAG, payload)
@@ -181,7 +182,8 @@ def _current(cluster: str, found: WalCheck) -> Event:
 def _checked(cluster: str, found: WalCheck) -> Event:
     report = found.report
     whole = "whole" if report.ok else "not whole"
-    reach = "the source was not asked" if report.lag is None else f"{size(report.lag)} behind the source"
+    reach = "the source did not answer" if found.source_error else "behind by an unknown amount"
+    reach = reach if report.lag is None else f"{size(report.lag)} behind the source"
     payload = {
         **words(
             f"WAL of cluster {cluster} was checked and is {whole}",

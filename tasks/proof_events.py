@@ -20,7 +20,7 @@ STALE = "pgproof.proof.stale"  # the newest proof is too old, or there was time 
 FRESH = "pgproof.proof.fresh"  # the newest proof is not too old: the end of a stale one
 RTO_BREACHED = "pgproof.rto.breached"  # the recovery that a drill measured took longer than the target
 RTO_MET = "pgproof.rto.met"
-RPO_BREACHED = "pgproof.rpo.breached"  # more would be lost now than the target allows
+RPO_BREACHED = "pgproof.rpo.breached"  # more would be lost now than the target allows, or nobody knows
 RPO_MET = "pgproof.rpo.met"
 
 
@@ -76,14 +76,23 @@ def _rto(cluster: str, proof: Proof) -> list[Event]:
 
 
 def rpo_events(cluster: str, found: WalCheck) -> list[Event]:
-    """The event of what would be lost now; none where it cannot be known.
+    """The event of what would be lost now; where nobody knows, the target is not met.
 
     Args:
         cluster: its name.
         found: by the gap check.
     """
-    if found.rpo_seconds is None or found.rpo_target is None:
+    if found.rpo_target is None:
         return []
+    if found.rpo_seconds is None:
+        why = "; ".join(found.doubts) or "there is no backup"
+        said = words(
+            f"nobody knows what of cluster {cluster} would be lost if the source died now",
+            f"the target is {duration(found.rpo_target)}: not met, because {why}",
+            f"pgproof doctor {cluster}",
+        )
+        unknown = {"seconds": None, "target_seconds": found.rpo_target, "newest_commit": None}
+        return [Event(RPO_BREACHED, said | unknown)]
     lost = f"at most {duration(found.rpo_seconds)} of commits" if found.rpo_seconds else "nothing"
     what = f"{lost} of cluster {cluster} would be lost if the source died now"
     met = "exceeded" if found.rpo_breached else "met"

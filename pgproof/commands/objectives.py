@@ -62,7 +62,7 @@ def _forecast(backup: str, made: Forecast) -> str:
 def _loss(found: Objectives) -> str:
     wal = found.wal
     if wal.rpo_seconds is None:
-        reason = wal.source_error or "the archive has no commit that could be compared with the source"
+        reason = wal.source_error or "; ".join(wal.doubts) or "there is no backup"
         return f"what would be lost now is not known: {reason}"
     lost = f"at most {duration(wal.rpo_seconds)}" if wal.rpo_seconds else "nothing"
     newest = f"; newest commit in the repository {wal.newest_commit:%F %T} UTC" if wal.newest_commit else ""

@@ -64,10 +64,9 @@ def verdict(found: WalCheck) -> str:
     if not found.ok:
         gaps = counted(len(report.gaps), "gap") if report.gaps else "no gap"
         return f"[red]not in order[/red]: {gaps}, {counted(len(found.findings), 'finding')} in all"
-    caveat = "" if report.lag is not None else ", as far as names tell without the source"
     backups = {window.backup for window in report.windows}
     windows = f"{counted(len(report.windows), 'recovery window')} from {counted(len(backups), 'backup')}"
-    return f"[green]no gap[/green]: {windows}{caveat}"
+    return f"[green]no gap[/green]: {windows}"
 
 
 def _behind(found: WalCheck) -> str:

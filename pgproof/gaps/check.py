@@ -11,8 +11,9 @@ from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError
 from pgproof.gaps.copies import CopyCheck, OpenCopy, check_copies
+from pgproof.gaps.doubts import doubts_of, followed_now, strays_of
 from pgproof.gaps.gap import Expired, GapReport, check_gaps, with_breaks
-from pgproof.gaps.lag import CommitTimes, measure_lag, with_times
+from pgproof.gaps.lag import CommitTimes, Lag, measure_lag, with_times
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.slots import Slot, read_slots
@@ -38,7 +39,9 @@ class WalCheck:
         rpo_seconds: how much would be lost now; None when it cannot be known.
         rpo_target: of the configuration, in seconds.
         lag_seconds: age of the newest archived commit while the source has newer WAL; 0 for an idle source.
-        clock_fault: why it cannot be known although the source answered; empty else.
+        doubts: what could not be found out: a source that did not answer, an RPO that cannot be said.
+        strays: timelines in the archive that nobody goes on with, and futures between which a restore cannot choose.
+        timeline: that a restore without options follows; None without a backup.
         stalled: why no WAL arrives although the source has finished segments; empty when it does.
         slots: the source's physical replication slots.
         slot: name of the one that wal receive reads from.
@@ -55,7 +58,9 @@ class WalCheck:
     rpo_seconds: float | None = None
     rpo_target: float | None = None
     lag_seconds: float | None = None
-    clock_fault: str = ""
+    doubts: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
+    timeline: int | None = None
     stalled: str = ""
     slots: tuple[Slot, ...] = ()
     slot: str = ""
@@ -85,6 +90,7 @@ class WalCheck:
         found = ["there is no backup: nothing can be recovered from WAL alone"] if self.no_backup else []
         if self.report.unusable:
             found.append(f"no recovery window can be relied on: {self.report.unusable}")
+        found += self.doubts
         found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
         found += [str(one) for one in self.report.breaks]
         found += [
@@ -95,6 +101,7 @@ class WalCheck:
         found += [self.stalled] if self.stalled else []
         found += [slot.fault for slot in self.slots if slot.fault and slot.name == self.slot]
         found += [copy.fault for copy in self.copies if copy.fault]
+        found += self.strays
         if self.rpo_breached:
             found.append(
                 f"RPO breached: {self.rpo_seconds:.0f} s of commits would be lost now, "
@@ -105,9 +112,7 @@ class WalCheck:
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever keeps the archive should know, and what is no finding."""
-        found = [f"the source was not asked: {self.source_error}"] if self.source_error else []
-        found += [self.clock_fault] if self.clock_fault else []
-        found += [slot.fault for slot in self.slots if slot.fault and slot.name != self.slot]
+        found = [slot.fault for slot in self.slots if slot.fault and slot.name != self.slot]
         if self.other_systems:
             others = ", ".join(str(system) for system in self.other_systems)
             found.append(
@@ -122,6 +127,9 @@ class WalCheck:
             "findings": list(self.findings),
             "notes": list(self.notes),
             "source_error": self.source_error,
+            "doubts": list(self.doubts),
+            "strays": list(self.strays),
+            "timeline": self.timeline,
             "archiver_failing": self.archiver_failing,
             "newest_commit": self.newest_commit.isoformat() if self.newest_commit else None,
             "rpo_seconds": self.rpo_seconds,
@@ -179,7 +187,7 @@ def check_wal(
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
     grace = max(cluster.wal.push_timeout, cluster.targets.rpo)
     lacking = check_copies(archive, report, listing.segment_size, copies, at, grace) if copies and at else ()
-    return WalCheck(
+    found = WalCheck(
         report=with_times(report, catalog, times),
         source_error=source_error,
         archiver_failing=_failing(facts),
@@ -187,7 +195,6 @@ def check_wal(
         rpo_seconds=lag.rpo_seconds,
         rpo_target=cluster.targets.rpo,
         lag_seconds=lag.lag_seconds,
-        clock_fault=lag.clock_fault,
         stalled=_stalled(report, facts, grace),
         slots=slots,
         slot=cluster.wal.slot,
@@ -195,6 +202,19 @@ def check_wal(
         other_systems=_other_systems(cluster, archive),
         no_backup=not catalog.entries,
         content=read,
+    )
+    return _with_doubts(found, catalog, facts, lag, times)
+
+
+def _with_doubts(
+    found: WalCheck, catalog: Catalog, facts: ServerFacts | None, lag: Lag, times: CommitTimes
+) -> WalCheck:
+    listing, followed = times.listing, followed_now(catalog, times, facts)
+    return replace(
+        found,
+        doubts=tuple(doubts_of(catalog, listing, facts, found.source_error, lag)),
+        strays=tuple(strays_of(catalog, listing, facts, followed)),
+        timeline=followed.history.timeline if followed else None,
     )
 
 

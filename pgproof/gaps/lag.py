@@ -31,10 +31,17 @@ _XID = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """What stands at the end of a stretch of WAL: the newest commit's time, and the xid at a quiet point."""
+    """What stands at the end of a stretch of WAL.
+
+    Args:
+        commit: time of the newest commit; None when none was found.
+        quiet_xid: the next xid at a point at which no transaction ran.
+        fault: why it was not read; empty when it was.
+    """
 
     commit: datetime | None = None
     quiet_xid: int | None = None
+    fault: str = ""
 
 
 @dataclass
@@ -65,16 +72,19 @@ class CommitTimes:
         """What stands before an LSN of a path; it is looked for back to a segment, not for ever."""
         segments = self._backwards(history, first, end)
         newest = next(segments, None)
-        if newest is None or self.reader is None:
+        if newest is None:
             return Newest()
+        if self.reader is None:
+            return Newest(fault="there is no pg_waldump of the cluster's major version here")
         key = (newest, end)
         if key not in self._known:
             if len(self._known) >= _ENDS:
-                return Newest()
-            self._known[key] = Newest()
-            with suppress(PgproofError):  # damage is the content check's to tell
-                segments = self._backwards(history, first, end)
-                commit, quiet = self.reader.newest(segments)
+                return Newest(fault="there are more windows than are read")
+            try:
+                commit, quiet = self.reader.newest(self._backwards(history, first, end))
+            except PgproofError as error:
+                self._known[key] = Newest(fault=error.fact)
+            else:
                 xid = quiet.next_xid if quiet else None
                 self._known[key] = Newest(commit.time if commit else None, xid)
         return self._known[key]
@@ -100,13 +110,13 @@ class Lag:
         newest_commit: the newest commit that a recovery would bring back.
         rpo_seconds: what would be lost if the source died now; None when it cannot be known.
         lag_seconds: age of the newest commit that is archived at all, while the source has newer WAL.
-        clock_fault: why neither can be known, although the source answered; empty else.
+        unknown: why neither can be known, although the source answered; empty else.
     """
 
     newest_commit: datetime | None = None
     rpo_seconds: float | None = None
     lag_seconds: float | None = None
-    clock_fault: str = ""
+    unknown: str = ""
 
 
 def with_times(report: GapReport, catalog: Catalog, times: CommitTimes) -> GapReport:
@@ -133,7 +143,7 @@ def measure_lag(report: GapReport, catalog: Catalog, facts: ServerFacts | None, 
     """
     reach = furthest(report, facts)
     if reach is None:
-        return Lag()
+        return Lag(unknown="no backup leads to any timeline")
     history = history_of(reach.timeline, times.listing.histories)
     first = catalog.entry(reach.backup).record.first_segment
     safe = times.before(history, first, reach.end)
@@ -143,15 +153,19 @@ def measure_lag(report: GapReport, catalog: Catalog, facts: ServerFacts | None, 
         begin = WalSegment.containing(history.timeline_at(reach.end), reach.end, first.size).next()
         archived = times.before(history, begin, end)
     if facts is None or facts.timeline != reach.timeline:
-        return Lag(safe.commit)
+        where = f"no backup leads to timeline {facts.timeline} of the source" if facts else ""
+        return Lag(safe.commit, unknown=where)
     whole = end <= reach.end
-    rpo = _age(safe, facts, caught_up=report.lag == 0 and whole)
-    return Lag(
-        safe.commit,
-        rpo,
-        _age(archived, facts, caught_up=report.lag == 0),
-        _set_back(safe.commit, facts.clock) if rpo is None and safe.commit else "",
-    )
+    caught_up, since = report.lag == 0, reach.from_time
+    rpo = _age(safe, facts, since, caught_up=caught_up and whole)
+    lag = _age(archived, facts, since, caught_up=caught_up)
+    return Lag(safe.commit, rpo, lag, _why_unknown(safe, facts, since) if rpo is None else "")
+
+
+def _why_unknown(newest: Newest, facts: ServerFacts, since: datetime) -> str:
+    if newest.fault:
+        return f"the newest commits cannot be read: {newest.fault}"
+    return _set_back(newest.commit or since, facts.clock)
 
 
 def _set_back(commit: datetime, clock: datetime) -> str:
@@ -174,15 +188,16 @@ def furthest(report: GapReport, facts: ServerFacts | None) -> RecoveryWindow | N
     return max(windows, key=lambda window: window.end, default=None)
 
 
-def _age(newest: Newest, facts: ServerFacts, *, caught_up: bool) -> float | None:
+def _age(newest: Newest, facts: ServerFacts, since: datetime, *, caught_up: bool) -> float | None:
     """Seconds that the source has gone on since, in commits: none where no transaction ended since then.
 
-    A quiet source still writes records of its own (``LogStandbySnapshot``, checkpoints), which are no loss.
+    A quiet source still writes records of its own (``LogStandbySnapshot``, checkpoints), which are no loss. Where
+    there is no commit behind the backup, all that could be lost is younger than its end, ``since``.
     """
     quiet = newest.quiet_xid is not None and facts.next_xid is not None
     if caught_up or (quiet and newest.quiet_xid == (facts.next_xid or 0) & _XID):
         return 0.0
-    if newest.commit is None:
+    if newest.fault:
         return None
-    age = round((facts.clock - newest.commit).total_seconds(), 3)
+    age = round((facts.clock - (newest.commit or since)).total_seconds(), 3)
     return age if age >= 0 else None

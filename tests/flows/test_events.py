@@ -87,9 +87,11 @@ class TestPayloads:
             },
         }
 
-    def test_a_source_that_does_not_answer_is_neither_behind_nor_not(self) -> None:
-        found = named(wal_events("main", replace(WHOLE, source_error="it is away", rpo_seconds=None)))
-        assert list(found) == [WHOLE_ARCHIVE, CHECKED]
+    def test_what_nobody_knows_is_not_fine(self) -> None:
+        away = replace(WHOLE, source_error="it is away", doubts=("it is away",), rpo_seconds=None)
+        found = named(wal_events("main", away))
+        assert list(found) == [WHOLE_ARCHIVE, LAG, CHECKED]
+        assert found[LAG]["what"] == "nobody knows how far the archive of cluster main is behind: it is away"
 
     def test_a_gap_names_segments_and_windows(self) -> None:
         found = named(wal_events("main", BROKEN))

@@ -109,7 +109,9 @@ class TestPayloads:
         assert breached.name == RPO_BREACHED
         assert breached.payload["meaning"] == "the target is 5 min: exceeded"
         assert breached.payload["command"] == "pgproof doctor main"
-        assert rpo_events("main", replace(WHOLE, rpo_seconds=None)) == []
+        (unknown,) = rpo_events("main", replace(WHOLE, rpo_seconds=None, doubts=("it is away",)))
+        assert (unknown.name, unknown.payload["seconds"]) == (RPO_BREACHED, None)
+        assert unknown.payload["meaning"] == "the target is 5 min: not met, because it is away"
 
     def test_a_proof_that_is_too_old(self) -> None:
         day = 86400.0
