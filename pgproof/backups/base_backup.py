@@ -33,12 +33,8 @@ from pgproof.errors import (
 )
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import ServerClock, ServerFacts, read_clock, read_facts
-from pgproof.postgres.replication import (
-    ArchiveStart,
-    ManifestStart,
-    Progress,
-    ReplicationConnection,
-)
+from pgproof.postgres.messages import ArchiveStart, ManifestStart, Progress
+from pgproof.postgres.replication import ReplicationConnection
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
 from pgproof.timelines.lsn import LSN

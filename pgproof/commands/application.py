@@ -259,12 +259,20 @@ def expire(
     name: Name,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to a plan that removes more than usual.")] = False,
+    old_system: Annotated[
+        int | None,
+        typer.Option(
+            "--old-system", metavar="ID", help="Remove all of a system identifier from before an initdb."
+        ),
+    ] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> int:
     """Remove what newer proof has made unnecessary; every backup gets a verdict with its reasons."""
     from pgproof.commands import retention
 
+    if old_system is not None:
+        return retention.expire_old_system(start_session(config, json), name, old_system, dry_run, yes)
     return retention.run_expire(start_session(config, json), name, dry_run, yes)
 
 

@@ -20,6 +20,7 @@ from pgproof.backups.verify import verify_backup
 from pgproof.commands.console import Session, table
 from pgproof.errors import Finding, NoBackup, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
+from pgproof.retention.old_system import old_system_notes, old_systems
 from pgproof.validation.evidence_check import check_evidence
 from pgproof.wording import counted, duration, size
 
@@ -71,12 +72,14 @@ def list_backups(session: Session, name: str) -> int:
     at, limit = now(), cluster.drill.stale_after
     states = [state_of(e, at, limit, lacking.get(e.label, "")) for e in catalog.entries]
     age = proof_age(catalog, at, limit)
+    old = old_systems(cluster, archive)
     session.show(
         {
             "backups": [entry_dict(e, state) for e, state in zip(catalog.entries, states, strict=True)],
             "torn": list(catalog.torn),
             "damaged": dict(catalog.damaged),
             "unread": dict(catalog.unread),
+            "old_systems": [str(system) for system in old],
             "proof": {
                 "backup": age.label or None,
                 "at": age.at.isoformat() if age.at else None,
@@ -84,7 +87,7 @@ def list_backups(session: Session, name: str) -> int:
                 "stale": age.stale,
             },
         },
-        lambda console: _show_catalog(console, name, catalog, states, age),
+        lambda console: _show_catalog(console, name, catalog, states, age, old),
     )
     return 1 if catalog.damaged or catalog.unread else 0
 
@@ -103,7 +106,12 @@ def entry_dict(entry: BackupEntry, state: State) -> dict[str, Any]:
 
 
 def _show_catalog(
-    console: Console, name: str, catalog: Catalog, states: Sequence[State], age: ProofAge
+    console: Console,
+    name: str,
+    catalog: Catalog,
+    states: Sequence[State],
+    age: ProofAge,
+    old: Sequence[int],
 ) -> None:
     rows, notes, warnings = [], [], []
     for entry, state in zip(catalog.entries, states, strict=True):
@@ -137,6 +145,8 @@ def _show_catalog(
         console.print(proof_line(name, age), markup=False, style=style)
     for label, fault in (*catalog.damaged, *catalog.unread):
         console.print(f"damaged: {label}: {fault}", markup=False)
+    for note in old_system_notes(name, old):
+        console.print(note, soft_wrap=True)
     if catalog.torn:
         console.print(f"torn, removed by the next expire: {', '.join(catalog.torn)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,12 +13,20 @@ from rich.console import Console
 from pgproof.commands.backups import now
 from pgproof.commands.console import Session, table
 from pgproof.config import ClusterConfig
+from pgproof.errors import UsageError
 from pgproof.repository.lease import hold_lease
 from pgproof.restore.target import parse_time
 from pgproof.retention.approval import Removal, needs_approval, refuse_unapproved
 from pgproof.retention.clock import plan_now
 from pgproof.retention.expire import ExpireResult, expire
 from pgproof.retention.hold import add_hold, remove_hold
+from pgproof.retention.old_system import (
+    look_at_old,
+    old_system_notes,
+    old_systems,
+    refuse_unagreed,
+    remove_old,
+)
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.wording import counted, size
@@ -31,8 +40,12 @@ def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) ->
     cluster = session.cluster(name)
     archive = session.archive(cluster)
     plan = plan_now(cluster, archive, now)
+    old = old_systems(cluster, archive)
     if dry_run:
-        session.show(plan_dict(plan, None), lambda console: show(console, plan, None))
+        session.show(
+            {**plan_dict(plan, None), "old_systems": [str(system) for system in old]},
+            lambda c: show(c, plan, None, old),
+        )
         return 0
     approved = agreed_to(session, cluster, plan, yes)
     with hold_lease(archive.store, archive.layout.lease, f'retention pruning of cluster "{name}"') as lease:
@@ -40,7 +53,34 @@ def run_expire(session: Session, name: str, dry_run: bool, yes: bool = False) ->
         refuse_unapproved(name, plan, cluster.retention, approved)
         result = expire(archive, plan, lease)
     who = account_name() if approved else None
-    session.show(plan_dict(plan, result, who), lambda console: show(console, plan, result))
+    content = {**plan_dict(plan, result, who), "old_systems": [str(system) for system in old]}
+    session.show(content, lambda console: show(console, plan, result, old))
+    return 0
+
+
+def expire_old_system(session: Session, name: str, identifier: int, dry_run: bool, yes: bool) -> int:
+    """Remove all that there is of a system identifier that the cluster has no more."""
+    cluster = session.cluster(name)
+    current = session.archive(cluster)
+    if identifier not in old_systems(cluster, current):
+        raise UsageError(
+            f'cluster "{name}" has no other system identifier {identifier} in the repository',
+            hint=f"pgproof list {name} names those that there are",
+        )
+    archive = current.repository.archive(name, identifier)
+    found = look_at_old(archive, now())
+    if not dry_run:
+        refuse_unagreed(name, found, agreed=yes)
+        with hold_lease(archive.store, archive.layout.lease, "removal of an old system") as lease:
+            found = remove_old(cluster, current, archive, now(), lease)
+    content = {
+        "system_identifier": str(identifier),
+        "backups": list(found.backups),
+        "bytes": found.stored_size,
+        "done": not dry_run,
+    }
+    done = "dry run: nothing was removed; there is" if dry_run else "removed"
+    session.show(content, lambda console: console.print(f"{done} {found} of system identifier {identifier}"))
     return 0
 
 
@@ -89,11 +129,13 @@ def plan_dict(
     }
 
 
-def show(console: Console, plan: ExpirePlan, result: ExpireResult | None) -> None:
+def show(console: Console, plan: ExpirePlan, result: ExpireResult | None, old: Sequence[int] = ()) -> None:
     """The plan as a table, and what was done of it."""
     console.print(table("retention", COLUMNS, [tuple(row) for row in rows(plan)]))
     for warning in plan.warnings:
         console.print(f"warning: {warning}", markup=False, style="yellow")
+    for note in old_system_notes(plan.root.partition("/")[0], old):
+        console.print(note, soft_wrap=True)
     if result is None:
         console.print(f"dry run: nothing was removed; {size(plan.freed)} would be")
     else:

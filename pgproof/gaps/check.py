@@ -116,7 +116,8 @@ class WalCheck:
         if self.other_systems:
             others = ", ".join(str(system) for system in self.other_systems)
             found.append(
-                f"another system identifier has objects under this name, which were not looked at: {others}"
+                f"another system identifier has objects under this name, which were not looked at: {others}; "
+                "pgproof list NAME says how they go"
             )
         return tuple(found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pgproof.errors import (
     ServerUnreachable,
 )
 from pgproof.postgres.connection import connection_error, conninfo
+from pgproof.postgres.messages import Message, message_of
 from pgproof.postgres.notices import Notice, Notices
 from pgproof.postgres.refusals import command_error
 from pgproof.timelines.lsn import LSN
@@ -39,29 +39,6 @@ class SystemIdentity:
     system_identifier: int
     timeline: int
     flush_lsn: LSN
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveStart:
-    """A new tar begins; ``tablespace`` is None for the data directory."""
-
-    name: str
-    tablespace: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestStart:
-    """What follows is the backup manifest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How many bytes of the current tar the server has read."""
-
-    done: int
-
-
-Message = ArchiveStart | ManifestStart | Progress | bytes
 
 
 class ReplicationConnection:
@@ -242,17 +219,9 @@ class ReplicationConnection:
     def messages(self) -> Iterator[Message]:
         """The messages of a running BASE_BACKUP, until its data ends (manual, 55.4, "BASE_BACKUP")."""
         while (data := self._copy_data()) is not None:
-            kind, body = data[:1], data[1:]
-            if kind == b"d":
-                yield body
-            elif kind == b"n":
-                name, path, _ = body.split(b"\0", 2)
-                oid = name.removesuffix(b".tar").decode()
-                yield ArchiveStart(name.decode(), int(oid) if path and oid.isdigit() else None)
-            elif kind == b"m":
-                yield ManifestStart()
-            elif kind == b"p":
-                yield Progress(struct.unpack("!q", body)[0])
+            message = message_of(data)
+            if message is not None:
+                yield message
 
     def finish_base_backup(self) -> tuple[LSN, int]:
         """Stop LSN and timeline, after the last message.

@@ -262,7 +262,8 @@ def test_another_system_identifier_under_the_same_name(shared: Source) -> None:
         shutil.rmtree(shared.repository_path / "main" / "42")
     assert found.ok
     assert found.notes == (
-        "another system identifier has objects under this name, which were not looked at: 42",
+        "another system identifier has objects under this name, which were not looked at: 42; "
+        "pgproof list NAME says how they go",
     )
 
 
