@@ -43,7 +43,9 @@ def page(up: Up) -> Iterator[Page]:
             args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
         )
         page = browser.new_page(
-            viewport={"width": 1280, "height": 900}, base_url=f"http://127.0.0.1:{up.port}"
+            viewport={"width": 1280, "height": 900},
+            base_url=f"http://127.0.0.1:{up.port}",
+            reduced_motion="reduce",  # each picture is drawn by the CPU
         )
         page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)

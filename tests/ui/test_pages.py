@@ -49,6 +49,11 @@ def test_deployments_are_listed_with_their_schedules(up: Up, page: Page, tmp_pat
             expect(page.get_by_text(slug, exact=True).last).to_be_visible()
 
 
+def left(page: Page) -> None:
+    """Nothing is drawn while something else is waited for: a page of a run is never still."""
+    page.goto("about:blank")
+
+
 def run_from_the_form(up: Up, page: Page, flow: str, directory: Path) -> dict[str, str]:
     """Open a deployment, choose the custom run, submit its form as it is; the run when it has ended."""
     deployment = up.deployments()[f"{flow}/main"]["id"]
@@ -61,13 +66,15 @@ def run_from_the_form(up: Up, page: Page, flow: str, directory: Path) -> dict[st
     picture(page, f"ui-form-{flow}", directory)
     page.get_by_role("button", name="Submit").click()
 
-    def runs() -> list[dict[str, str]]:
+    def runs(*states: str) -> list[dict[str, str]]:
         with up.client() as client:
             found = client.request("POST", "/flow_runs/filter", json={}).json()
         ours = [run for run in found if run["deployment_id"] == deployment and run["auto_scheduled"] is False]
-        return [run for run in ours if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")]
+        return [run for run in ours if not states or run["state_type"] in states]
 
-    found = until(runs, bool, 180)
+    until(runs, bool, 60)
+    left(page)
+    found = until(lambda: runs("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), bool, 180)
     assert len(found) == 1, up.log("worker")
     return found[0]
 
@@ -109,6 +116,7 @@ def offered_after_a_backup(up: Up) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_the_form_of_a_restore_has_choices_of_targets_and_backups(up: Up, page: Page, tmp_path: Path) -> None:
+    left(page)
     labels = offered_after_a_backup(up)
     deployment = up.deployments()["restore-cluster/main"]["id"]
     opened(page, f"/deployments/deployment/{deployment}/run")
@@ -128,6 +136,7 @@ def test_the_form_of_a_restore_has_choices_of_targets_and_backups(up: Up, page: 
 
 @pytest.mark.timeout(300)
 def test_an_alert_is_an_automation_that_one_can_see(up: Up, page: Page, tmp_path: Path) -> None:
+    left(page)
     applied = subprocess.run(
         [
             *PGPROOF,
@@ -170,6 +179,7 @@ def create(page: Page) -> None:
 @pytest.mark.timeout(600)
 def test_a_cluster_is_filled_in_and_deployed(up: Up, page: Page, tmp_path: Path) -> None:
     """Kept in blocks, whose forms are saved as they open."""
+    left(page)
     source, server = up.source, {"PREFECT_API_URL": up.api}
     done = run_pgproof("deploy", "--blocks", environment=server)
     assert done.returncode == 0, done.stderr
