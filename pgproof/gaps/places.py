@@ -28,9 +28,13 @@ _AWAY = (TransientError, WrongSystem, AuthenticationFailed, PrivilegeMissing, Co
 
 
 class Place(Protocol):
-    """Where a file is looked for; ``name`` says it to people."""
+    """Where a file is looked for.
+
+    ``name`` says it to people; ``trusted`` that what it has is of the archived future, where nothing else tells.
+    """
 
     name: str
+    trusted: bool
 
     def segment(self, segment: WalSegment) -> Iterable[bytes]:
         """The content of a segment, not yet checked.
@@ -59,7 +63,7 @@ class RepositoryPlace:
     """
 
     def __init__(self, name: str, archive: Archive | PgproofError) -> None:
-        self.name = f'repository "{name}"'
+        self.name, self.trusted = f'repository "{name}"', True
         self._archive = archive
 
     def segment(self, segment: WalSegment) -> Iterator[bytes]:
@@ -89,7 +93,7 @@ class ServerPlace:
     """
 
     def __init__(self, kind: str, cluster: ClusterConfig, system_identifier: int) -> None:
-        self.name = f'{kind} "{display_dsn(cluster.dsn)}"'
+        self.name, self.trusted = f'{kind} "{display_dsn(cluster.dsn)}"', kind == "source"
         self._cluster, self._system = cluster, system_identifier
         self._connection: ReplicationConnection | None = None
         self._failure: PgproofError | None = None

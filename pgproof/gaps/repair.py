@@ -24,11 +24,11 @@ from pgproof.backups.catalog import read_catalog
 from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError, WalConflict
 from pgproof.gaps.check import WalCheck
+from pgproof.gaps.histories import find_history
 from pgproof.gaps.places import Place, RepositoryPlace, places_of
 from pgproof.gaps.replacement import Answers, Search, put
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
-from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 from pgproof.wal.catch_up import CopyReport, catch_up, said
 from pgproof.wal.content import check_content_for, waldump_directory
@@ -117,7 +117,7 @@ def repair_wal(
     damaged = {WalSegment.parse(name, newest.size) for name, _ in found.report.damaged}
     places = places_of(cluster, archive.system_identifier, copies)
     try:
-        histories = _bring_histories(archive, places)
+        histories = _bring_histories(task, places)
         segments = _bring_segments(task, places, missing, damaged)
     finally:
         for place in places:
@@ -247,37 +247,23 @@ def _bring_segments(
     return RepairReport(tuple(repaired), tuple(lost), tuple(intact))
 
 
-def _bring_histories(archive: Archive, places: Sequence[Place]) -> RepairReport:
+def _bring_histories(task: _Task, places: Sequence[Place]) -> RepairReport:
     """Bring back the history files of timelines that have WAL and no history."""
+    archive = task.archive
     names = {without_suffix(info.key).rsplit("/", 1)[-1] for info in archive.store.list(archive.layout.wal)}
-    timelines = {int(name[:8], 16) for name in names if SEGMENT_NAME.fullmatch(name)}
     known = {int(name[:8], 16) for name in names if HISTORY_NAME.fullmatch(name)}
+    oldest: dict[int, str] = {}
+    for name in sorted((name for name in names if SEGMENT_NAME.fullmatch(name)), reverse=True):
+        oldest[int(name[:8], 16)] = name
     repaired: list[Repaired] = []
     lost: list[Lost] = []
-    for timeline in sorted(timelines - known - {1}):
+    for timeline in sorted(set(oldest) - known - {1}):
         name = f"{timeline:08X}.history"
-        found, answers = _find_history(timeline, places)
+        first = WalSegment.parse(oldest[timeline], task.segment_size)
+        found, answers = find_history(archive, first, places, waldump_directory(task.cluster, task.major))
         if found is None:
             lost.append(Lost(name, MISSING, answers))
             continue
         archive.write(archive.layout.wal_file(name), [found[1]], create=True)
         repaired.append(Repaired(name, found[0], MISSING))
     return RepairReport(tuple(repaired), tuple(lost))
-
-
-def _find_history(timeline: int, places: Sequence[Place]) -> tuple[tuple[str, bytes] | None, Answers]:
-    """A history that every place which has it agrees on, with the first one's name; and what each answered."""
-    found: list[tuple[str, bytes]] = []
-    answers: list[tuple[str, str]] = []
-    for place in places:
-        try:
-            content = place.history(timeline)
-            TimelineHistory.parse(timeline, content.decode(errors="replace"))
-        except PgproofError as error:
-            answers.append((place.name, said(error)))
-            continue
-        found.append((place.name, content))
-        answers.append((place.name, "has it"))
-    if len({content for _, content in found}) > 1:
-        return None, (*answers, ("conflict", "they are all valid and not the same; none was chosen"))
-    return (found[0] if found else None), tuple(answers)
