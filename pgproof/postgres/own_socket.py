@@ -41,3 +41,17 @@ def socket_dsn(directory: str | Path, port: int) -> str:
     }  # an older libpq has not all of them
     said = {name: value for name, value in _SAID.items() if name in known}
     return make_conninfo(host=str(directory), port=port, **said)
+
+
+def for_programs(dsn: str) -> str:
+    """The same for a program of PostgreSQL: its libpq may be older than ours and refuses words that it does not know.
+
+    It starts without any variable ``PG*`` (``programs.environment``), so that it needs none of them.
+
+    Args:
+        dsn: of a server of ours.
+    """
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    kept = {name: value for name, value in conninfo_to_dict(dsn).items() if _SAID.get(name) != value}
+    return make_conninfo("", **kept)

@@ -181,9 +181,7 @@ def plan_restore(
     entry, segments, reason, passed = chosen
     chain = catalog.chain(entry.label)
     reach = max(located.lsn, entry.record.stop_lsn)
-    until = None if request.standby or request.target.kind == "end" else reach
-    created = reading.tablespaces if reading else ()
-    places = place_tablespaces(entry.record, created, until, request.destination, request.tablespaces)
+    places = _places(request, entry.record, reach, reading)
     room = room_for(request.destination, chain, places.backed_up)
     check_destination(look(request.destination, [*places.backed_up.values(), *places.chosen]), room)
     return RestorePlan(
@@ -205,6 +203,15 @@ def plan_restore(
         highest=_highest(history, listing),
         reading=reading,
     )
+
+
+def _places(
+    request: RestoreRequest, record: BackupRecord, reach: LSN, reading: Reading | None
+) -> TablespacePlaces:
+    """Where tablespaces go, those that were created on the way as well."""
+    until = None if request.standby or request.target.kind == "end" else reach
+    created = reading.tablespaces if reading else ()
+    return place_tablespaces(record, created, until, request.destination, request.tablespaces)
 
 
 def _on_path(history: TimelineHistory, catalog: Catalog) -> list[BackupEntry]:
@@ -234,6 +241,13 @@ def _highest(history: TimelineHistory, listing: WalListing) -> int:
 def _of_timeline(request: RestoreRequest, history: TimelineHistory, listing: WalListing) -> Iterator[str]:
     """What is to be known of the timeline that recovery follows."""
     timeline, highest = history.timeline, _highest(history, listing)
+    if request.target.timeline is None:
+        for lost in sorted(listing.timelines - listing.histories.keys()):
+            if lost > timeline:
+                yield (
+                    f"WAL of timeline {lost} is archived and its history file is not: nothing of it will be there; "
+                    "pgproof wal check NAME --repair brings the file while a server still has it"
+                )
     if not _has_history(history, listing):
         yield (
             f"the history file of timeline {timeline} is not in the archive, so that recovery follows the backup's own "

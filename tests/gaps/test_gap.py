@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pgproof.backups.catalog import Catalog
 from pgproof.errors import WalGap
-from pgproof.gaps.gap import Gap, GapReport, check_gaps, describe, recovery_paths
+from pgproof.gaps.gap import Gap, GapReport, check_gaps, recovery_paths
+from pgproof.gaps.table import rows
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
@@ -37,7 +38,7 @@ class TestOneTimeline:
         assert report.ok
         assert (report.segments, str(report.oldest), str(report.newest)) == (10, name(3), name(11))
         assert windows(report) == [("A", 1, "0/301000", "0/C00000"), ("B", 1, "0/701000", "0/C00000")]
-        assert [row[4] for row in describe(report)] == ["complete", "complete"]
+        assert [row[4] for row in rows(report)] == ["complete", "complete"]
         assert report.needed == (Run(WalSegment(1, 3, SIZE), WalSegment(1, 11, SIZE)),)
 
     def test_a_gap_breaks_the_windows_before_it_alone(self) -> None:
@@ -45,7 +46,7 @@ class TestOneTimeline:
         assert not report.ok
         assert gaps(report) == [name(5)]
         assert windows(report) == [("A", 1, "0/301000", "0/500000"), ("B", 1, "0/701000", "0/A00000")]
-        assert [row[4] for row in describe(report)] == [f"broken by {name(5)}", "complete"]
+        assert [row[4] for row in rows(report)] == [f"broken by {name(5)}", "complete"]
         assert report.as_dict()["gaps"] == [{"first": name(5), "last": name(5), "segments": 1}]
         assert report.as_dict()["windows"][0]["broken_by"] == name(5)
 
@@ -253,7 +254,7 @@ class TestExpired:
         assert report.ok
         assert windows(report) == [("A", 1, "0/301000", "0/400000"), ("B", 1, "0/701000", "0/900000")]
         assert [(w.broken_by, w.expired) for w in report.windows] == [(None, True), (None, False)]
-        assert [row[4] for row in describe(report)] == ["older: WAL after it is expired", "complete"]
+        assert [row[4] for row in rows(report)] == ["older: WAL after it is expired", "complete"]
 
     def test_a_gap_behind_what_expired_is_one(self) -> None:
         report = check_gaps(catalog(A, B), listing({3, 7, 9}), None, self.before_7)

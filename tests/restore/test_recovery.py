@@ -203,9 +203,13 @@ def test_dry_run_is_the_plan_and_writes_nothing(life: Life, tmp_path: Path, opti
     assert code == 0
     assert not data.exists()
     assert list(tmp_path.iterdir()) == []
+    assert tree(life.source.repository_path) == before
     code, real, _ = answer(life.source, *words)
     assert code == 0
-    assert tree(life.source.repository_path) == before
+    after = tree(life.source.repository_path)
+    assert {path: what for path, what in after.items() if "/restores" not in path} == {
+        path: what for path, what in before.items() if "/restores" not in path
+    }
     planned, did = json.loads(dry), json.loads(real)
     assert (planned.pop("done"), did.pop("done")) == (False, True)
     assert planned == did

@@ -175,7 +175,9 @@ def test_two_failovers_within_one_segment(source: Source) -> None:
     archiving = {"archive_mode": "on", "archive_command": "/bin/true"}
     with (
         standby_of(source, **archiving) as one,
-        standby_of(source, "other", f"{one.dsn} user=postgres dbname=postgres", **archiving) as two,
+        standby_of(
+            source, "other", f"host={one.socket} port={one.port} user=postgres dbname=postgres", **archiving
+        ) as two,
     ):
         switch(source)
         source.sql("INSERT INTO t VALUES (1)")

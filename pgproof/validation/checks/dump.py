@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from pgproof.postgres.faults import shortage_in
+from pgproof.postgres.own_socket import for_programs
 from pgproof.postgres.programs import run, warnings_of
 from pgproof.validation.checks.check import CheckResult, not_possible, shortened
 
@@ -31,7 +32,7 @@ def check_dump(
         bin_directory / "pg_dump",
         "--file=/dev/null",
         "--lock-wait-timeout=5s",
-        f"--dbname={dsn}",
+        f"--dbname={for_programs(dsn)}",
     ]
     try:
         done = run(command, timeout=timeout, owner=owner)
