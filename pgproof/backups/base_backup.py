@@ -1,8 +1,9 @@
 """A base backup: BASE_BACKUP read from the replication protocol straight into the repository.
 
-Order of the writes, each durable before the next: the history files of the timeline, volumes, backup manifest, then
-(when the archive holds every WAL segment from start to stop) the backup record. A crash before the record leaves a torn
-backup that no listing shows and the next expire removes.
+Order of the writes, each durable before the next: the history files of the timeline, volumes, backup manifest, the
+source's configuration where it lies outside the data directory, then (when the archive holds every WAL segment from
+start to stop) the backup record. A crash before the record leaves a torn backup that no listing shows and the next
+expire removes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 
 from pgproof import __version__
 from pgproof.backups.catalog import read_catalog
+from pgproof.backups.configuration import Configuration, store_configuration
 from pgproof.backups.damaged_pages import with_names
 from pgproof.backups.histories import store_histories
 from pgproof.backups.locales import Locale, read_locales
@@ -137,6 +139,7 @@ def _take(
     prefix = archive.layout.backup(label)
     try:
         stream = _read_stream(cluster, archive, prefix, label, parent, progress)
+        configuration = store_configuration(cluster, archive, prefix, stream.skipped)
         record = BackupRecord(
             label=label,
             cluster=cluster.name,
@@ -157,9 +160,10 @@ def _take(
             data_checksums=facts.settings.get("data_checksums") == "on",
             raw_size=stream.raw_size,
             skipped=stream.skipped,
-            warnings=(*basis.warnings, *stream.warnings),
+            warnings=(*basis.warnings, *stream.warnings, *_of_files(stream.skipped, configuration)),
             software={"pgproof": __version__, "postgresql": facts.version_text},
             locales=locales,
+            configuration=configuration,
         )
         wait_for_wal(cluster, archive, record)
         lease.check()
@@ -215,10 +219,17 @@ def _read_stream(
             raise
     tablespaces = tuple(Tablespace(int(row[0]), row[1]) for row in rows if row[0])
     said = [notice.text for notice in replication.notices if not (notice.left_out or notice.waits)]
-    warnings = (*said, *([warning_of(skipped)] if skipped else []))
     return _Stream(
-        start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, ended, skipped, tuple(warnings)
+        start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, ended, skipped, tuple(said)
     )
+
+
+def _of_files(skipped: tuple[str, ...], configuration: Configuration | None) -> list[str]:
+    """What a backup lacks of the source's files: links that are no part of its configuration, and what of that."""
+    taken = configuration.files if configuration else ()
+    lost = tuple(path for path in skipped if not any(f"/{path}/" in f"{file}/" for file in taken))
+    left_out = configuration.warning if configuration else ""
+    return [*([warning_of(lost)] if lost else []), *([left_out] if left_out else [])]
 
 
 def _read_end(cluster: ClusterConfig) -> ServerClock:
@@ -290,10 +301,10 @@ def _check_written(archive: Archive, record: BackupRecord) -> None:
     written = BackupRecord.from_dict(archive.read_json(archive.layout.backup_record(record.label)))
     if written != record:
         raise BackupFailed(f'backup record "{record.label}" reads back differently')
-    for volume in record.volumes:
-        info = archive.store.head(volume.object.key)
-        if info.size != volume.object.size:
+    for stored in record.objects:
+        info = archive.store.head(stored.key)
+        if info.size != stored.size:
             raise BackupFailed(
-                f'volume "{info.key}" has the wrong size',
-                f"It has {info.size} bytes; {volume.object.size} were stored.",
+                f'object "{info.key}" has the wrong size',
+                f"It has {info.size} bytes; {stored.size} were stored.",
             )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pgproof.backups.configuration import Configuration
 from pgproof.backups.locales import Locale
 from pgproof.errors import ObjectDamaged, PgproofError
 from pgproof.repository.repository import StoredObject
@@ -37,7 +38,8 @@ class BackupRecord:
     Sizes are bytes, times are aware and in UTC, ``server_version`` is PostgreSQL's number such as 170010.
     ``started_at`` is of the clock of the host that took it, ``stopped_at`` of the server's, and ``consistent_at`` of
     the one that commits are stamped with: of a standby it is the primary's. ``skipped`` are the paths that the server
-    left out, ``warnings`` what whoever restores it should know, a sentence each.
+    left out, ``warnings`` what whoever restores it should know, a sentence each. ``configuration`` are the files that
+    set the source; None when all of them lie inside the data directory.
     """
 
     label: str
@@ -62,6 +64,17 @@ class BackupRecord:
     warnings: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
     locales: tuple[Locale, ...] = ()
+    configuration: Configuration | None = None
+
+    @property
+    def objects(self) -> tuple[StoredObject, ...]:
+        """Every object of it."""
+        configured = self.configuration.object if self.configuration else None
+        return (
+            *(volume.object for volume in self.volumes),
+            self.manifest,
+            *([configured] if configured else []),
+        )
 
     @property
     def kind(self) -> str:
@@ -74,7 +87,7 @@ class BackupRecord:
 
     @property
     def stored_size(self) -> int:
-        return self.manifest.size + sum(volume.object.size for volume in self.volumes)
+        return sum(stored.size for stored in self.objects)
 
     @property
     def major(self) -> int:
@@ -120,6 +133,8 @@ class BackupRecord:
             values["warnings"] = tuple(str(text) for text in tree.get("warnings", ()))
             values["manifest"] = StoredObject(**tree["manifest"])
             values["locales"] = tuple(Locale(**item) for item in tree.get("locales", ()))
+            if configured := tree.get("configuration"):
+                values["configuration"] = Configuration.from_dict(configured)
             values["tablespaces"] = tuple(Tablespace(**item) for item in tree["tablespaces"])
             values["volumes"] = tuple(
                 Volume(**{**item, "object": StoredObject(**item["object"])}) for item in tree["volumes"]

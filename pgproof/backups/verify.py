@@ -40,8 +40,8 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
         WalGap: a segment of its WAL is missing (invariant 2).
     """
     manifest = b"".join(_checked_bytes(archive, record.manifest))
-    volumes = [volume.object for volume in record.volumes]
-    list(pool.map(lambda volume: _verify_object(archive, volume), volumes))
+    others = [stored for stored in record.objects if stored != record.manifest]
+    list(pool.map(lambda stored: _verify_object(archive, stored), others))
     content = archive.repository.codec.decode(record.manifest.key, [manifest])
     check_manifest(record, b"".join(content))  # before its LSNs are believed
     segments = [*own_segments(record)]
@@ -52,11 +52,13 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     faults = check_row(archive, segments, directory)
     for segment, fault in faults.items():
         raise ObjectDamaged(f'WAL segment "{segment}" is damaged', fault)
-    return Verified(1 + len(volumes) + len(segments), record.stored_size)
+    return Verified(1 + len(others) + len(segments), record.stored_size)
 
 
 def check_present(archive: Archive, record: BackupRecord) -> None:
-    """Look that every object of a backup is there with its size; one listing, nothing is read.
+    """Look that all files of a backup are there with their size; one listing, nothing is read.
+
+    Without the source's configuration the data can be restored all the same.
 
     Raises:
         ObjectDamaged: one is missing or has another size.

@@ -33,7 +33,7 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.reading import AT_ONCE, Reading, read_wal
 from pgproof.restore.record import Site
 from pgproof.restore.running import noted
-from pgproof.restore.start import by_hand
+from pgproof.restore.start import by_hand, has_taken
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import WalListing, end_of_path, list_for_recovery, present_between
 from pgproof.wal.own_tablespaces import DIRECTORY, own_tablespaces_option
@@ -187,9 +187,8 @@ def next_steps(cluster: ClusterConfig, plan: RestorePlan) -> list[str]:
         directory = find_bin_directory(plan.record.major, cluster.bin_directory)
     except ProgramMissing:
         directory = None
-    missing = (
-        plan.request.destination.is_dir() and not (plan.request.destination / "postgresql.conf").exists()
-    )
+    made = plan.request.destination
+    missing = made.is_dir() and not (made / "postgresql.conf").exists() and not has_taken(made)
     named = " --config-file FILE  # the source kept its postgresql.conf elsewhere" if missing else ""
     steps = [f"pgproof start {data}{named}"]
     if plan.request.target_action == "shutdown" and plan.request.target.kind != "end":

@@ -7,8 +7,9 @@ The same command goes on afterwards; where the server is down it says to start i
 2. Shut the server down.
 3. Mark the history file of its new timeline for archiving.
 4. Take isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines.
-5. Remove the restore record; from now on it is a cluster as any other.
-6. Start it with its own configuration.
+5. Keep the configuration that the backup has from outside the source's data directory, if it was started with that.
+6. Remove the restore record; from now on it is a cluster as any other.
+7. Start it with its own configuration.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
+from pgproof.restore.configuration import ACCEPTED, keep_configuration
 from pgproof.restore.isolation import isolation
 from pgproof.restore.new_timeline import ask_archive, mark_history
 from pgproof.restore.old_server import ask_old_server, refuse_others
@@ -79,7 +81,7 @@ class AcceptancePlan:
 
     Args:
         restored: the cluster, which runs.
-        config_file: that it will be started with.
+        config_file: that it was started with.
         configured: what it will be.
         cautions: to be read before.
     """
@@ -97,9 +99,21 @@ class AcceptancePlan:
         steps.append("mark the history file of its timeline for archiving")
         steps.append("take isolation and every recovery setting out of postgresql.auto.conf")
         steps += [f"keep {name} = {value}, to which WAL raised it" for name, value in self._raised()]
+        if self.keeps:
+            steps.append(f"keep the source's configuration in {data / ACCEPTED}, included by {self.will_be}")
         steps.append(f"remove {data / DIRECTORY}")
-        steps.append(f"start it with {self.config_file}")
+        steps.append(f"start it with {self.will_be}")
         return steps
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it was started with the configuration that the backup has from outside the data directory."""
+        return self.config_file.parent.name == DIRECTORY
+
+    @property
+    def will_be(self) -> Path:
+        """The configuration that it will be started with."""
+        return self.restored.data / "postgresql.conf" if self.keeps else self.config_file
 
     def begins(self) -> list[str]:
         """What will begin to run or to act."""
@@ -161,7 +175,8 @@ def plan_acceptance(
         configured = read_configured(connection, restored.record)
     if configured.timeline is not None and not configured.archives:
         cautions.append(ask_archive(restored, archive, configured.timeline))
-    if configured.data_directory and Path(configured.data_directory) != restored.data:
+    keeps = named.parent.name == DIRECTORY
+    if not keeps and configured.data_directory and Path(configured.data_directory) != restored.data:
         cautions.append(
             f"{named} names data_directory = {configured.data_directory!r}: change it to {str(restored.data)!r} "
             "before anything else than pgproof starts this cluster"
@@ -213,6 +228,8 @@ def accept(plan: AcceptancePlan, *, start: bool = True) -> None:
     record = restored.record
     mark_history(restored.data, restored.bin_directory, restored.owner)
     take_out(restored.data, record.settings, record.replaced, keep=record.raised or {})
+    if plan.keeps and record.taken:
+        keep_configuration(restored.data, record.taken)
     forget(restored.data)
     if start:
         _start(plan)
@@ -233,7 +250,7 @@ def _open(restored: RestoredCluster) -> None:
 def _start(plan: AcceptancePlan) -> None:
     """Start it with PostgreSQL's own program, as any cluster; what makes it this one is on the command line."""
     restored = plan.restored
-    words = f"-c 'data_directory={_quoted(restored.data)}' -c 'config_file={_quoted(plan.config_file)}'"
+    words = f"-c 'data_directory={_quoted(restored.data)}' -c 'config_file={_quoted(plan.will_be)}'"
     command: list[str | Path] = [restored.bin_directory / "pg_ctl", "-D", restored.data, "-l", restored.log]
     command += ["-o", words, "-w", "-t", str(_START), "start"]
     before = restored.log.stat().st_size if restored.log.exists() else 0

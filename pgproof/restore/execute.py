@@ -3,7 +3,8 @@
 1. Make the directories, and look again that they are empty.
 2. Extract every backup of the chain (pg_control aside); combine them when there are several, and leave their
    visibility maps out. Link the tablespaces that recovery will create to the places that were chosen for them.
-3. Write the settings of recovery and isolation, the restore record, and the signal file.
+3. Write the source's configuration that the backup has from outside its data directory, the settings of recovery and
+   isolation, the restore record, and the signal file.
 4. Sync the file systems.
 5. Move pg_control into place, and sync its directory.
 
@@ -29,6 +30,7 @@ from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged, ObjectMiss
 from pgproof.postgres.programs import run, warnings_of
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
+from pgproof.restore.configuration import place_configuration
 from pgproof.restore.destination import entries_besides
 from pgproof.restore.extract import (
     CONTROL,
@@ -88,7 +90,8 @@ def execute(
         progress: told the raw bytes that are done.
 
     Returns:
-        what PostgreSQL's programs warned of, and what WAL said that the plan had not read.
+        what PostgreSQL's programs warned of, what WAL said that the plan had not read, and what of the source's
+        configuration is missing.
     """
     data = plan.request.destination
     with _read_meanwhile(plan, archive, bin_directory) as reading:
@@ -108,9 +111,10 @@ def execute(
         standby=plan.request.standby,
     )
     settings["recovery_target_timeline"] = plan.target_timeline
+    placed = place_configuration(plan, archive, owner)
     replaced = write_settings(data, settings)
     above = {name: value for name, value in minima.items() if value > had[name]}
-    record_of(plan, settings, replaced, above, site, bin_directory).write(data, owner)
+    record_of(plan, settings, replaced, above, site, bin_directory, placed.taken).write(data, owner)
     # a backup that was taken from a standby has it, and it would win
     (data / "standby.signal").unlink(missing_ok=True)
     signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
@@ -120,7 +124,7 @@ def execute(
     for directory in (data, *plan.tablespaces.values(), *plan.places.chosen):
         _sync_file_system(directory)
     make_startable(data)
-    return (*combined.warnings, *_found_late(plan, read))
+    return (*combined.warnings, *placed.warnings, *_found_late(plan, read))
 
 
 @contextlib.contextmanager

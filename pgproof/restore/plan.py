@@ -34,6 +34,7 @@ from pgproof.wal.archive import (
     segments_between,
 )
 from pgproof.wal.breaks import first_crossed, require_unbroken
+from pgproof.wording import counted
 
 Read = Callable[[BackupRecord, Sequence[WalSegment]], Reading | None]
 _Choice = tuple[BackupEntry, list[WalSegment], str, tuple[str, ...]]
@@ -131,6 +132,11 @@ class RestorePlan:
         if len(self.chain) > 1:
             steps.append(f"combine {len(self.chain)} backups with pg_combinebackup")
             steps.append(LEAVE_OUT_MAPS)
+        if (found := self.record.configuration) and found.files:
+            steps.append(
+                f"put {counted(len(found.files), 'configuration file')} of the source beside it, such as "
+                f"{found.main or found.files[0]}"
+            )
         if self.request.standby:
             steps.append("write standby.signal and restore_command")
         else:

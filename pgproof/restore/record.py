@@ -20,10 +20,12 @@ from pgproof.errors import DestinationRefused
 from pgproof.postgres.control import wal_sizes
 from pgproof.repository.posix import sync_directory
 from pgproof.restore.plan import RestorePlan
+from pgproof.restore.settings import quote
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord
 
 DIRECTORY = "pgproof.restore"
+TREE = "configuration"  # in it: the source's configuration files, under the paths that they had there
 _RECORD = "record.json"
 _CONF = "postgresql.conf"
 _FILES = {
@@ -53,6 +55,15 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenFiles:
+    """Paths that the source's configuration files had there; each None when the backup does not have it."""
+
+    main: str | None = None
+    hba: str | None = None
+    ident: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreRecord:
     """What a restored directory says of itself.
 
@@ -76,6 +87,7 @@ class RestoreRecord:
         bin_directory: of the server's programs; None looks for them.
         config_file: the configuration that the server was started with, when it is none in the directory.
         segment_size: bytes of a WAL segment.
+        taken: the source's configuration that lies beside the record, from outside its data directory.
     """
 
     cluster: str
@@ -97,6 +109,7 @@ class RestoreRecord:
     bin_directory: str | None = None
     config_file: str | None = None
     segment_size: int = 16 << 20
+    taken: TakenFiles | None = None
 
     def write(self, data: Path, owner: pwd.struct_passwd | None) -> None:
         """Write it with the files beside it; given to the server's account."""
@@ -107,9 +120,11 @@ class RestoreRecord:
         # the defaults are too small for large segments
         sizes = wal_sizes(self.segment_size).items()
         files[_CONF] += "".join(f"{name} = '{value}'\n" for name, value in sizes)
+        if self.taken and self.taken.main:
+            files[_CONF] = f"include {quote(TREE + self.taken.main)}\n"
         for name, text in files.items():
             path = directory / name
-            path.write_text(text)
+            path.write_bytes(os.fsencode(text))
             path.chmod(0o600)
             if owner is not None:
                 os.chown(path, owner.pw_uid, owner.pw_gid)
@@ -127,6 +142,8 @@ def read_record(data: Path) -> RestoreRecord:
         content: dict[str, Any] = json.loads((data / DIRECTORY / _RECORD).read_text())
         for side in ("last", "following"):
             content[side] = content[side] and Expected(**content[side])
+        taken = content.get("taken")
+        content["taken"] = TakenFiles(**taken) if taken else None
         return RestoreRecord(**{**content, "replaced": tuple(content["replaced"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -197,6 +214,7 @@ def record_of(
     raised: Mapping[str, int],
     site: Site,
     bin_directory: Path | None,
+    taken: TakenFiles | None,
 ) -> RestoreRecord:
     """The record of a plan that was carried out.
 
@@ -207,6 +225,7 @@ def record_of(
         raised: what WAL raised above the backup's settings.
         site: where it happened.
         bin_directory: of the server's programs.
+        taken: the configuration that was put beside it.
     """
     request, border = plan.request, plan.border
     return RestoreRecord(
@@ -228,6 +247,7 @@ def record_of(
         site.role,
         str(bin_directory) if bin_directory else None,
         segment_size=plan.record.segment_size,
+        taken=taken,
     )
 
 

@@ -150,6 +150,7 @@ def forced(data: Path, socket: Path) -> dict[str, str]:
         "listen_addresses": "",
         "unix_socket_directories": str(socket),
         "unix_socket_group": "",
+        "unix_socket_permissions": "0700",  # closed to us, it could not be asked where it stands
         "port": str(_PORT),
         "logging_collector": "off",
         "log_destination": "stderr",
@@ -158,11 +159,25 @@ def forced(data: Path, socket: Path) -> dict[str, str]:
 
 
 def config_file(restored: RestoredCluster) -> Path | None:
-    """The postgresql.conf of a restored cluster: the one that was named, or its own; None when there is none."""
+    """The postgresql.conf of a restored cluster; None when there is none.
+
+    It is the one that was named, else what the backup has from outside the data directory, else its own.
+    """
     if restored.record.config_file:
         return Path(restored.record.config_file)
+    if restored.record.taken and restored.record.taken.main:
+        return restored.data / DIRECTORY / "postgresql.conf"
     inside = restored.data / "postgresql.conf"
     return inside if inside.exists() else None
+
+
+def has_taken(data: Path) -> bool:
+    """Whether a restored directory has the configuration of its source from outside the data directory."""
+    try:
+        taken = read_record(data).taken
+    except DestinationRefused:  # of a dry run
+        return False
+    return taken is not None and taken.main is not None
 
 
 def socket_directory(data: Path) -> Path:
@@ -379,7 +394,7 @@ def by_hand(data: Path, bin_directory: Path | None) -> str:
     """
     own = data / DIRECTORY
     settings = forced(data, data)
-    if data.is_dir() and not (data / "postgresql.conf").exists():
+    if data.is_dir() and (has_taken(data) or not (data / "postgresql.conf").exists()):
         settings["config_file"] = str(own / "postgresql.conf")
     words = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
     program = shlex.quote(str(bin_directory / "pg_ctl")) if bin_directory else "pg_ctl"

@@ -56,9 +56,12 @@ def test_configuration_is_named(linked: Source) -> None:
     taken = json.loads(out)
     assert (code, taken["skipped"]) == (0, ["conf.d", "postgresql.conf"])
     (said,) = taken["warnings"]
-    assert said.startswith(
-        "conf.d, postgresql.conf of the data directory are not in it: symbolic links or special"
-    )
+    assert said.startswith("conf.d of the data directory is not in it: symbolic links or special")
+    assert [Path(path).name for path in taken["configuration"]["files"]] == [
+        "pg_hba.conf",
+        "pg_ident.conf",
+        "postgresql.conf",  # linked, and included by nothing that was left out
+    ]
     code, out, _ = answer(linked, "list", "main")
     assert f"{taken['label']}: {said}" in " ".join(out.split())
     code, out, _ = answer(linked, "restore", "main", "--to", str(linked.root / "new"), "--dry-run", "--json")

@@ -47,6 +47,7 @@ FIRST = (
 AFTER = (
     "5. Check the files against PostgreSQL's own manifest",
     "6. Let recovery fetch WAL",
+    "The configuration of the source",
 )
 FULL = (*FIRST, "A full backup", *AFTER)
 INCREMENTAL = (*FIRST, "An incremental backup", *AFTER)

@@ -1,0 +1,133 @@
+"""The configuration of a restored cluster: the files that a backup has from outside its source's data directory.
+
+They lie below the directory of the restore record under the paths that they had, so that what they include by a
+relative path is found; an absolute path is made a relative one, so that no file of this machine takes the place of one
+of the source's. An acceptance puts them into the data directory, with a postgresql.conf that includes them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgproof.backups.configuration import ABSENT, Configuration, members
+from pgproof.errors import ConfigError, ObjectDamaged, ObjectMissing
+from pgproof.postgres.includes import Include, Kind, auth_includes, rewritten, settings_includes
+from pgproof.repository.posix import sync_directory
+from pgproof.repository.repository import Archive
+from pgproof.restore.plan import RestorePlan
+from pgproof.restore.record import DIRECTORY, TREE, TakenFiles
+from pgproof.restore.settings import quote
+
+ACCEPTED = "configuration"  # in the data directory
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What came of the configuration of a restore.
+
+    Args:
+        taken: the files; None when the backup has none.
+        warnings: what is missing, a sentence each.
+    """
+
+    taken: TakenFiles | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def place_configuration(plan: RestorePlan, archive: Archive, owner: pwd.struct_passwd | None) -> Placed:
+    """Put the configuration of a backup beside the restore record; without it the data can be restored all the same.
+
+    Args:
+        plan: of the restore.
+        archive: to read from.
+        owner: account of the server when we are root.
+    """
+    found = plan.record.configuration
+    if found is None or found.object is None:
+        return Placed()
+    tree = plan.request.destination / DIRECTORY / TREE
+    try:
+        content = list(archive.open_checked(found.object))
+    except (ObjectDamaged, ObjectMissing, ConfigError) as error:
+        lost = f"the source's configuration files could not be restored: {error.fact}"
+        return Placed(None, (f"{lost}; --config-file of pgproof start names others",))
+    for path, text in members(content):
+        place = tree / path.lstrip("/")
+        _make(place if text is None else place.parent, plan.request.destination, owner)
+        if text is not None:
+            includes = (
+                auth_includes(text, plan.record.major) if path in found.auth else settings_includes(text)
+            )
+            here = rewritten(text, includes, lambda include, file=path: _moved(found, file, include))  # type: ignore[misc]
+            _write(place, here, owner)
+    return Placed(TakenFiles(found.main, found.hba, found.ident))
+
+
+def _moved(found: Configuration, file: str, include: Include) -> tuple[Kind, str] | None:
+    """An include as it is in the restored tree; None when it may stay as it is."""
+    target = include.target(file)
+    unread = any(item.path == target and item.reason != ABSENT for item in found.left_out)
+    kind: Kind = "include_if_exists" if unread and include.kind == "include" else include.kind
+    if not os.path.isabs(include.path) and kind == include.kind:
+        return None
+    return kind, os.path.relpath(target, os.path.dirname(file))
+
+
+def _make(directory: Path, above: Path, owner: pwd.struct_passwd | None) -> None:
+    if directory == above or directory.is_dir():
+        return
+    _make(directory.parent, above, owner)
+    directory.mkdir(mode=0o700)
+    _own(directory, owner)
+
+
+def _write(path: Path, content: bytes, owner: pwd.struct_passwd | None) -> None:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(content)
+        os.fsync(file.fileno())
+    _own(path, owner)
+
+
+def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
+    if owner is not None:
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def keep_configuration(data: Path, taken: TakenFiles) -> Path:
+    """Make what a restored cluster was started with its own configuration; done again after a crash it does the same.
+
+    Args:
+        data: the restored directory.
+        taken: the files, which lie in the directory of its restore record.
+
+    Returns:
+        its postgresql.conf.
+    """
+    shutil.copytree(data / DIRECTORY / TREE, data / ACCEPTED, dirs_exist_ok=True)
+    settings = {"data_directory": str(data), **_auth_settings(data / ACCEPTED, taken)}
+    assert taken.main is not None
+    lines = [
+        "# written by pgproof accept: the source kept its configuration outside the data directory\n",
+        f"include {quote(f'{ACCEPTED}{taken.main}')}\n",
+        *(f"{name} = {quote(value)}\n" for name, value in settings.items()),
+    ]
+    path, new = data / "postgresql.conf", data / "postgresql.conf.pgproof"
+    new.write_bytes(os.fsencode("".join(lines)))
+    new.chmod(0o600)
+    for place in (new, data / ACCEPTED, *(data / ACCEPTED).rglob("*")):
+        state = data.stat()
+        if os.geteuid() == 0:
+            os.chown(place, state.st_uid, state.st_gid)
+    os.replace(new, path)
+    sync_directory(data)
+    return path
+
+
+def _auth_settings(tree: Path, taken: TakenFiles) -> Mapping[str, str]:
+    files = {"hba_file": taken.hba, "ident_file": taken.ident}
+    return {name: f"{tree}{path}" for name, path in files.items() if path}
