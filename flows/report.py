@@ -6,7 +6,7 @@ from rich.console import Console
 
 from flows.protect import Protection
 from pgproof.commands.console import table
-from pgproof.commands.drill import not_checked_lines, show_checks, show_objects
+from pgproof.commands.drill import not_checked_lines, show_as_restored, show_checks, show_objects
 from pgproof.config import ClusterConfig
 from pgproof.retention.table import COLUMNS, rows
 from pgproof.validation.comparison import MOST_SHOWN, most_telling
@@ -38,6 +38,8 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
     _show_tables(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
+    if proof.as_restored:
+        show_as_restored(console, proof)
     for warning in [*not_checked_lines(proof), *([f"retention {done.waits}"] if done.waits else [])]:
         console.print(warning, markup=False, style="yellow")
     rpo = "unknown" if wal.rpo_seconds is None else f"at most {duration(wal.rpo_seconds)}"
@@ -46,7 +48,7 @@ def report(console: Console, cluster: ClusterConfig, repository: str, done: Prot
         f"target {_target(wal.rpo_seconds, cluster.targets.rpo)}"
     )
     console.print(
-        f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured ({_phases(proof)}); "
+        f"[bold]RTO[/bold]        {duration(proof.rto_seconds)} measured {proof.rto_way} ({_phases(proof)}); "
         f"target {_target(proof.rto_seconds, cluster.targets.rto)}"
     )
     console.print(table("[bold]retention[/bold]", COLUMNS, [tuple(row) for row in rows(done.plan)]))

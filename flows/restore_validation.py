@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from pgproof.errors import NotProven, UsageError
+from pgproof.errors import NotProven, RestoreDiffers, UsageError
 from pgproof.validation.choice import Policy
 from pgproof.validation.origins.choice import OriginKind
 from tasks.artifacts import show_proof
@@ -19,7 +19,9 @@ from tasks.validation import (
     fence_source,
     prove_elsewhere,
     record_proof,
+    restore_as_a_user_does,
     restore_backup,
+    restores_as_user,
 )
 
 
@@ -34,7 +36,8 @@ def restore_validation(
     """Prove a backup: restore it, recover it to the exact cut, compare every table with the source.
 
     At three in the morning: NOT EQUAL names the table and both values; keep older backups (`pgproof hold`) and
-    drill them. NOT EXACT says nothing of the backup; run it again. The source is only read.
+    drill them. NOT EXACT says nothing of the backup; run it again. The source is only read. RestoreDiffers: the data is
+    good, and the source's configuration keeps a restore of it from starting; the finding names the setting.
 
     Args:
         cluster: as pgproof.toml names it
@@ -54,8 +57,10 @@ def restore_validation(
 def prove(cluster: str, config: str | None, label: str) -> StoredProof:
     """The steps of a drill; whatever comes of it is recorded, and the scratch copy is removed."""
     fence = fence_source(cluster, config)
-    restored = compared = failure = None
+    restored = compared = failure = as_restored = None
     try:
+        if restores_as_user(cluster, config):
+            as_restored = restore_as_a_user_does(cluster, fence, label, config)
         restored = restore_backup(cluster, fence, label, config)
         compared = compare_with_source(cluster, fence, restored, config)
     except VERDICTS as error:
@@ -65,7 +70,7 @@ def prove(cluster: str, config: str | None, label: str) -> StoredProof:
             restored.scratch.remove()
     if compared is not None and restored is not None:
         restored = compared.restored
-    stored = record_proof(cluster, fence, label, restored, compared, failure, config)
+    stored = record_proof(cluster, fence, label, restored, compared, failure, config, as_restored)
     show_proof(cluster, stored)
     emit(cluster, proof_events(cluster, stored.proof, stored.key))
     emit_lineage(proof_lineage(cluster, stored))
@@ -97,6 +102,7 @@ def refuse_unproven(cluster: str, stored: StoredProof) -> None:
 
     Raises:
         NotProven: with the verdict.
+        RestoreDiffers: the data is proven, and a restore as a user is told to make it is not.
     """
     proof = stored.proof
     if not proof.proven:
@@ -105,4 +111,10 @@ def refuse_unproven(cluster: str, stored: StoredProof) -> None:
             f'backup "{proof.backup}" of cluster "{cluster}" is {proof.verdict}',
             f"{proof.summary}. The evidence is {stored.key}.",
             again or f"pgproof list {cluster}; pgproof drill {cluster} --backup LABEL",
+        )
+    if proof.restore_findings:
+        raise RestoreDiffers(
+            f'backup "{proof.backup}" of cluster "{cluster}" is proven, and a restore as README tells it fails',
+            f"{'; '.join(proof.restore_findings)}. The evidence is {stored.key}.",
+            f"change the setting or file that is named on the source; then pgproof backup {cluster}",
         )

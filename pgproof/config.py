@@ -173,6 +173,9 @@ class DrillConfig(Section):
     checks: tuple[Literal["log", "checksums", "amcheck", "indexes", "dump"], ...] = Field(
         ("log", "checksums", "amcheck", "indexes"), description="made besides the comparison"
     )
+    as_restored: int = Field(
+        1, ge=0, description="one drill in so many restores as a user is told to, too; 0 none"
+    )
     targets: int = Field(2, ge=0, le=50, description="recovery targets tried before the cut; 0 tries none")
     check_timeout: Seconds = Field(3600, description="of a check, in each database", ge=1)
     index_timeout: Seconds = Field(300, description="of asking one index for its rows", ge=1)

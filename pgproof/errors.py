@@ -18,6 +18,7 @@
         ├── Finding               exit code 1: the check worked and found something wrong
         │   ├── WalGap
         │   ├── NotProven
+        │   ├── RestoreDiffers
         │   └── ObjectDamaged
         ├── AuthenticationFailed
         ├── PrivilegeMissing
@@ -166,6 +167,10 @@ class WalGap(Finding):
 
 class NotProven(Finding):
     """A restore drill ended without a proof: not equal, or not exact."""
+
+
+class RestoreDiffers(Finding):
+    """A backup is proven, and a restore as a user is told to make it does not give what the drill proved."""
 
 
 class ObjectDamaged(Finding):

@@ -16,6 +16,7 @@ from pgproof.postgres.names import shown
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import rows
+from pgproof.validation.as_restored import in_words
 from pgproof.validation.catalogs.object_comparison import difference_lines, kind_lines
 from pgproof.validation.checks.check import result_of
 from pgproof.validation.comparison import MISSING
@@ -154,6 +155,7 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
         ("exact cut", cuts or "none"),
         ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
         ("RTO measured", _recovery_time(proof)),
+        *([("as restored", in_words(proof.as_restored))] if proof.as_restored else []),
         ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
         ("software", "<br>".join(f"{name} {version}" for name, version in proof.software.items())),
         ("Great Expectations", proof.expectations.get("summary", "did not run")),
@@ -161,6 +163,8 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
         ("proof", f"`{stored.key}`"),
     ]
     text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
+    if proof.restore_findings:
+        text += [f"**{in_words(proof.as_restored)}**", ""]
     text += [
         markdown_table(("backup", f"`{proof.backup}`"), lines),
         "",
@@ -208,9 +212,13 @@ def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _recovery_time(proof: Proof) -> str:
+    if proof.restore_findings:
+        return "not counted: a restore as a user is told to make it does not work"
     if not proof.recovered:
         return "not measured: no server came to the cut"
-    text = f"{duration(proof.rto_seconds)} for {load_of(proof.restored_bytes, proof.wal_bytes)}"
+    text = (
+        f"{proof.rto_way}: {duration(proof.rto_seconds)} for {load_of(proof.restored_bytes, proof.wal_bytes)}"
+    )
     if proof.rto_target is None:
         return text
     return f"{text}; target {duration(proof.rto_target)}, {'met' if proof.rto_met else '**MISSED**'}"

@@ -20,6 +20,10 @@ STALE = "pgproof.proof.stale"  # the newest proof is too old, or there was time 
 FRESH = "pgproof.proof.fresh"  # the newest proof is not too old: the end of a stale one
 RTO_BREACHED = "pgproof.rto.breached"  # the recovery that a drill measured took longer than the target
 RTO_MET = "pgproof.rto.met"
+RESTORE_BROKEN = (
+    "pgproof.restoring.broken"  # a restore as a user is told to make it does not give what was proven
+)
+RESTORE_WORKS = "pgproof.restoring.works"
 RPO_BREACHED = "pgproof.rpo.breached"  # more would be lost now than the target allows, or nobody knows
 RPO_MET = "pgproof.rpo.met"
 
@@ -41,7 +45,27 @@ def proof_events(cluster: str, proof: Proof, key: str) -> list[Event]:
         "rows": proof.rows,
         "not_checked": len(proof.not_checked),
     }
-    return [Event(MADE if proof.proven else FAILED, _words(cluster, proof) | payload), *_rto(cluster, proof)]
+    return [
+        Event(MADE if proof.proven else FAILED, _words(cluster, proof) | payload),
+        *_rto(cluster, proof),
+        *_restore(cluster, proof),
+    ]
+
+
+def _restore(cluster: str, proof: Proof) -> list[Event]:
+    if not proof.tried_as_restored:
+        return []
+    payload = {"backup": proof.backup, "findings": list(proof.restore_findings)}
+    what = f"a restore of cluster {cluster} as a user is told to make it"
+    if not proof.restore_findings:
+        said = words(f"{what} works", "it started, and stood where it should", f"pgproof list {cluster}")
+        return [Event(RESTORE_WORKS, said | payload)]
+    said = words(
+        f"{what} does not work: {'; '.join(proof.restore_findings)}",
+        "in a disaster the restored cluster would not come up as README says; its data is judged apart from that",
+        f"pgproof backup {cluster}",
+    )
+    return [Event(RESTORE_BROKEN, said | payload)]
 
 
 def _words(cluster: str, proof: Proof) -> dict[str, Any]:

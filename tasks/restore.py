@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from prefect import task
 
-from pgproof.commands.restore import make_plan, next_steps, run_plan
+from pgproof.commands.restore import next_steps
 from pgproof.errors import ConfigError
 from pgproof.restore.plan import RestorePlan, RestoreRequest
+from pgproof.restore.procedure import make_plan, run_plan
 from tasks.retries import HOUR, RETRY, settings
-from tasks.work import is_block, open_work
+from tasks.work import is_block, now, open_work
 
 _WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_access_key as env: or file:"
 
@@ -19,7 +20,7 @@ _WITHOUT_BLOCKS = "it runs without Prefect; give it access_key_id and secret_acc
 def plan_cluster_restore(cluster: str, request: RestoreRequest, config: str | None = None) -> RestorePlan:
     """Decide everything, and refuse what cannot end well; nothing is written."""
     work = open_work(cluster, config)
-    plan = make_plan(work.config, work.cluster, work.archive, request)
+    plan = make_plan(work.config, work.cluster, work.archive, request, now())
     warnings = [f"restore_command cannot read {block}: {_WITHOUT_BLOCKS}" for block in work.blocks]
     return replace(plan, warnings=(*plan.warnings, *warnings))
 
@@ -34,5 +35,5 @@ def restore_files(cluster: str, plan: RestorePlan, config: str | None = None) ->
             "give the flow the path of a pgproof.toml on the worker; the dry run works with the block",
         )
     work = open_work(cluster, config)
-    said = run_plan(work.config.path, work.cluster, work.archive, plan)
+    said = run_plan(work.config.path, work.cluster, work.archive, plan, now)
     return [*(f"warning: {warning}" for warning in said), *next_steps(work.cluster, plan)]

@@ -10,6 +10,7 @@ from prefect import task
 from pgproof.backups.catalog import read_catalog
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.postgres.programs import account
+from pgproof.validation.as_restored import AsRestored, restore_as_user
 from pgproof.validation.choice import Policy, choose_label, last_drills
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, make_proof, restore_scratch
@@ -75,6 +76,20 @@ def fence_source(cluster: str, config: str | None = None) -> str:
     return fence.identifier
 
 
+def restores_as_user(cluster: str, config: str | None = None) -> bool:
+    """Whether drills of a cluster restore as a user is told to, now and then."""
+    return open_work(cluster, config).cluster.drill.as_restored > 0
+
+
+@task(**settings("restore as a user does", 24 * HOUR), **RETRY)
+def restore_as_a_user_does(cluster: str, fence: str, backup: str, config: str | None = None) -> AsRestored:
+    """Restore a backup and start it exactly as a user is told to, and compare where it stands with the plan."""
+    work = open_work(cluster, config)
+    blocks = [f"{block} is a Prefect block, which restore_command cannot read" for block in work.blocks]
+    read = read_fence(work.archive, fence)
+    return restore_as_user(work.config, work.cluster, work.archive, read, backup, now, "; ".join(blocks))
+
+
 @task(**settings("restore backup to scratch", 24 * HOUR), **RETRY)
 def restore_backup(cluster: str, fence: str, backup: str, config: str | None = None) -> Restored:
     """Restore a backup and the WAL up to the cut beside the source, checked against its manifests."""
@@ -109,6 +124,7 @@ def record_proof(
     compared: Compared | None = None,
     failure: Exception | None = None,
     config: str | None = None,
+    as_restored: AsRestored | None = None,
 ) -> StoredProof:
     """Store the evidence, whatever the verdict."""
     work = open_work(cluster, config)
@@ -124,6 +140,7 @@ def record_proof(
         failure=failure,
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
+        as_restored=as_restored,
     )
     return StoredProof(*store_evidence(archive, proof, outcome), read, archive.store.url)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.commands.restore import make_plan, run_plan
 from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.procedure import make_plan, run_plan
 from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.as_restored import restore_as_user
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
@@ -33,6 +34,7 @@ SELECT lo_from_bytea(0, 'large');
 
 def test_backup_drill_and_restore(any_source: Source) -> None:
     source = any_source
+    source.write_config(cluster="drill.as_restored = 1")
     source.sql(TYPES)
     source.sql("CREATE DATABASE second")
     source.sql("CREATE TABLE other AS SELECT g FROM generate_series(1, 100) g", database="second")
@@ -41,10 +43,12 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
         archive = source.archive
         fence = take_fence(source.cluster, lambda system: archive, now)
         write_fence(archive, fence)
+        tried = restore_as_user(source.config, source.cluster, archive, fence, record.label, now)
         restored = restore_scratch(source.cluster, archive, fence)
         comparison = compare_restored(source.cluster, fence, restored)
     restored.scratch.remove()
 
+    assert (tried.findings, tried.not_checked, tried.measured) == ((), (), True)
     assert min(restored.phases[name] for name in ("extract", "fetch", "start", "replay", "count")) > 0
     assert restored.software["restored"].startswith(f"PostgreSQL {source.major}.")
     assert comparison.equal, comparison.summary()
@@ -62,8 +66,9 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
     assert [(item.what, item.reason) for item in fence.not_checked] == [
         ("public.lost", "unlogged: it comes back empty after recovery, without its 8,192 bytes")
     ]
-    proof = make_proof(archive, fence, record.label, now, restored=restored, comparison=comparison)
-    assert proof.proven
+    parts = {"restored": restored, "comparison": comparison, "as_restored": tried}
+    proof = make_proof(archive, fence, record.label, now, **parts)
+    assert (proof.proven, proof.rto_way) == (True, "as a user restores")
     store_evidence(archive, proof, None)
     assert read_catalog(archive).entry(record.label).state == "proven"
 
@@ -73,8 +78,8 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
     source.archive_now()
     target = RecoveryTarget.build(time=row[0].isoformat())
     request = RestoreRequest(source.root / "restored", target, target_action="promote")
-    plan = make_plan(source.config, source.cluster, archive, request)
-    run_plan(source.config_path, source.cluster, archive, plan)
+    plan = make_plan(source.config, source.cluster, archive, request, now())
+    run_plan(source.config_path, source.cluster, archive, plan, now)
     with source.copy(source.root / "restored") as connection:
         assert connection.execute("SELECT count(*), sum(n) FROM plain").fetchone() == row[1:]
         assert connection.execute("SHOW archive_mode").fetchone() == ("off",)

@@ -119,6 +119,7 @@ def test_classes_that_share_a_code_share_it_with_their_base() -> None:
         "InvalidTarget",
         "WalGap",
         "NotProven",
+        "RestoreDiffers",
         "ObjectDamaged",
     }
 

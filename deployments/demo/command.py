@@ -15,15 +15,16 @@ import typer
 from rich.console import Console
 
 from deployments.demo.place import Place, prepare, start_writer
+from pgproof.commands.backups import now
 from pgproof.commands.console import make_console
 from pgproof.commands.init import initialise as initialise_cluster
-from pgproof.commands.restore import make_plan, run_plan
 from pgproof.config import load
 from pgproof.errors import ProgramMissing, RecoveryFailed
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.server import LocalServer, initialise
 from pgproof.repository.repository import find_archive, open_repository
 from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.procedure import make_plan, run_plan
 from pgproof.restore.start import begin, open_restored, stop
 from pgproof.restore.target import RecoveryTarget
 from pgproof.wording import duration
@@ -166,8 +167,8 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
     cluster = config.cluster(NAME)
     archive = find_archive(open_repository(config.repository_of(cluster)), cluster)
     request = RestoreRequest(place.restored, RecoveryTarget.build(time=target.isoformat()))
-    plan = make_plan(config, cluster, archive, request)
-    run_plan(config.path, cluster, archive, plan)
+    plan = make_plan(config, cluster, archive, request, now())
+    run_plan(config.path, cluster, archive, plan, now)
     _step(console, f'pgproof restore {NAME} --to {place.restored} --target-time "{target:%F %T.%f%z}"')
     dsn = _start_restored(console, place, stack)
     seconds = time.monotonic() - begun

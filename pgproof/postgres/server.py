@@ -33,6 +33,7 @@ class LocalServer:
         owner: account to run as when we are root.
         port: in the name of its socket.
         detached: it stays when we end.
+        variables: of its environment, besides ours.
     """
 
     bin_directory: Path
@@ -43,6 +44,7 @@ class LocalServer:
     owner: pwd.struct_passwd | None = None
     port: int = PORT
     detached: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -80,7 +82,7 @@ class LocalServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment() | {"LC_ALL": "C"},  # English log lines
+                env=environment() | {"LC_ALL": "C", **self.variables},  # English log lines
                 cwd="/",
                 start_new_session=True,
                 **as_account(self.owner),  # type: ignore[call-overload]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pgproof.restore.record import DIRECTORY, TREE, TakenFiles
 from pgproof.restore.settings import quote
 
 ACCEPTED = "configuration"  # in the data directory
+_NAME = re.compile(rb"(?m)^[ \t\r]*([A-Za-z_\x80-\xff][\w.$\x80-\xff]*)[ \t\r=]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,31 @@ def _write(path: Path, content: bytes, owner: pwd.struct_passwd | None) -> None:
 def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
     if owner is not None:
         os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def settings_in(file: Path) -> set[str]:
+    """The names of the settings that a configuration file and what it includes give; what cannot be read gives none.
+
+    Args:
+        file: absolute path of a postgresql.conf.
+    """
+    found: set[str] = set()
+    waiting, seen = [str(file)], set[str]()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        try:
+            if os.path.isdir(path):
+                waiting += [os.path.join(path, name) for name in os.listdir(path) if name.endswith(".conf")]
+                continue
+            text = Path(path).read_bytes()
+        except OSError:
+            continue
+        waiting += [include.target(path) for include in settings_includes(text)]
+        found |= {name.decode(errors="replace").lower() for name in _NAME.findall(text)}
+    return found - {"include", "include_if_exists", "include_dir"}
 
 
 def keep_configuration(data: Path, taken: TakenFiles) -> Path:

@@ -75,6 +75,7 @@ def execute(
     preload: Sequence[str] = (),
     site: Site = NOWHERE,
     progress: Progress = lambda size: None,
+    phases: dict[str, float] | None = None,
 ) -> tuple[str, ...]:
     """Restore as planned; the server is then started by whoever asked.
 
@@ -88,12 +89,13 @@ def execute(
         preload: libraries that recovery itself needs.
         site: where this happens, for the restore record.
         progress: told the raw bytes that are done.
+        phases: gains the seconds of ``extract``, and of ``combine`` where backups were combined.
 
     Returns:
         what PostgreSQL's programs warned of, what WAL said that the plan had not read, and what of the source's
         configuration is missing.
     """
-    data = plan.request.destination
+    data, began = plan.request.destination, time.monotonic()
     with _read_meanwhile(plan, archive, bin_directory) as reading:
         combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
         had = backed_up(bin_directory, data) if bin_directory else {}
@@ -102,15 +104,7 @@ def execute(
     leave_out_maps(len(plan.chain), data, plan.tablespaces.values())
     _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
-    settings |= _never_the_sources(plan, preload)
-    settings |= recovery_settings(
-        plan.request.target,
-        plan.history.timeline,
-        restore_command,
-        plan.request.target_action,
-        standby=plan.request.standby,
-    )
-    settings["recovery_target_timeline"] = plan.target_timeline
+    settings |= _never_the_sources(plan, preload) | _recovery(plan, restore_command)
     placed = place_configuration(plan, archive, owner)
     replaced = write_settings(data, settings)
     above = {name: value for name, value in minima.items() if value > had[name]}
@@ -124,6 +118,9 @@ def execute(
     for directory in (data, *plan.tablespaces.values(), *plan.places.chosen):
         _sync_file_system(directory)
     make_startable(data)
+    if phases is not None:
+        phases["extract"] = time.monotonic() - began - combined.seconds
+        phases |= {"combine": combined.seconds} if combined.seconds else {}
     return (*combined.warnings, *placed.warnings, *_found_late(plan, read))
 
 
@@ -164,6 +161,20 @@ def _found_late(plan: RestorePlan, read: Reading) -> list[str]:
     met = first_crossed(read.breaks, plan.history, record.start_lsn, plan.reach)
     later = place_tablespaces(record, read.tablespaces, plan.places.until, request.destination, {}).later
     return [*map(str, later), *([str(met)] if met else [])]
+
+
+def _recovery(plan: RestorePlan, restore_command: str) -> dict[str, str]:
+    """The settings of this one recovery, whose target comes last."""
+    request = plan.request
+    settings = recovery_settings(
+        request.target,
+        plan.history.timeline,
+        restore_command,
+        request.target_action,
+        standby=request.standby,
+    )
+    settings["recovery_target_timeline"] = plan.target_timeline
+    return settings
 
 
 def _never_the_sources(plan: RestorePlan, preload: Sequence[str]) -> dict[str, str]:

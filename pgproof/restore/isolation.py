@@ -18,6 +18,8 @@ _RECOVERY = {
     "recovery_min_apply_delay": "0",
     "hot_standby": "on",
     "ignore_invalid_pages": "off",
+    "zero_damaged_pages": "off",  # recovery would write zeros over what may be the only copy of a page
+    "ignore_checksum_failure": "off",
 }
 _ISOLATION = {
     "listen_addresses": "",

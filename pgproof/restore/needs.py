@@ -63,7 +63,7 @@ def ask_needs(config: Config, cluster: ClusterConfig, archive: Archive, plan: Re
     return (
         *([] if directory else [_no_programs(plan.record.major)]),
         *other_locales(plan.record.locales),
-        *_closed(config, cluster, owner),
+        *closed_to(config, cluster, owner),
         *little_room(plan),
     )
 
@@ -138,7 +138,7 @@ def other_locales(locales: tuple[Locale, ...]) -> list[str]:
     return found
 
 
-def _closed(config: Config, cluster: ClusterConfig, owner: pwd.struct_passwd | None) -> list[str]:
+def closed_to(config: Config, cluster: ClusterConfig, owner: pwd.struct_passwd | None) -> list[str]:
     """What the server's account cannot use of what its restore_command reads."""
     repository = config.repository_of(cluster)
     url = urlsplit(repository.url)

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ _NOT_YET = (
     "connection is lost",
 )
 _PAUSED_EARLY = re.compile(r"insufficient parameter settings\n.*?DETAIL:  ([^\n]+)")
+NOTHING: Mapping[str, str] = {}
 _STILL = 60  # seconds without progress after which a standby has what there is
 
 
@@ -233,12 +234,20 @@ def begin(
     return Started(found, tuple(findings))
 
 
-def launch(restored: RestoredCluster, *, detached: bool = True) -> LocalServer:
+def launch(
+    restored: RestoredCluster,
+    *,
+    detached: bool = True,
+    more: Mapping[str, str] = NOTHING,
+    variables: Mapping[str, str] = NOTHING,
+) -> LocalServer:
     """Start the server of a restored cluster; it is not ready yet.
 
     Args:
         restored: the cluster, in whose directory no server runs.
         detached: the server stays when we end.
+        more: settings besides those that a user's server is started with.
+        variables: of its environment, likewise.
     """
     socket = socket_directory(restored.data)
     server = LocalServer(
@@ -246,9 +255,10 @@ def launch(restored: RestoredCluster, *, detached: bool = True) -> LocalServer:
         restored.data,
         socket,
         restored.log,
-        options(restored, socket),
+        {**options(restored, socket), **more},
         restored.owner,
         detached=detached,
+        variables=variables,
     )
     server.start()
     return server
@@ -259,6 +269,7 @@ def wait(
     server: LocalServer | None,
     timeout: float | None,
     progress: Callable[[int], None] = lambda size: None,
+    look: Callable[[], object] = lambda: None,
 ) -> Standing | None:
     """Wait until recovery has come to its end.
 
@@ -267,6 +278,7 @@ def wait(
         server: as it was launched; None when somebody else has started it.
         timeout: seconds; None waits as long as it takes.
         progress: told the bytes of WAL that were replayed.
+        look: called again and again meanwhile.
 
     Returns:
         where it stands; None when it shut itself down, as planned.
@@ -277,6 +289,7 @@ def wait(
     began = moved = time.monotonic()
     found: Standing | None = None
     while True:
+        look()
         if not ((server and server.running) or restored.running):
             _refuse_end(restored, server.log_tail() if server else "")
             return None

@@ -31,15 +31,17 @@ from pgproof.repository.repository import Archive
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestorePlan, RestoreRequest, plan_restore
 from pgproof.restore.target import RecoveryTarget
+from pgproof.validation.as_restored import WHAT, AsRestored
 from pgproof.validation.catalogs.object_recount import bring_objects
+from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.claim import remove_leftovers
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.coverage import NOTHING, gap_in
 from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, NotChecked, damage_in
 from pgproof.validation.order import require_before
-from pgproof.validation.proof import Proof
+from pgproof.validation.proof import AS_RESTORED, IN_ISOLATION, Proof
 from pgproof.validation.scratch import Scratch, contain_wal, own, prepare
-from pgproof.validation.speeds import byte_speeds, recovery_seconds, replayed_bytes, row_speeds
+from pgproof.validation.speeds import RESTORING, byte_speeds, recovery_seconds, replayed_bytes, row_speeds
 from pgproof.validation.targets.attempt import WalOfCopy
 from pgproof.validation.targets.stretch import bring_forks
 from pgproof.wal.archive import list_for_recovery
@@ -167,6 +169,7 @@ def make_proof(
     expectations: dict[str, Any] | None = None,
     origin: dict[str, str] | None = None,
     rto_target: float | None = None,
+    as_restored: AsRestored | None = None,
 ) -> Proof:
     """The proof record of a drill, whatever came of it.
 
@@ -179,11 +182,12 @@ def make_proof(
         expectations: ``success`` and a summary of the Great Expectations suites.
         origin: of another tool's backup: ``kind``, ``title`` and ``version``.
         rto_target: seconds that a recovery may take.
+        as_restored: what came of a restore as a user is told to make it.
     """
     verdict, summary = _verdict(fence, comparison, failure, expectations or {})
-    phases = {"fence": fence.held_seconds, **(restored.phases if restored else {})}
+    phases = phases_of(restored.phases if restored else {}, as_restored)
     wal, size = (restored.wal, restored.size) if restored else (("", "", 0), 0)
-    replayed = replayed_bytes(fence, wal[0])
+    replayed = replayed_bytes(fence, wal[0], first=as_restored is not None and as_restored.measured)
     at = clock().astimezone(UTC)
     return Proof(
         identifier=_identifier(at, label, origin),
@@ -197,24 +201,66 @@ def make_proof(
         timeline=fence.timeline,
         wal=wal,
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
-        tables=tuple(comparison.as_records()) if comparison else (),
-        not_checked=(*_left_out(fence, restored, comparison), NEVER_CHECKED),
+        **_found(comparison),
+        not_checked=(*_left_out(fence, restored, comparison), *_not_tried(as_restored), NEVER_CHECKED),
         warnings=restored.warnings if restored else (),
-        phases=phases,
-        rto_seconds=recovery_seconds(phases),
+        phases={"fence": fence.held_seconds, **phases},
         restored_bytes=size,
         software=_software(fence, restored),
         expectations=expectations or {},
         origin=origin or {},
-        checks=tuple(check.as_record() for check in comparison.checks) if comparison else (),
-        objects=tuple(kind.as_record() for kind in comparison.objects) if comparison else (),
-        targets=tuple(comparison.targets.as_records()) if comparison else (),
         wal_bytes=replayed,
         bytes_per_second=byte_speeds(phases, size, replayed),
         rows_per_second=row_speeds(fence, phases, comparison),
         rto_target=rto_target,
         several_cuts=fence.several_cuts,
+        **_recovery_time(phases, as_restored),
     )
+
+
+def _found(comparison: Comparison | None) -> dict[str, Any]:
+    """What a proof keeps of a comparison."""
+    if comparison is None:
+        return {"tables": ()}
+    return {
+        "tables": tuple(comparison.as_records()),
+        "checks": tuple(check.as_record() for check in comparison.checks),
+        "objects": tuple(kind.as_record() for kind in comparison.objects),
+        "targets": tuple(comparison.targets.as_records()),
+    }
+
+
+def _recovery_time(phases: Mapping[str, float], as_restored: AsRestored | None) -> dict[str, Any]:
+    """The recovery time of a proof, and how it was measured."""
+    if as_restored is None:
+        return {"rto_seconds": recovery_seconds(phases)}
+    return {
+        "rto_seconds": 0.0 if as_restored.findings else recovery_seconds(phases),
+        "rto_way": AS_RESTORED if as_restored.measured else IN_ISOLATION,
+        "as_restored": as_restored.as_dict(),
+    }
+
+
+def phases_of(isolated: Mapping[str, float], as_restored: AsRestored | None) -> dict[str, float]:
+    """Seconds of a drill's phases: those that restore are of the restore that the recovery time is measured by.
+
+    Args:
+        isolated: of the drill's copy.
+        as_restored: what came of a restore as a user makes it.
+    """
+    if as_restored is None or as_restored.skipped:
+        return dict(isolated)
+    if not as_restored.measured:
+        return {"tried": round(as_restored.seconds, 3), **isolated}
+    besides = {name: seconds for name, seconds in isolated.items() if name not in RESTORING}
+    copied = sum(seconds for name, seconds in isolated.items() if name in RESTORING)
+    return {**as_restored.phases, "copy": round(copied, 3), **besides}
+
+
+def _not_tried(as_restored: AsRestored | None) -> list[NotChecked]:
+    if as_restored is None:
+        return []
+    return [NotChecked(EVERY_DATABASE, WHAT, reason) for reason in as_restored.not_checked]
 
 
 def _identifier(at: datetime, label: str, origin: Mapping[str, str] | None) -> str:

@@ -73,7 +73,7 @@ def forecast(load: Load, drills: Sequence[Proof]) -> Forecast:
         load: what it has to do.
         drills: the last ones that measured a recovery time; those of older versions, without speeds, are left out.
     """
-    usable = [proof for proof in drills if {"extract", "fetch", "replay"} <= set(proof.bytes_per_second)]
+    usable = [proof for proof in drills if {"extract", "replay"} <= set(proof.bytes_per_second)]
     if not usable:
         return Forecast(load, None, cautions=("no drill has measured how fast a restore is",))
     times = [_seconds(load, proof) for proof in usable]
@@ -85,7 +85,9 @@ def forecast(load: Load, drills: Sequence[Proof]) -> Forecast:
 def _seconds(load: Load, proof: Proof) -> float:
     speed = proof.bytes_per_second
     seconds = load.backup / speed["extract"] + proof.phases.get("start", 0.0)
-    seconds += load.wal / speed["fetch"] + load.wal / speed["replay"]
+    seconds += load.wal / speed["replay"]
+    if "fetch" in speed:  # of the drill's copy, which has all WAL before it replays
+        seconds += load.wal / speed["fetch"]
     if load.backups > 1:  # combining reads and writes as much as extracting does, where nobody measured it
         seconds += load.backup / speed.get("combine", speed["extract"])
     return seconds

@@ -11,6 +11,9 @@ from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation.fences.fence import NotChecked
 
+AS_RESTORED = "as a user restores"
+IN_ISOLATION = "of the drill's copy"
+
 
 @dataclass(frozen=True, slots=True)
 class Proof:
@@ -36,6 +39,9 @@ class Proof:
         wal_bytes: that were replayed.
         bytes_per_second: of the phases that restore; rows_per_second: of counting, on the source and in the copy.
         rto_target: seconds that a recovery might take when the drill was made; None where nobody said.
+        rto_way: how the recovery time was measured: of a restore as a user is told to make it, or of the drill's copy.
+        as_restored: what came of such a restore: ``ok`` (None when it was not tried), ``findings``, ``not_checked``,
+            ``skipped``, ``configuration_files``, ``seconds``.
     """
 
     identifier: str
@@ -67,6 +73,18 @@ class Proof:
     rows_per_second: dict[str, float] = field(default_factory=dict)
     rto_target: float | None = None
     warnings: tuple[str, ...] = ()
+    rto_way: str = IN_ISOLATION
+    as_restored: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tried_as_restored(self) -> bool:
+        """Whether a restore was made as a user is told to make it, whatever came of it."""
+        return self.as_restored.get("ok") is not None
+
+    @property
+    def restore_findings(self) -> tuple[str, ...]:
+        """Why a restore as a user is told to make it does not give what the drill proved; empty when it does."""
+        return tuple(self.as_restored.get("findings", ()))
 
     @property
     def recovered(self) -> bool:

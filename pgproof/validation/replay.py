@@ -32,6 +32,7 @@ from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
 from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL
 from pgproof.validation.claim import make_socket
+from pgproof.validation.pace import Pace, tail_of
 from pgproof.validation.scratch import Scratch
 from pgproof.wal.parameters import largest, widest
 from pgproof.wal.records import Record, read_records
@@ -147,7 +148,7 @@ def held(
     server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
     try:
         dsn = make_conninfo(server.dsn, user=role, options=session_options(_major(scratch)))
-        pace = _Pace(scratch.log)
+        pace = Pace(scratch.log)
         server.start()
         what = "to reach the target" if closed else "to reach the cut"
         with _not_killed(server, scratch, pace.said):
@@ -192,31 +193,6 @@ def _not_killed(server: LocalServer, scratch: Scratch, said: int) -> Iterator[No
         ) from cause
     if cause is not None:
         raise cause
-
-
-class _Pace:
-    """When a server began to replay (``PerformWalRecovery`` says so), seen while it is waited for."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self.said = length_of(log)  # by the server of the cut before
-        self._launched = time.monotonic()
-        self._begun: float | None = None
-
-    def look(self) -> bool:
-        """Look whether replay has begun; always false, so that whoever waits goes on."""
-        if self._begun is None and "redo starts at" in tail_of(self._log, self.said):
-            self._begun = time.monotonic()
-        return False
-
-    def add_to(self, phases: dict[str, float] | None) -> None:
-        """Add the seconds of both phases; all of it is ``start`` where there was nothing to replay."""
-        if phases is None:
-            return
-        now = time.monotonic()
-        begun = now if self._begun is None else self._begun
-        for name, seconds in (("start", begun - self._launched), ("replay", now - begun)):
-            phases[name] = round(phases.get(name, 0.0) + seconds, 3)
 
 
 def as_users_connect(dsn: str) -> str:
@@ -364,18 +340,6 @@ def _missing_library(log: str) -> NotProven | None:
             hint,
         )
     return None
-
-
-def length_of(log: Path) -> int:
-    """Bytes that a server's log has; 0 while there is none."""
-    return log.stat().st_size if log.exists() else 0
-
-
-def tail_of(log: Path, since: int) -> str:
-    """What a server's log says from a byte on."""
-    with open(log, "rb") as file:
-        file.seek(since)
-        return file.read().decode(errors="replace")
 
 
 def _check_position(dsn: str, cut: LSN, last: bool) -> None:

@@ -25,16 +25,18 @@ def recovery_seconds(phases: Mapping[str, float]) -> float:
     return round(sum(phases.get(name, 0.0) for name in RESTORING), 3)
 
 
-def replayed_bytes(fence: Fence, first: str) -> int:
-    """Bytes of WAL from the beginning of the first segment that recovery had to the last cut.
+def replayed_bytes(fence: Fence, segment: str, *, first: bool = False) -> int:
+    """Bytes of WAL from the beginning of the first segment that recovery had to a cut.
 
     Args:
         fence: whose cut recovery ended at.
-        first: name of the segment; empty when nothing was restored.
+        segment: its name; empty when nothing was restored.
+        first: recovery ended at the first cut, and not at the last.
     """
-    if not first or fence.cut is None:
+    cuts = [database.cut for database in fence.databases if database.cut is not None]
+    if not segment or not cuts:
         return 0
-    return max(0, fence.cut - WalSegment.parse(first, fence.segment_size).start)
+    return max(0, (min if first else max)(cuts) - WalSegment.parse(segment, fence.segment_size).start)
 
 
 def byte_speeds(phases: Mapping[str, float], backup: int, wal: int) -> dict[str, float]:

@@ -25,6 +25,7 @@ def test_the_packaged_file() -> None:
         "backup-overdue",
         "storage",
         "proof-failed",
+        "restore-broken",
         "proof-stale",
         "rto",
         "fleet",

@@ -29,6 +29,7 @@ from pgproof.repository.store import read
 from pgproof.repository.usage import Usage
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+from pgproof.validation.as_restored import AsRestored
 from pgproof.validation.fences.fence import DatabaseFence, Fence, TableContent
 from pgproof.validation.proof import Proof
 from pgproof.wal.checked import CheckedRun, write_memory
@@ -83,6 +84,7 @@ def test_every_page_is_linked_from_another() -> None:
 EVENTS = {events.GAP, events.REPAIRED, events.LAG, events.CHECKED, events.WHOLE, events.CURRENT}
 EVENTS |= {proof_events.MADE, proof_events.FAILED, proof_events.STALE, proof_events.FRESH}
 EVENTS |= {proof_events.RTO_BREACHED, proof_events.RTO_MET, proof_events.RPO_BREACHED, proof_events.RPO_MET}
+EVENTS |= {proof_events.RESTORE_BROKEN, proof_events.RESTORE_WORKS}
 EVENTS |= {fleet_card.PROTECTED, fleet_card.UNPROTECTED, fleet_card.SKIPPED, fleet_card.REACHED}
 EVENTS |= {standing.OVERDUE, standing.RECENT, standing.ABOVE, standing.BELOW}
 ASKED = {automations.SET, trial.TEST}  # by the command alerts, and not emitted by a flow
@@ -134,6 +136,8 @@ def test_every_field_of_an_event_is_documented_and_no_other() -> None:
         emitted += proof_events.rpo_events("shop", check)
         emitted += proof_events.proof_events("shop", proof(rto_target=target), "key")
     emitted += proof_events.proof_events("shop", proof(comparison=None), "key")
+    for tried in (AsRestored(("it ended",)), AsRestored(phases={"replay": 1.0})):
+        emitted += proof_events.proof_events("shop", proof(as_restored=tried), "key")
     emitted += events.wal_events(
         "shop", replace(found, report=GapReport(1, 1, None, None, (), ()), archiver_failing="")
     )

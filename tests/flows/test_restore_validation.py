@@ -114,6 +114,29 @@ def test_not_equal(shop: Source, config: str, backup: BackupRecord, monkeypatch:
     assert done.artifacts[KEY]["description"] == f"not equal: {difference}"
 
 
+def test_proven_and_not_startable_as_a_user_is_told_to(shop: Source, config: str) -> None:
+    shop.write_config(cluster="drill.as_restored = 1")
+    path = shop.data / "postgresql.conf"
+    text = path.read_text()
+    path.write_text(f"{text}\nwrok_mem = '4MB'\n")  # a slip of the pen that the running server never reads
+    try:
+        backup = shop.backup()
+    finally:
+        path.write_text(text)
+    done = run(restore_validation, "main", config)
+
+    assert done.state.name == "Failed"
+    assert (
+        f'RestoreDiffers: backup "{backup.label}" of cluster "main" is proven, and a restore' in done.message
+    )
+    assert 'unrecognized configuration parameter "wrok_mem"' in done.message
+    assert done.tasks == [*STEPS[:2], "restore as a user does", *STEPS[2:]]
+    proof = proof_of(shop, done)
+    assert (proof.verdict, proof.recovered) == ("proven", False)
+    assert read_catalog(shop.archive).entry(backup.label).state == "proven"
+    assert "**WARNING: restored as a user is told to, it is not what was proven: " in done.artifact(KEY)
+
+
 def test_a_damaged_backup_is_not_recovered(shop: Source, config: str) -> None:
     backup = shop.backup()
     volume = shop.repository_path / backup.volumes[0].object.key

@@ -13,12 +13,12 @@ import pyrage
 import pytest
 
 from pgproof.backups.locales import Locale, library_version
-from pgproof.commands.restore import make_plan
 from pgproof.errors import ProgramMissing
 from pgproof.restore.needs import little_room, other_locales, programs_for
 from pgproof.restore.plan import RestorePlan, RestoreRequest
+from pgproof.restore.procedure import make_plan
 from tests.drills.damage import answer
-from tests.servers.postgres import Source, running_source
+from tests.servers.postgres import Source, now, running_source
 
 
 @dataclass
@@ -90,7 +90,7 @@ def test_a_key_that_opens_the_backup_and_not_its_wal(locked: Locked, tmp_path: P
 def plan(locked: Locked) -> RestorePlan:
     source = locked.source
     request = RestoreRequest(source.root / "restored")
-    return make_plan(source.config, source.cluster, source.archive, request)
+    return make_plan(source.config, source.cluster, source.archive, request, now())
 
 
 def test_a_chain_needs_the_program_that_combines_it(
@@ -107,7 +107,7 @@ def test_a_chain_needs_the_program_that_combines_it(
 def test_without_any_program_the_files_alone_can_be_put_back(locked: Locked, tmp_path: Path) -> None:
     source = locked.source
     cluster = source.cluster.model_copy(update={"bin_directory": tmp_path / "nothing"})
-    found = make_plan(source.config, cluster, source.archive, RestoreRequest(tmp_path / "restored"))
+    found = make_plan(source.config, cluster, source.archive, RestoreRequest(tmp_path / "restored"), now())
     assert any(warning.startswith("PostgreSQL 17 is not installed here") for warning in found.warnings)
     with pytest.raises(ProgramMissing):
         programs_for(replace(found, chain=(found.record, found.record)), cluster)

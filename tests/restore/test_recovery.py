@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.commands.restore import make_plan
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE
 from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.procedure import make_plan
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.history import TimelineHistory
 from pgproof.wal.archive import list_wal, segments_between
 from tests.drills.damage import answer, tree
-from tests.servers.postgres import Source, running_source
+from tests.servers.postgres import Source, now, running_source
 
 LEFT_OVER = (
     "restore_command = 'false'",
@@ -228,7 +228,9 @@ def test_a_restore_that_stops_after_any_step_cannot_start(life: Life, tmp_path: 
     volumes = len(life.record.volumes)
     for step in range(1, volumes + 1):
         data = tmp_path / f"stopped-{step}"
-        plan = make_plan(source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
+        plan = make_plan(
+            source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()), now()
+        )
         left = [step]
 
         def progress(size: int, left: list[int] = left) -> None:
@@ -241,7 +243,7 @@ def test_a_restore_that_stops_after_any_step_cannot_start(life: Life, tmp_path: 
         assert not (data / CONTROL).exists()
 
     data = tmp_path / "files-only"
-    plan = make_plan(source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()))
+    plan = make_plan(source.config, source.cluster, archive, RestoreRequest(data, RecoveryTarget()), now())
     place_files(plan, archive, source.bin)
     assert not (data / CONTROL).exists()
     assert (data / CONTROL_ASIDE).exists()

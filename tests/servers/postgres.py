@@ -146,6 +146,7 @@ class Source:
             "backup.archive_timeout": '"20s"',
             "backup.volume_size": '"4MB"',
             "drill.targets": "1",  # each is a start of a server; who asks for more says so
+            "drill.as_restored": "0",  # a second restore; tests/validation/test_as_restored.py makes it
         }
         defaults = "\n".join(
             f"{name} = {value}" for name, value in lines.items() if f"{name} =" not in cluster

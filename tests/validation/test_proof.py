@@ -11,6 +11,7 @@ import pytest
 
 from pgproof.backups.catalog import NOT_EQUAL, NOT_EXACT, NOT_RECOVERED, PROVEN
 from pgproof.errors import NotProven, ObjectDamaged, ObjectMissing, RecoveryFailed, WalGap
+from pgproof.validation.as_restored import WHAT, AsRestored
 from pgproof.validation.catalogs.object_comparison import ObjectComparison
 from pgproof.validation.comparison import MISSING, Comparison, TableComparison, compare_database
 from pgproof.validation.drill import Restored, make_proof
@@ -25,8 +26,9 @@ from pgproof.validation.fences.fence import (
     write_fence,
 )
 from pgproof.validation.fences.fingerprint import Fingerprint
-from pgproof.validation.proof import Proof, read_proof, write_proof
+from pgproof.validation.proof import AS_RESTORED, IN_ISOLATION, Proof, read_proof, write_proof
 from pgproof.validation.scratch import Scratch
+from pgproof.validation.speeds import RESTORING, recovery_seconds
 from tests.validation.values import AT, SYSTEM, archive, compared, comparison, content, database, fence
 
 RESTORED = Restored(
@@ -345,3 +347,39 @@ def test_tables_whose_names_have_dots_are_not_confused() -> None:
     assert {table.table: table.equal for table in found} == {'"a.b".c': True, 'a."b.c"': True}
     found = compare_database(database("shop", "0/1", one, two), [one])
     assert [table.table for table in found if not table.equal] == ['a."b.c"']
+
+
+# ---- a restore as a user is told to make it
+
+BY_A_USER = AsRestored(phases={"extract": 2.0, "start": 0.5, "replay": 1.5}, seconds=4.5)
+
+
+def test_the_recovery_time_is_that_of_a_user_where_it_was_measured() -> None:
+    found = proof(as_restored=BY_A_USER, rto_target=3600)
+    assert (found.rto_seconds, found.rto_way, found.verdict) == (4.0, AS_RESTORED, PROVEN)
+    assert "fetch" not in found.phases
+    copied = recovery_seconds(RESTORED.phases)
+    assert found.phases == {
+        "fence": 0.25,
+        **BY_A_USER.phases,
+        "copy": copied,
+        **{name: s for name, s in RESTORED.phases.items() if name not in RESTORING},
+    }
+    assert Proof.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_a_restore_that_fails_for_a_user_counts_no_time_and_leaves_the_verdict() -> None:
+    found = proof(as_restored=AsRestored(("it ended",), seconds=1.5), rto_target=3600)
+    assert (found.verdict, found.proven, found.restore_findings) == (PROVEN, True, ("it ended",))
+    assert (found.rto_seconds, found.recovered, found.rto_met) == (0.0, False, None)
+    assert found.phases == {"fence": 0.25, "tried": 1.5, **RESTORED.phases}
+
+
+def test_what_could_not_be_tried_is_not_checked_and_the_copy_is_measured() -> None:
+    found = proof(as_restored=AsRestored(not_checked=("no room",)))
+    assert NotChecked("every database", WHAT, "no room") in found.not_checked
+    assert (found.rto_seconds, found.rto_way) == (4.25, IN_ISOLATION)
+    assert not found.tried_as_restored
+    skipped = proof(as_restored=AsRestored(skipped="drill.as_restored is 0"))
+    assert skipped.phases == {"fence": 0.25, **RESTORED.phases}
+    assert proof(as_restored=BY_A_USER).tried_as_restored

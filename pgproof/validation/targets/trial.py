@@ -19,7 +19,8 @@ from pgproof.errors import RecoveryFailed
 from pgproof.postgres.faults import shortage_in
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.checks.server_log import REFUSED_TO_OPEN
-from pgproof.validation.replay import held, length_of, tail_of
+from pgproof.validation.pace import length_of, tail_of
+from pgproof.validation.replay import held
 from pgproof.validation.scratch import Scratch
 from pgproof.validation.targets.canary import look_for
 from pgproof.validation.targets.plan import CANARIES, PlannedTarget
