@@ -217,7 +217,7 @@ def _recovery_time(proof: Proof) -> str:
     if not proof.recovered:
         return "not measured: no server came to the cut"
     text = (
-        f"{proof.rto_way}: {duration(proof.rto_seconds)} for {load_of(proof.restored_bytes, proof.wal_bytes)}"
+        f"{duration(proof.rto_seconds)} {proof.rto_way}, for {load_of(proof.restored_bytes, proof.wal_bytes)}"
     )
     if proof.rto_target is None:
         return text

@@ -129,20 +129,18 @@ def record_proof(
     """Store the evidence, whatever the verdict."""
     work = open_work(cluster, config)
     archive, outcome = work.archive, compared.outcome if compared else None
-    read = read_fence(archive, fence)
+    drilled = (archive, read_fence(archive, fence), backup)
     proof = make_proof(
-        archive,
-        read,
-        backup,
+        *drilled,
         now,
         restored=restored,
-        comparison=compared.comparison if compared else None,
         failure=failure,
+        comparison=compared.comparison if compared else None,
         expectations=outcome.as_dict() if outcome else None,
         rto_target=work.cluster.targets.rto,
         as_restored=as_restored,
     )
-    return StoredProof(*store_evidence(archive, proof, outcome), read, archive.store.url)
+    return StoredProof(*store_evidence(archive, proof, outcome), drilled[1], archive.store.url)
 
 
 @task(**settings("prove another tool's backup", 24 * HOUR), **RETRY)

@@ -189,7 +189,7 @@ def show_speeds(console: Console, proof: Proof) -> None:
     if proof.recovered:
         amount = load_of(proof.restored_bytes, proof.wal_bytes)
         console.print(
-            f"  RTO measured {proof.rto_way}: {duration(proof.rto_seconds)} for {amount}{_target(proof)}"
+            f"  RTO measured: {duration(proof.rto_seconds)} {proof.rto_way}, for {amount}{_target(proof)}"
         )
     elif proof.restore_findings:
         console.print("  RTO not counted: a restore as a user is told to make it does not work")

@@ -12,7 +12,7 @@ from pgproof.repository.repository import Archive, StoredObject
 from pgproof.validation.fences.fence import NotChecked
 
 AS_RESTORED = "as a user restores"
-IN_ISOLATION = "of the drill's copy"
+IN_ISOLATION = "on the drill's copy"
 
 
 @dataclass(frozen=True, slots=True)
