@@ -114,5 +114,6 @@ def test_some_histories() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_thousands_of_histories() -> None:
     run_state_machine_as_test(Lives, settings=MANY)
