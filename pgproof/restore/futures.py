@@ -91,12 +91,14 @@ def futures_of(entries: Sequence[BackupEntry], listing: WalListing) -> list[Futu
     }
     known = {path.timeline for path in paths}
     paths += [history_of(timeline, listing.histories) for timeline in alive - known]
-    found = []
-    for path in sorted(paths, key=lambda path: path.timeline):
-        on_it = tuple(e for e in entries if path.contains(e.record.timeline, e.record.stop_lsn))
-        if on_it:
-            found.append(Future(path, on_it, max(end_of_path(listing, path), on_it[-1].record.stop_lsn)))
-    return found
+    found = [_future(path, entries, listing) for path in sorted(paths, key=lambda path: path.timeline)]
+    return [future for future in found if future.entries]
+
+
+def _future(path: TimelineHistory, entries: Sequence[BackupEntry], listing: WalListing) -> Future:
+    on_it = tuple(e for e in entries if path.contains(e.record.timeline, e.record.stop_lsn))
+    end = end_of_path(listing, path)
+    return Future(path, on_it, max(end, on_it[-1].record.stop_lsn) if on_it else end)
 
 
 def _end_of_timeline(listing: WalListing, timeline: int) -> LSN:
@@ -110,7 +112,9 @@ def choose_future(
     reader_of: Callable[[int], WalReader],
     source: Callable[[], int | None] = lambda: None,
 ) -> Choice:
-    """Choose the future that a restore follows. WAL is read, and the source asked, only where there are several.
+    """Choose the future that a restore follows. WAL is read only where there are several.
+
+    The source is asked only where the archive has left a timeline.
 
     Args:
         entries: the backups that the restore may begin with, oldest first.
@@ -124,9 +128,17 @@ def choose_future(
     found = futures_of(entries, listing)
     if not found:
         raise NoBackup("no backup lies on an archived timeline", hint="pgproof wal check NAME")
+    path = found[-1].history.path
+    if len(found) == 1 and len(path) == 1:
+        return Choice(found[0].history)
+    running = source()
+    if running in path[:-1] and running not in {future.timeline for future in found}:
+        # it lives on where the archive goes on with another one, and may have archived nothing since
+        beside = _future(history_of(running, listing.histories), entries, listing)
+        found = [beside, *found] if beside.entries else found
     if len(found) == 1:
         return Choice(found[0].history)
-    return _Look(found, listing, reader_of).choose(source())
+    return _Look(found, listing, reader_of).choose(running)
 
 
 @dataclass
@@ -142,6 +154,8 @@ class _Look:
     def choose(self, source: int | None) -> Choice:
         rivals = self._rivals()
         chosen = max(rivals, key=lambda future: (self._alive(future), future.timeline))
+        running = next((future for future in self.found if future.timeline == source), chosen)
+        chosen = running if self._within(chosen, running) else chosen
         doubts = [*self._doubts(chosen, rivals), *self._doubts_of_source(chosen, source)]
         others = [future for future in self.found if future is not chosen and self._matters(future, chosen)]
         others += [f for f in self.found if f.timeline == source and f not in [chosen, *others]]
@@ -163,16 +177,18 @@ class _Look:
         )
 
     def _rivals(self) -> list[Future]:
-        """Without those that have nothing which another one lacks; of two that are alike the higher one stays."""
-        return [
-            one
-            for one in self.found
-            if not any(
-                self._within(one, other) and not (self._within(other, one) and other.timeline < one.timeline)
-                for other in self.found
-                if other is not one
-            )
-        ]
+        """Without those that have nothing which another one lacks.
+
+        Of two that are alike the one stays whose WAL is archived further, else the higher one: the segment of a fork
+        may be archived of the older timeline alone.
+        """
+
+        def gives_way(one: Future, other: Future) -> bool:
+            alike = self._within(one, other) and self._within(other, one)
+            weaker = (one.end, one.timeline) < (other.end, other.timeline)
+            return weaker if alike else self._within(one, other)
+
+        return [one for one in self.found if not any(gives_way(one, o) for o in self.found if o is not one)]
 
     def _within(self, one: Future, other: Future) -> bool:
         """Whether all that one has, its backups and its commits, is in the other's past."""

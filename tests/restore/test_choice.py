@@ -61,6 +61,22 @@ def test_a_clone_that_archived_its_history_alone() -> None:
     assert choose(listing(range(3, 13), (), t2="1 5.25"), A, B).warnings == ()  # it is long past
 
 
+def test_the_segment_of_the_fork_may_be_archived_of_the_old_timeline_alone() -> None:
+    """Its commit at 5.5 lies before the fork at 5.75: what both have is restored from the one that has it."""
+    found = listing(range(3, 6), (), t2="1 5.75")
+    assert choose(found, A).history.timeline == 1
+    assert choose(found, A, source=2).history.timeline == 2
+    assert choose(found, A, source=2).conflict is None
+
+
+def test_a_source_that_has_archived_nothing_since_a_clone_was_promoted() -> None:
+    found = listing(range(3, 5), {5}, t2="1 5.25")
+    assert choose(found, A).history.timeline == 2  # by names alone it is a failover
+    made = choose(found, A, source=1)
+    assert made.conflict is not None
+    assert "--target-timeline 2 or --target-timeline 1" in made.conflict.hint
+
+
 def test_after_a_restore_to_an_earlier_point_a_backup_of_the_past_is_no_sign() -> None:
     made = choose(CLONED, A, B, later={2: 24})
     assert (made.history.timeline, made.conflict) == (2, None)

@@ -246,8 +246,8 @@ class TestTimelines:
         assert plan(catalog(A), self.found, lsn(12, timeline=1)).reach == at(12)
 
     def test_just_promoted(self) -> None:
-        """The history is archived, and no segment of the new timeline yet; the old one commits nothing after 5.5."""
-        made = plan(catalog(A), listing(range(3, 6), (), t2="1 5.75"))
+        """The history is archived, and no segment of the new timeline yet."""
+        made = plan(catalog(A), listing(range(3, 5), (), t2="1 5.5"))
         assert made.history.timeline == 2
         assert [s.number for s in made.segments] == [3, 4]
 
