@@ -79,7 +79,7 @@ def they_are_made(config: Path, client: SyncPrefectClient, web: Inbox) -> None:
     said = done(config, "alerts", "apply", "shop", "--webhook", web.url)
     assert said.startswith("made: pgproof shop: WAL gap\nmade: pgproof shop: WAL gap, over\n")
     assert said.endswith(
-        "cluster shop: 31 automations changed, 0 as they should be\n"
+        "cluster shop: 33 automations changed, 0 as they should be\n"
         "see whether it arrives:\n  pgproof alerts test shop\n"
     )
     assert len(identities(client)) == 32
@@ -90,7 +90,7 @@ def they_are_made(config: Path, client: SyncPrefectClient, web: Inbox) -> None:
 def applying_again_changes_nothing(config: Path, client: SyncPrefectClient) -> None:
     before = identities(client)
     said = done(config, "alerts", "apply", "shop", "--notify", WEBHOOK)
-    assert said.startswith("cluster shop: 0 automations changed, 31 as they should be\n")
+    assert said.startswith("cluster shop: 0 automations changed, 33 as they should be\n")
     assert identities(client) == before
 
 
@@ -108,7 +108,7 @@ def a_test_message_arrives(config: Path, web: Inbox) -> None:
 
 def they_are_listed(config: Path) -> None:
     tree = json.loads(done(config, "alerts", "list", "--json"))["alerts"]
-    assert len(tree) == 31
+    assert len(tree) == 33
     (test,) = [one for one in tree if one["alert"] == "test"]
     assert (test["cluster"], test["state"], test["tells"], test["last"]) == ("shop", "on", [WEBHOOK], "sent")
     page = done(config, "alerts", "list", "shop")
@@ -116,7 +116,7 @@ def they_are_listed(config: Path) -> None:
     assert f"shop     test                 on     {WEBHOOK}  sent" in page
     read = load(config)
     (check,) = alerts_of(read.cluster("shop"), read)
-    assert (check.state, check.fact) == ("ok", f"29 automations tell {WEBHOOK}")
+    assert (check.state, check.fact) == ("ok", f"31 automations tell {WEBHOOK}")
     (rpo,) = [one for one in tree if one["alert"] == "rpo"]
     assert rpo["state"] == "off"  # no oversight
 
@@ -176,7 +176,7 @@ def another_cluster_does_not_touch_them(config: Path, client: SyncPrefectClient)
     set_alerts(session, ["crm"])  # as pgproof up does
     after = identities(client)
     assert {name: after[name] for name in before} == before
-    assert len(after) == 32 + 31
+    assert len(after) == 34 + 33
 
 
 def they_are_removed(config: Path, client: SyncPrefectClient) -> None:
@@ -185,9 +185,9 @@ def they_are_removed(config: Path, client: SyncPrefectClient) -> None:
         2,
         "pgproof: alerts of which cluster\nHINT: pgproof alerts remove NAME, or --all\n",
     )
-    assert done(config, "alerts", "remove", "shop") == "31 automations removed\n"
-    assert len(raw_automations(client)) == 32
-    assert done(config, "alerts", "remove", "--all") == "31 automations removed\n"
+    assert done(config, "alerts", "remove", "shop") == "33 automations removed\n"
+    assert len(raw_automations(client)) == 34
+    assert done(config, "alerts", "remove", "--all") == "33 automations removed\n"
 
 
 def test_up_says_that_alerts_are_not_set(

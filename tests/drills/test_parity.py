@@ -70,7 +70,6 @@ class Pair:
 
     source: Source
     things: list[Awkward]
-    debian: bool
     fence: Fence
     drilled: Comparison
     label: str
@@ -98,15 +97,15 @@ def compare(major: int, debian: bool, names: tuple[str, ...], tmp_path: Path, *,
         pytest.skip(reason)
     things = [THINGS[name] for name in names]
     with awkward_source(major, things, debian=debian) as source:
-        pair = proven(source, things, debian=debian)
+        pair = proven(source, things)
         held = held_objects(pair, tmp_path)
         data = source.root / "restored"
         with user_gets(pair, data, by_hand=by_hand) as server:
-            assert_the_same(pair, server, held, configured=not (by_hand and debian))
+            assert_the_same(pair, server, held)
             assert_apart(pair, server)
 
 
-def proven(source: Source, things: list[Awkward], *, debian: bool) -> Pair:
+def proven(source: Source, things: list[Awkward]) -> Pair:
     """Drill the source: the drill says equal and sound."""
     fence = fence_of(source)
     with restored_copy(source, fence) as copy:
@@ -116,7 +115,7 @@ def proven(source: Source, things: list[Awkward], *, debian: bool) -> Pair:
     left_out = {item.database for item in fence.not_checked if item.what == WHOLE_DATABASE}
     assert left_out == {name for thing in things for name in thing.not_checked}
     assert not fence.several_cuts
-    return Pair(source, things, debian, fence, comparison, copy.label)
+    return Pair(source, things, fence, comparison, copy.label)
 
 
 def held_objects(pair: Pair, place: Path) -> HeldObjects:
@@ -126,11 +125,9 @@ def held_objects(pair: Pair, place: Path) -> HeldObjects:
 
 
 def run_step(pair: Pair, step: str) -> dict[str, Any]:
-    """Do what a printed step of ours says, word by word; FILE is the user's to name."""
+    """Do what a printed step of ours says, word by word."""
     words = shlex.split(step, comments=True)
     assert words.pop(0) == "pgproof"
-    named = f"{pair.source.root}/etc/postgresql.conf"
-    words = [named if word == "FILE" else word for word in words]
     code, out, err = answer(pair.source, *words, "--json")
     assert (code, err) == (0, ""), out + err
     found: dict[str, Any] = json.loads(out)
@@ -158,11 +155,10 @@ def user_gets(pair: Pair, data: Path, *, by_hand: bool) -> Iterator[RunningServe
     planned = json.loads(out)
     assert planned["backup"] == pair.label
     first, *_, line = planned["next"]
-    assert ("FILE" in first) == pair.debian
+    assert first == f"pgproof start {data}"  # with the source's configuration, wherever the source has it
     try:
         if by_hand:
             run_line(line)
-            first = first.partition(" --config-file")[0]
         started = run_step(pair, first)
         assert (started["findings"], started["state"]) == ([], "paused")
         server = running_in(data)
@@ -173,11 +169,8 @@ def user_gets(pair: Pair, data: Path, *, by_hand: bool) -> Iterator[RunningServe
             server.stop()
 
 
-def assert_the_same(pair: Pair, server: RunningServer, held: HeldObjects, *, configured: bool) -> None:
-    """Every table, and everything else of every database, is as the fence has it, and as the drill found it.
-
-    Users' own queries, too, where the server has the source's configuration.
-    """
+def assert_the_same(pair: Pair, server: RunningServer, held: HeldObjects) -> None:
+    """Every table, all else of every database, and users' own queries are as on the source and in the drill."""
     fence, drill = pair.fence, pair.source.cluster.drill
     dsn = make_conninfo(server.dsn, user=fence.bootstrap_role, options=session_options(pair.source.major))
     tables, objects = [], []
@@ -194,7 +187,7 @@ def assert_the_same(pair: Pair, server: RunningServer, held: HeldObjects, *, con
     assert [kind for kind in objects if not kind.equal] == []
     assert tables == list(pair.drilled.tables)
     assert objects == list(pair.drilled.objects)
-    for thing in pair.things if configured else ():
+    for thing in pair.things:
         for name, query in thing.probes:
             assert ask(server.dsn, query, name) == ask(pair.source.server.dsn, query, name)
 

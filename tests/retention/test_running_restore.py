@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pgproof.backups.catalog import read_catalog
-from pgproof.commands.restore import make_plan
 from pgproof.errors import PermanentError, RepositoryReadOnly
 from pgproof.repository.lease import hold_lease
 from pgproof.repository.repository import Archive
 from pgproof.restore.plan import RestoreRequest
+from pgproof.restore.procedure import make_plan
 from pgproof.restore.running import TERM, noted, read_running
 from pgproof.retention.expire import expire, gather_facts
 from pgproof.retention.plan import plan_expire
@@ -78,7 +78,9 @@ def test_a_restore_that_begins_while_an_expire_works(lived: tuple[Source, str, s
     archive = source.archive
     plan = plan_expire(gather_facts(archive, source.cluster.retention, now()))
     assert plan.remove_backups == (old,)
-    restore = make_plan(source.config, source.cluster, archive, RestoreRequest(tmp_path / "x", label=old))
+    restore = make_plan(
+        source.config, source.cluster, archive, RestoreRequest(tmp_path / "x", label=old), now()
+    )
     with (
         noted(archive, restore, now),
         hold_lease(archive.store, archive.layout.lease, "expire") as lease,
@@ -95,7 +97,9 @@ def test_a_restore_that_begins_while_an_expire_works(lived: tuple[Source, str, s
 
 def test_a_repository_that_takes_no_note(lived: tuple[Source, str, str], tmp_path: Path) -> None:
     source, old, _ = lived
-    plan = make_plan(source.config, source.cluster, source.archive, RestoreRequest(tmp_path / "x", label=old))
+    plan = make_plan(
+        source.config, source.cluster, source.archive, RestoreRequest(tmp_path / "x", label=old), now()
+    )
     reading: Archive = archive_on(ReadOnly(source.archive.store), source.archive.layout)
     with noted(reading, plan, now) as note:
         pass
@@ -108,7 +112,9 @@ def test_a_repository_that_takes_no_note(lived: tuple[Source, str, str], tmp_pat
 
 def test_a_long_restore_writes_it_again(lived: tuple[Source, str, str], tmp_path: Path) -> None:
     source, old, _ = lived
-    plan = make_plan(source.config, source.cluster, source.archive, RestoreRequest(tmp_path / "x", label=old))
+    plan = make_plan(
+        source.config, source.cluster, source.archive, RestoreRequest(tmp_path / "x", label=old), now()
+    )
     times = [now()]
     with noted(source.archive, plan, lambda: times[-1]) as note:
         times.append(times[0] + TERM / 4)
