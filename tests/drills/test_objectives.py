@@ -98,7 +98,7 @@ def no_backup(source: Source) -> None:
         "  no drill has measured it: pgproof drill main\n"
         "  no restore can be planned: there is no backup yet\n"
         "RPO target 5 min: not measured\n"
-        "  what would be lost now is not known: the archive has no commit that could be compared with the source\n"
+        "  what would be lost now is not known: there is no backup\n"
     )
     fact = "there is no backup that a restore could begin with"
     assert doctor(source, now()) == (False, "", fact, "pgproof backup main")
