@@ -184,8 +184,10 @@ def the_source_is_away(source: Source) -> None:
     code, found = score(source)
     assert code == 1
     ((what, command),) = missed(found)
-    assert what.startswith("what would be lost now is not known: could not connect")
-    assert command == "pgproof objectives main"
+    assert what.startswith(
+        "the source did not answer, and nobody knows what it has that is not archived: could not connect"
+    )
+    assert command == "pgproof wal check main"
 
 
 def test_names_that_are_not_known(source: Source) -> None:
