@@ -46,7 +46,7 @@ def existing(wanted: list[Wanted]) -> list[Existing]:
 class TestAutomations:
     def test_there_is_a_beginning_of_each_and_an_end_where_there_is_one(self) -> None:
         owners = [one.owner for one in WANTED]
-        assert len(owners) == len(set(owners)) == 31
+        assert len(owners) == len(set(owners)) == 33
         assert [
             owner for owner in owners if not owner.endswith(".over") and f"{owner}.over" not in owners
         ] == ["pgproof.alert.shop.test"]
