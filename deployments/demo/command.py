@@ -25,7 +25,8 @@ from pgproof.postgres.server import LocalServer, initialise
 from pgproof.repository.repository import find_archive, open_repository
 from pgproof.restore.plan import RestoreRequest
 from pgproof.restore.procedure import make_plan, run_plan
-from pgproof.restore.start import begin, open_restored, stop
+from pgproof.restore.restored import open_restored
+from pgproof.restore.start import begin, stop
 from pgproof.restore.target import RecoveryTarget
 from pgproof.wording import duration
 

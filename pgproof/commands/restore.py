@@ -15,9 +15,10 @@ from pgproof.commands.console import Session
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
+from pgproof.restore.command_line import by_hand
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from pgproof.restore.procedure import make_plan, run_plan
-from pgproof.restore.start import by_hand, has_taken
+from pgproof.restore.restored import has_taken
 from pgproof.wording import counted, duration, size
 
 

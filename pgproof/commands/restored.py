@@ -15,8 +15,9 @@ from pgproof.errors import ApprovalMissing, ConfigError
 from pgproof.repository.repository import Archive, find_archive, open_repository
 from pgproof.restore.acceptance import AcceptancePlan, accept, plan_acceptance
 from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord, held
+from pgproof.restore.restored import RestoredCluster, open_restored, with_config_file, with_pause
 from pgproof.restore.standing import Standing
-from pgproof.restore.start import RestoredCluster, begin, open_restored, stop, with_config_file, with_pause
+from pgproof.restore.start import begin, stop
 
 
 def start(data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool) -> int:

@@ -31,9 +31,10 @@ from pgproof.restore.isolation import isolation
 from pgproof.restore.new_timeline import ask_archive, mark_history
 from pgproof.restore.old_server import ask_old_server, refuse_others
 from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, forget
+from pgproof.restore.restored import RestoredCluster, config_file
 from pgproof.restore.settings import setting_of, take_out
 from pgproof.restore.standing import open_as_superuser
-from pgproof.restore.start import RestoredCluster, config_file, stop
+from pgproof.restore.start import stop
 
 _SAID_OTHERWISE = ("listen_addresses", "max_logical_replication_workers", "cluster_name")
 _START = 300  # seconds that a start may take: it ended with a shutdown

@@ -15,7 +15,7 @@ from pathlib import Path
 from pgproof.errors import PgproofError, WalConflict
 from pgproof.postgres.control import read_control
 from pgproof.repository.repository import Archive
-from pgproof.restore.start import RestoredCluster
+from pgproof.restore.restored import RestoredCluster
 
 
 def mark_history(data: Path, bin_directory: Path, owner: pwd.struct_passwd | None) -> None:

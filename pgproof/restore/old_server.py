@@ -11,7 +11,7 @@ from pgproof.postgres.connection import connect, display_dsn
 from pgproof.postgres.control import read_system_identifier
 from pgproof.postgres.lock_file import RunningServer, running_everywhere
 from pgproof.restore.record import read_record
-from pgproof.restore.start import RestoredCluster
+from pgproof.restore.restored import RestoredCluster
 
 
 def refuse_others(restored: RestoredCluster) -> None:

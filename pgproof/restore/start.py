@@ -6,40 +6,30 @@ until it is accepted. All that makes it this cluster is given on the command lin
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
-import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
-from pgproof.errors import DestinationRefused, RecoveryFailed
-from pgproof.postgres.lock_file import RunningServer, running_in
-from pgproof.postgres.programs import find_bin_directory
+from pgproof.errors import RecoveryFailed
 from pgproof.postgres.server import LocalServer
+from pgproof.restore.command_line import SOCKET_PREFIX, options, socket_directory
 from pgproof.restore.record import (
-    DIRECTORY,
     FOLLOWING,
     OPEN,
     PAUSED,
     SHUT_DOWN,
     RestoreRecord,
     held,
-    read_record,
 )
-from pgproof.restore.standing import Standing, ask, differences, open_as_superuser
+from pgproof.restore.restored import RestoredCluster, config_file
+from pgproof.restore.standing import Standing, differences
 from pgproof.timelines.lsn import LSN
 
-_SOCKET_PREFIX = "pgproof-restored-"
-_SOCKET_PATH = 107  # bytes of sun_path
-_UNUSUAL = re.compile(rb"[^ -~]|[,\"'\\]|//")
-_PORT = 5432  # in the name of the socket only
 _NOT_YET = (
     "the database system is",
     "conflict with recovery",
@@ -53,143 +43,6 @@ _NOT_YET = (
 _PAUSED_EARLY = re.compile(r"insufficient parameter settings\n.*?DETAIL:  ([^\n]+)")
 NOTHING: Mapping[str, str] = {}
 _STILL = 60  # seconds without progress after which a standby has what there is
-
-
-@dataclass(frozen=True)
-class RestoredCluster:
-    """A directory that was restored, with its record, and whose it is.
-
-    Args:
-        data: the directory.
-        record: of the restore.
-        owner: account of its server when we are root.
-    """
-
-    data: Path
-    record: RestoreRecord
-    owner: pwd.struct_passwd | None
-
-    @property
-    def log(self) -> Path:
-        return log_of(self.data)
-
-    @property
-    def running(self) -> RunningServer | None:
-        return running_in(self.data)
-
-    @property
-    def bin_directory(self) -> Path:
-        configured = self.record.bin_directory
-        return find_bin_directory(self.record.major, Path(configured) if configured else None)
-
-    @property
-    def roles(self) -> list[str]:
-        """Roles of which one is there, for the first connection."""
-        names = ["postgres", pwd.getpwuid(self.data.stat().st_uid).pw_name]
-        return list(dict.fromkeys([self.record.role, *names] if self.record.role else names))
-
-    def ask(self, server: RunningServer) -> Standing:
-        """Where the server stands.
-
-        Raises:
-            psycopg.OperationalError: it does not answer.
-        """
-        with open_as_superuser(server.dsn, self.roles, self.record.major) as connection:
-            return ask(connection, self.record)
-
-
-def log_of(data: Path) -> Path:
-    """Where the log of a restored cluster goes: beside its directory; into it when that one is somebody else's."""
-    beside = data.with_name(f"{data.name}.log")
-    return beside if os.access(beside if beside.exists() else data.parent, os.W_OK) else data / "restored.log"
-
-
-def open_restored(data: Path) -> RestoredCluster:
-    """A restored directory.
-
-    Raises:
-        DestinationRefused: it is none, or it is root's.
-    """
-    record = read_record(data)
-    if os.geteuid() != 0:
-        return RestoredCluster(data, record, None)
-    owner = data.stat().st_uid
-    if owner == 0:
-        raise DestinationRefused(
-            f'"{data}" belongs to root',
-            "PostgreSQL refuses to run as root.",
-            f"chown -R postgres: {data}, and its tablespaces",
-        )
-    return RestoredCluster(data, record, pwd.getpwuid(owner))
-
-
-def options(restored: RestoredCluster, socket: Path) -> dict[str, str]:
-    """What a restored cluster is started with until it is accepted; a command line wins over every file.
-
-    Args:
-        restored: the cluster.
-        socket: directory for its socket, which only its account may enter.
-    """
-    named = config_file(restored) or restored.data / DIRECTORY / "postgresql.conf"
-    pauses = {"recovery_target_action": "pause"} if restored.record.end == PAUSED else {}
-    return {"config_file": str(named), **pauses, **forced(restored.data, socket)}
-
-
-def forced(data: Path, socket: Path) -> dict[str, str]:
-    """What makes a server this cluster, and keeps it to itself.
-
-    Args:
-        data: the restored directory.
-        socket: directory for the server's socket.
-    """
-    own = data / DIRECTORY
-    return {
-        "data_directory": str(data),
-        "hba_file": str(own / "pg_hba.conf"),
-        "ident_file": str(own / "pg_ident.conf"),
-        "external_pid_file": "",
-        "listen_addresses": "",
-        "unix_socket_directories": str(socket),
-        "unix_socket_group": "",
-        "unix_socket_permissions": "0700",  # closed to us, it could not be asked where it stands
-        "port": str(_PORT),
-        "logging_collector": "off",
-        "log_destination": "stderr",
-        "lc_messages": "C",
-    }
-
-
-def config_file(restored: RestoredCluster) -> Path | None:
-    """The postgresql.conf of a restored cluster; None when there is none.
-
-    It is the one that was named, else what the backup has from outside the data directory, else its own.
-    """
-    if restored.record.config_file:
-        return Path(restored.record.config_file)
-    if restored.record.taken and restored.record.taken.main:
-        return restored.data / DIRECTORY / "postgresql.conf"
-    inside = restored.data / "postgresql.conf"
-    return inside if inside.exists() else None
-
-
-def has_taken(data: Path) -> bool:
-    """Whether a restored directory has the configuration of its source from outside the data directory."""
-    try:
-        taken = read_record(data).taken
-    except DestinationRefused:  # of a dry run
-        return False
-    return taken is not None and taken.main is not None
-
-
-def socket_directory(data: Path) -> Path:
-    """Where the socket goes: into the data directory, which only the server's account may enter.
-
-    Elsewhere when its path is too long, or holds what a list of paths or hosts reads in another way.
-    """
-    path = os.fsencode(data / f".s.PGSQL.{_PORT}")
-    if len(path) <= _SOCKET_PATH and not _UNUSUAL.search(path):
-        return data
-    return Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,30 +215,6 @@ def _text(log: Path) -> str:
         return ""
 
 
-def with_config_file(restored: RestoredCluster, path: Path | None) -> RestoredCluster:
-    """The cluster with the configuration that a user named; kept for later starts.
-
-    Raises:
-        DestinationRefused: there is no such file.
-    """
-    if path is None:
-        return restored
-    if not path.is_file():
-        raise DestinationRefused(f'configuration file "{path}" is not there')
-    record = replace(restored.record, config_file=str(path.absolute()))
-    record.write(restored.data, restored.owner)
-    return replace(restored, record=record)
-
-
-def with_pause(restored: RestoredCluster) -> RestoredCluster:
-    """The cluster that pauses at its target instead of shutting down there; kept for later starts."""
-    if restored.record.end != SHUT_DOWN:
-        return restored
-    record = replace(restored.record, end=PAUSED)
-    record.write(restored.data, restored.owner)
-    return replace(restored, record=record)
-
-
 def stop(restored: RestoredCluster) -> bool:
     """Shut the server down; whether one ran."""
     running = restored.running
@@ -393,23 +222,6 @@ def stop(restored: RestoredCluster) -> bool:
         return False
     running.stop()
     socket = Path(running.socket)
-    if socket.parent == Path("/tmp") and socket.name.startswith(_SOCKET_PREFIX):
+    if socket.parent == Path("/tmp") and socket.name.startswith(SOCKET_PREFIX):
         shutil.rmtree(socket, ignore_errors=True)
     return True
-
-
-def by_hand(data: Path, bin_directory: Path | None) -> str:
-    """The line of a shell that starts a restored cluster as ``pgproof start`` does, with PostgreSQL's own program.
-
-    Args:
-        data: the restored directory.
-        bin_directory: of the server's programs; None is PATH.
-    """
-    own = data / DIRECTORY
-    settings = forced(data, data)
-    if data.is_dir() and (has_taken(data) or not (data / "postgresql.conf").exists()):
-        settings["config_file"] = str(own / "postgresql.conf")
-    words = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-    program = shlex.quote(str(bin_directory / "pg_ctl")) if bin_directory else "pg_ctl"
-    where = f"-D {shlex.quote(str(data))} -l {shlex.quote(str(log_of(data)))}"
-    return f"{program} {where} -o {shlex.quote(words)} start"

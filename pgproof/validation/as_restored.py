@@ -33,8 +33,9 @@ from pgproof.restore.needs import closed_to
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from pgproof.restore.procedure import make_plan, run_plan
 from pgproof.restore.record import DIRECTORY, TREE
+from pgproof.restore.restored import RestoredCluster, config_file, open_restored
 from pgproof.restore.standing import differences
-from pgproof.restore.start import RestoredCluster, config_file, launch, open_restored, wait, why_early
+from pgproof.restore.start import launch, wait, why_early
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.claim import make_claimed, remove_leftovers

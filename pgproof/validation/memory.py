@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.postgres.programs import run
-from pgproof.restore.start import RestoredCluster, options
+from pgproof.restore.command_line import options
+from pgproof.restore.restored import RestoredCluster
 from pgproof.wording import size
 
 _SHARE = 4

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pgproof.restore.command_line import forced
 from pgproof.restore.isolation import isolation, recovery_defaults
 from pgproof.restore.settings import LEAKING
-from pgproof.restore.start import forced
 from tests.docs.pages import PROJECT, blocks, table_under
 from tests.restore.test_isolation import RAISED
 

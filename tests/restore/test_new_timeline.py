@@ -16,7 +16,7 @@ from pgproof.errors import OldServerRuns
 from pgproof.postgres.lock_file import RunningServer, running_in
 from pgproof.restore.old_server import ask_old_server
 from pgproof.restore.record import held
-from pgproof.restore.start import open_restored
+from pgproof.restore.restored import open_restored
 from pgproof.wal.archive import is_archived
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
