@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from pgproof.config import ClusterConfig, Config, load
 from pgproof.errors import ApprovalMissing, ConfigError
 from pgproof.repository.repository import Archive, find_archive, open_repository
 from pgproof.restore.acceptance import AcceptancePlan, accept, plan_acceptance
+from pgproof.restore.prepared import PreparedTransaction
 from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord, held
 from pgproof.restore.restored import RestoredCluster, open_restored, with_config_file, with_pause
 from pgproof.restore.standing import Standing
-from pgproof.restore.start import begin, stop
+from pgproof.restore.start import Started, begin, stop
 
 
 def start(data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool) -> int:
@@ -33,7 +34,8 @@ def start(data: Path, config_file: Path | None, timeout: float | None, *, pause:
     found, findings = started.standing, list(started.findings)
     steps = next_steps(restored, found) if not findings else []
     content = _content(restored, found, findings, steps)
-    show(content, lambda console: _show(console, restored, found, findings, steps), as_json)
+    content["again"] = started.again
+    show(content, lambda console: _show(console, restored, started, steps), as_json)
     return 1 if findings else 0
 
 
@@ -58,14 +60,16 @@ def _content(
         },
         "socket": running.socket if running else None,
         "findings": findings,
+        "prepared": [one.as_dict() for one in found.prepared] if found else [],
+        "not_isolated": dict(found.acts) if found else {},
         "next": steps,
     }
 
 
-def _show(
-    console: Console, restored: RestoredCluster, found: Standing | None, findings: list[str], steps: list[str]
-) -> None:
-    record = restored.record
+def _show(console: Console, restored: RestoredCluster, started: Started, steps: list[str]) -> None:
+    record, found, findings = restored.record, started.standing, started.findings
+    if started.again:
+        console.print(started.again, markup=False, style="yellow")
     if findings:
         console.print(f"this is NOT what the plan of the restore said of {restored.data}:", markup=False)
     else:
@@ -81,8 +85,22 @@ def _show(
         console.print(f"finding: {finding}", markup=False, style="red")
     if found and found.target_changed:
         console.print("its recovery target was changed since; the commits of the plan were not looked for")
+    if found:
+        _warn(console, found.prepared)
+        for name, value in found.acts:
+            console.print(
+                f"warning: it is not isolated as it was restored: {name} = {value!r}",
+                markup=False,
+                style="yellow",
+            )
     for step in steps:
         console.print(f"  {step}", markup=False, soft_wrap=True)
+
+
+def _warn(console: Console, prepared: Sequence[PreparedTransaction]) -> None:
+    for one in prepared:
+        console.print(f"warning: {one}", markup=False, style="yellow")
+        console.print(f"  {one.hint}", markup=False, soft_wrap=True)
 
 
 def in_words(record: RestoreRecord) -> str:
@@ -138,19 +156,21 @@ def accept_restored(
         settings = _config(config, restored.record)
         cluster = settings.cluster(restored.record.cluster) if settings else None
         plan = plan_acceptance(restored, cluster, _archive(settings, cluster))
+        prepared = plan.configured.prepared
         if not as_json:
             show_acceptance(console, plan)
         if not dry_run:
             _agree(console, plan, yes, as_json)
-            accept(plan, start=restart)
+            prepared = accept(plan, start=restart)
     content = {
         "directory": str(data),
         "steps": plan.steps(),
         "begins": plan.begins(),
         "cautions": list(plan.cautions),
+        "prepared": [one.as_dict() for one in prepared],
         "done": not dry_run,
     }
-    show(content, lambda console: _show_accepted(console, plan, dry_run, restart), as_json)
+    show(content, lambda console: _show_accepted(console, plan, prepared, dry_run, restart), as_json)
     return 0
 
 
@@ -197,7 +217,14 @@ def show_acceptance(console: Console, plan: AcceptancePlan) -> None:
         console.print(f"  warning: {caution}", markup=False, style="yellow")
 
 
-def _show_accepted(console: Console, plan: AcceptancePlan, dry_run: bool, restart: bool) -> None:
+def _show_accepted(
+    console: Console,
+    plan: AcceptancePlan,
+    prepared: Sequence[PreparedTransaction],
+    dry_run: bool,
+    restart: bool,
+) -> None:
+    _warn(console, prepared)
     if dry_run:
         console.print("dry run: nothing was changed")
         return

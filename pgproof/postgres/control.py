@@ -12,7 +12,7 @@ from pgproof.postgres.programs import lines_of, run
 from pgproof.timelines.lsn import LSN
 
 # Settings that a hot standby must have at least as large as the source (manual, 26.4.3)
-_MINIMA = {
+MINIMA = {
     "max_connections": "max_connections setting",
     "max_worker_processes": "max_worker_processes setting",
     "max_wal_senders": "max_wal_senders setting",
@@ -65,7 +65,7 @@ def read_control(bin_directory: Path, data_directory: Path) -> ControlData:
         int(values["Latest checkpoint's TimeLineID"]),
         LSN.parse(values["Latest checkpoint location"]),
         values["Database cluster state"],
-        {name: int(values[label]) for name, label in _MINIMA.items()},
+        {name: int(values[label]) for name, label in MINIMA.items()},
         LSN.parse(values["Minimum recovery ending location"]),
         int(values["Bytes per WAL segment"]),
     )

@@ -6,7 +6,9 @@ The same command goes on afterwards; where the server is down it says to start i
 1. End recovery.
 2. Shut the server down.
 3. Mark the history file of its new timeline for archiving.
-4. Take isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines.
+4. Take away the rules of whoever may connect, without which no line that starts a restored cluster starts it; take
+   isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines. Where it ends
+   after this, ``pgproof start`` isolates it again.
 5. Keep the configuration that the backup has from outside the source's data directory, if it was started with that.
 6. Remove the restore record; from now on it is a cluster as any other.
 7. Start it with its own configuration.
@@ -24,17 +26,21 @@ import psycopg
 
 from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, RecoveryFailed
+from pgproof.postgres.control import MINIMA
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.configuration import ACCEPTED, keep_configuration
 from pgproof.restore.isolation import isolation
 from pgproof.restore.new_timeline import ask_archive, mark_history
 from pgproof.restore.old_server import ask_old_server, refuse_others
+from pgproof.restore.prepared import PreparedTransaction, find_prepared
 from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, forget
 from pgproof.restore.restored import RestoredCluster, config_file
 from pgproof.restore.settings import setting_of, take_out
 from pgproof.restore.standing import open_as_superuser
 from pgproof.restore.start import stop
+from pgproof.restore.unfinished import close
+from pgproof.restore.whole_file import ask_for_room, writing
 
 _SAID_OTHERWISE = ("listen_addresses", "max_logical_replication_workers", "cluster_name")
 _START = 300  # seconds that a start may take: it ended with a shutdown
@@ -62,6 +68,9 @@ class Configured:
         subscriptions: that are enabled.
         timeline: that it writes on; None while it is still in recovery.
         archives: whether it archives already.
+        prepared: transactions that somebody has to end; in recovery no server tells them.
+        kept: settings that its files have smaller than its source had them: raised after the backup, or given on a
+            command line. A prepared transaction may keep a server from starting with less.
     """
 
     settings: dict[str, str]
@@ -70,6 +79,8 @@ class Configured:
     subscriptions: tuple[str, ...]
     timeline: int | None
     archives: bool
+    prepared: tuple[PreparedTransaction, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def recovers(self) -> bool:
@@ -99,7 +110,10 @@ class AcceptancePlan:
         steps.append("shut it down")
         steps.append("mark the history file of its timeline for archiving")
         steps.append("take isolation and every recovery setting out of postgresql.auto.conf")
-        steps += [f"keep {name} = {value}, to which WAL raised it" for name, value in self._raised()]
+        steps += [
+            f"keep {name} = {value}, which its source had and no file of it says"
+            for name, value in self._kept()
+        ]
         if self.keeps:
             steps.append(f"keep the source's configuration in {data / ACCEPTED}, included by {self.will_be}")
         steps.append(f"remove {data / DIRECTORY}")
@@ -120,8 +134,8 @@ class AcceptancePlan:
         """What will begin to run or to act."""
         return list(_begins(self.configured))
 
-    def _raised(self) -> list[tuple[str, int]]:
-        return sorted((self.restored.record.raised or {}).items())
+    def _kept(self) -> list[tuple[str, str]]:
+        return [(name, self.restored.record.settings[name]) for name in self.configured.kept]
 
 
 def _begins(configured: Configured) -> Iterator[str]:
@@ -194,7 +208,7 @@ def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) 
     """
     files: dict[str, str] = dict(connection.execute(_FILES).fetchall())
     own = dict(filter(None, map(setting_of, record.replaced)))
-    names = [*isolation(record.major), "port"]
+    names = [*isolation(record.major), *MINIMA, "port"]
     defaults: dict[str, str] = dict(connection.execute(_DEFAULTS, (names,)).fetchall())
     will = {**dict.fromkeys(names, ""), **defaults, **files, **own}
     now = record.settings
@@ -209,43 +223,64 @@ def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) 
         tuple(name for (name,) in subscriptions) if record.isolated else (),
         int(state[0], 16) if state[0] else None,
         state[1] != "off",
+        find_prepared(connection),
+        tuple(sorted(name for name in MINIMA if name in now and _less(will[name], now[name]))),
     )
 
 
-def accept(plan: AcceptancePlan, *, start: bool = True) -> None:
+def _less(configured: str, had: str) -> bool:
+    """Whether a setting is smaller than it was; one that is written in another way than digits is somebody's wish."""
+    return configured.isdecimal() and int(configured) < int(had)
+
+
+def accept(plan: AcceptancePlan, *, start: bool = True) -> tuple[PreparedTransaction, ...]:
     """Carry a plan out.
 
     Args:
         plan: from plan_acceptance.
         start: start the server again; else whoever runs servers here does it.
 
+    Returns:
+        transactions that somebody has to end.
+
     Raises:
         RecoveryFailed: it does not open, stop or start.
+        NoRoom, DestinationRefused: its directory cannot be written in; where that is so before, nothing is changed.
     """
-    restored = plan.restored
-    if plan.configured.recovers:
-        _open(restored)
-    stop(restored)
-    record = restored.record
-    mark_history(restored.data, restored.bin_directory, restored.owner)
-    take_out(restored.data, record.settings, record.replaced, keep=record.raised or {})
+    restored, prepared = plan.restored, plan.configured.prepared
+    with writing(restored.data):
+        ask_for_room(restored.data)
+        if plan.configured.recovers:
+            prepared = _open(restored)
+        stop(restored)
+        _change(plan)
+        if start:
+            _start(plan)
+    return prepared
+
+
+def _change(plan: AcceptancePlan) -> None:
+    """Steps 3 to 6: the files."""
+    data, record = plan.restored.data, plan.restored.record
+    mark_history(data, plan.restored.bin_directory, plan.restored.owner)
+    close(plan.restored)
+    take_out(data, record.settings, record.replaced, keep=plan.configured.kept)
     if plan.keeps and record.taken:
-        keep_configuration(restored.data, record.taken)
-    forget(restored.data)
-    if start:
-        _start(plan)
+        keep_configuration(data, record.taken)
+    forget(data)
 
 
-def _open(restored: RestoredCluster) -> None:
+def _open(restored: RestoredCluster) -> tuple[PreparedTransaction, ...]:
     running = restored.running
     assert running is not None
     with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
         row: Any = connection.execute("SELECT pg_promote(true, %s)", (_PROMOTE,)).fetchone()
-    if not row[0]:
-        raise RecoveryFailed(
-            f'the server in "{restored.data}" has not opened within {_PROMOTE} s',
-            hint=f"{restored.log} says why; then run the same command again",
-        )
+        if row[0]:
+            return find_prepared(connection)
+    raise RecoveryFailed(
+        f'the server in "{restored.data}" has not opened within {_PROMOTE} s',
+        hint=f"{restored.log} says why; then run the same command again",
+    )
 
 
 def _start(plan: AcceptancePlan) -> None:

@@ -8,13 +8,13 @@ from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.backups.state import state_of
 
 
-def cautions(entry: BackupEntry, catalog: Catalog, *, take_over: bool) -> tuple[str, ...]:
+def cautions(entry: BackupEntry, catalog: Catalog, *, archives: bool) -> tuple[str, ...]:
     """The cautions of a restore plan that need no clock.
 
     Args:
         entry: the backup that was chosen.
         catalog: that it is from.
-        take_over: whether the restored cluster will archive.
+        archives: whether the restored cluster will archive as its source does.
     """
     found = [f"backup {label} was not considered: {fault}" for label, fault in catalog.damaged]
     found += [f"{key} was not considered, as it is damaged: {fault}" for key, fault in catalog.unread]
@@ -29,7 +29,7 @@ def cautions(entry: BackupEntry, catalog: Catalog, *, take_over: bool) -> tuple[
             for parent in catalog.doubtful_parents(entry)
         ]
     found += [f"backup {entry.label}: {text}" for text in entry.record.warnings]
-    if not take_over:
+    if not archives:
         found.append("the restored cluster will not archive; --take-over keeps archiving as configured")
     return tuple(found)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from pathlib import Path
 from pgproof.backups.configuration import ABSENT, Configuration, members
 from pgproof.errors import ConfigError, ObjectDamaged, ObjectMissing
 from pgproof.postgres.includes import Include, Kind, auth_includes, rewritten, settings_includes
-from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.record import DIRECTORY, TREE, TakenFiles
 from pgproof.restore.settings import quote
+from pgproof.restore.whole_file import replace_file
 
 ACCEPTED = "configuration"  # in the data directory
 _NAME = re.compile(rb"(?m)^[ \t\r]*([A-Za-z_\x80-\xff][\w.$\x80-\xff]*)[ \t\r=]")
@@ -135,7 +134,14 @@ def keep_configuration(data: Path, taken: TakenFiles) -> Path:
     Returns:
         its postgresql.conf.
     """
-    shutil.copytree(data / DIRECTORY / TREE, data / ACCEPTED, dirs_exist_ok=True)
+    tree, owner = data / DIRECTORY / TREE, _owner_of(data)
+    _make(data / ACCEPTED, data, owner)
+    for path in sorted(tree.rglob("*")):
+        place = data / ACCEPTED / path.relative_to(tree)
+        if path.is_dir():
+            _make(place, data, owner)
+        else:
+            replace_file(place, path.read_bytes(), owner)
     settings = {"data_directory": str(data), **_auth_settings(data / ACCEPTED, taken)}
     assert taken.main is not None
     lines = [
@@ -143,16 +149,13 @@ def keep_configuration(data: Path, taken: TakenFiles) -> Path:
         f"include {quote(f'{ACCEPTED}{taken.main}')}\n",
         *(f"{name} = {quote(value)}\n" for name, value in settings.items()),
     ]
-    path, new = data / "postgresql.conf", data / "postgresql.conf.pgproof"
-    new.write_bytes(os.fsencode("".join(lines)))
-    new.chmod(0o600)
-    for place in (new, data / ACCEPTED, *(data / ACCEPTED).rglob("*")):
-        state = data.stat()
-        if os.geteuid() == 0:
-            os.chown(place, state.st_uid, state.st_gid)
-    os.replace(new, path)
-    sync_directory(data)
-    return path
+    replace_file(data / "postgresql.conf", os.fsencode("".join(lines)))
+    return data / "postgresql.conf"
+
+
+def _owner_of(data: Path) -> pwd.struct_passwd | None:
+    """The account that a directory belongs to when we are root; None else."""
+    return pwd.getpwuid(data.stat().st_uid) if os.geteuid() == 0 else None
 
 
 def _auth_settings(tree: Path, taken: TakenFiles) -> Mapping[str, str]:

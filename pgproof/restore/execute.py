@@ -107,8 +107,7 @@ def execute(
     settings |= _never_the_sources(plan, preload) | _recovery(plan, restore_command)
     placed = place_configuration(plan, archive, owner)
     replaced = write_settings(data, settings)
-    above = {name: value for name, value in minima.items() if value > had[name]}
-    record_of(plan, settings, replaced, above, site, bin_directory, placed.taken).write(data, owner)
+    record_of(plan, settings, replaced, site, bin_directory, placed.taken).write(data, owner)
     # a backup that was taken from a standby has it, and it would win
     (data / "standby.signal").unlink(missing_ok=True)
     signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
@@ -182,8 +181,6 @@ def _never_the_sources(plan: RestorePlan, preload: Sequence[str]) -> dict[str, s
     settings = recovery_defaults(plan.record.major)
     if plan.request.isolated:
         settings |= isolation(plan.record.major, preload)
-    elif not plan.request.take_over:
-        settings["archive_mode"] = "off"
     return settings
 
 

@@ -83,16 +83,18 @@ def isolation(major: int, preload: Sequence[str] = ()) -> dict[str, str]:
     )
 
 
-def in_words(*, isolated: bool, take_over: bool) -> str:
+def in_words(*, isolated: bool, standby: bool) -> str:
     """The step of a plan that says what a restored cluster does besides recovery."""
     if isolated:
         return (
             "isolate it: no archiving, no subscriptions, no workers of extensions, no network, "
             "until pgproof accept"
         )
-    if take_over:
-        return "nothing isolates it: archiving, subscriptions and extensions stay as configured"
-    return "archiving is switched off in the standby"
+    if standby:
+        return (
+            "nothing isolates it: once it is promoted it archives as its source does, and subscriptions begin"
+        )
+    return "nothing isolates it: archiving, subscriptions and extensions stay as configured"
 
 
 def session_options(major: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pgproof.errors import PgproofError, WalConflict
 from pgproof.postgres.control import read_control
+from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.restored import RestoredCluster
 
@@ -34,6 +35,7 @@ def mark_history(data: Path, bin_directory: Path, owner: pwd.struct_passwd | Non
     ready.touch(mode=0o600)
     if owner is not None:
         os.chown(ready, owner.pw_uid, owner.pw_gid)
+    sync_directory(status)
 
 
 def ask_archive(restored: RestoredCluster, opened: Callable[[], Archive] | None, timeline: int) -> str:

@@ -144,7 +144,7 @@ class RestorePlan:
             then = "open for writing" if target.kind == "end" else self.request.target_action
             steps.append(f"recover along timeline {self.history.timeline} to {target}, then {then}")
             steps += self.border.steps() if self.border else []
-        steps.append(in_words(isolated=self.request.isolated, take_over=self.request.take_over))
+        steps.append(in_words(isolated=self.request.isolated, standby=self.request.standby))
         steps.append("move pg_control into place, which makes the directory startable")
         return steps
 
@@ -202,7 +202,7 @@ def plan_restore(
         (
             *choice.warnings,
             *passed,
-            *cautions(entry, catalog, take_over=request.take_over),
+            *cautions(entry, catalog, archives=not request.isolated),
             *_of_timeline(request, history, listing),
         ),
         has_history=_has_history(history, listing),

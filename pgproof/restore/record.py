@@ -21,6 +21,7 @@ from pgproof.postgres.control import wal_sizes
 from pgproof.repository.posix import sync_directory
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import quote
+from pgproof.restore.whole_file import replace_file
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.records import CommitRecord
 
@@ -28,10 +29,12 @@ DIRECTORY = "pgproof.restore"
 TREE = "configuration"  # in it: the source's configuration files, under the paths that they had there
 _RECORD = "record.json"
 _CONF = "postgresql.conf"
+HBA = "pg_hba.conf"
 _FILES = {
     _CONF: "# a restored cluster without a postgresql.conf is started with this, and PostgreSQL's defaults\n",
-    "pg_hba.conf": "local all all trust\n",  # the socket is in a directory that only the server's account may enter
     "pg_ident.conf": "",
+    # last, as no server starts without it; the socket is in a directory that only the server's account may enter
+    HBA: "local all all trust\n",
 }
 PAUSED, OPEN, FOLLOWING, SHUT_DOWN = "paused", "open", "following", "shut down"
 
@@ -79,7 +82,6 @@ class RestoreRecord:
         least: LSN that recovery must reach at least.
         settings: what was written into postgresql.auto.conf.
         replaced: lines of the source's that stood there instead, without those of an earlier recovery.
-        raised: settings among the five that WAL raised above what the backup had.
         last: the last commit that will be there, when it is known.
         following: the first one that will not.
         config: path of pgproof.toml.
@@ -101,7 +103,6 @@ class RestoreRecord:
     least: str
     settings: Mapping[str, str]
     replaced: tuple[str, ...] = ()
-    raised: Mapping[str, int] | None = None
     last: Expected | None = None
     following: Expected | None = None
     config: str | None = None
@@ -115,21 +116,22 @@ class RestoreRecord:
         """Write it with the files beside it; given to the server's account."""
         directory = data / DIRECTORY
         directory.mkdir(mode=0o700, exist_ok=True)
-        content = json.dumps(asdict(self), indent=2) + "\n"
-        files = {**_FILES, _RECORD: content}
+        if owner is not None:
+            os.chown(directory, owner.pw_uid, owner.pw_gid)
+        self.save(data, owner)
+        files = dict(_FILES)
         # the defaults are too small for large segments
         sizes = wal_sizes(self.segment_size).items()
         files[_CONF] += "".join(f"{name} = '{value}'\n" for name, value in sizes)
         if self.taken and self.taken.main:
             files[_CONF] = f"include {quote(TREE + self.taken.main)}\n"
         for name, text in files.items():
-            path = directory / name
-            path.write_bytes(os.fsencode(text))
-            path.chmod(0o600)
-            if owner is not None:
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        if owner is not None:
-            os.chown(directory, owner.pw_uid, owner.pw_gid)
+            replace_file(directory / name, os.fsencode(text), owner)
+
+    def save(self, data: Path, owner: pwd.struct_passwd | None) -> None:
+        """Write it again, and no file beside it."""
+        content = json.dumps(asdict(self), indent=2) + "\n"
+        replace_file(data / DIRECTORY / _RECORD, os.fsencode(content), owner)
 
 
 def read_record(data: Path) -> RestoreRecord:
@@ -158,7 +160,7 @@ def forget(data: Path) -> None:
     """Remove the record, which makes it a cluster as any other, and then the files beside it."""
     (data / DIRECTORY / _RECORD).unlink()
     sync_directory(data / DIRECTORY)
-    shutil.rmtree(data / DIRECTORY)
+    shutil.rmtree(data / DIRECTORY, ignore_errors=True)  # what stays harms nothing
 
 
 @contextlib.contextmanager
@@ -211,7 +213,6 @@ def record_of(
     plan: RestorePlan,
     settings: Mapping[str, str],
     replaced: list[str],
-    raised: Mapping[str, int],
     site: Site,
     bin_directory: Path | None,
     taken: TakenFiles | None,
@@ -222,7 +223,6 @@ def record_of(
         plan: of the restore.
         settings: that were written.
         replaced: lines that they took the place of.
-        raised: what WAL raised above the backup's settings.
         site: where it happened.
         bin_directory: of the server's programs.
         taken: the configuration that was put beside it.
@@ -240,7 +240,6 @@ def record_of(
         str(_least(plan)),
         dict(settings),
         tuple(replaced),
-        dict(raised),
         Expected.of(border.last) if border else None,
         Expected.of(border.following) if border else None,
         site.config,

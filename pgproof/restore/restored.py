@@ -12,6 +12,7 @@ from pgproof.postgres.lock_file import RunningServer, running_in
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.restore.record import DIRECTORY, PAUSED, SHUT_DOWN, RestoreRecord, read_record
 from pgproof.restore.standing import Standing, ask, open_as_superuser
+from pgproof.restore.whole_file import writing
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def with_config_file(restored: RestoredCluster, path: Path | None) -> RestoredCl
     if not path.is_file():
         raise DestinationRefused(f'configuration file "{path}" is not there')
     record = replace(restored.record, config_file=str(path.absolute()))
-    record.write(restored.data, restored.owner)
+    with writing(restored.data):
+        record.save(restored.data, restored.owner)
     return replace(restored, record=record)
 
 
@@ -124,5 +126,6 @@ def with_pause(restored: RestoredCluster) -> RestoredCluster:
     if restored.record.end != SHUT_DOWN:
         return restored
     record = replace(restored.record, end=PAUSED)
-    record.write(restored.data, restored.owner)
+    with writing(restored.data):
+        record.save(restored.data, restored.owner)
     return replace(restored, record=record)

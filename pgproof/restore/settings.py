@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pgproof.restore.target import RecoveryTarget
+from pgproof.restore.whole_file import replace_file
 
 _FILE = "postgresql.auto.conf"
 _HEADING = "# written by pgproof restore"
@@ -73,7 +73,7 @@ def write_settings(data: Path, settings: dict[str, str]) -> list[str]:
     """
     lines = _read(data)
     replaced = set(LEAKING) | set(settings)
-    kept = [line for line in lines if _name(line) not in replaced]
+    kept = [line for line in lines if _name(line) not in replaced and line != _HEADING]
     kept += [_HEADING, *(_line(name, value) for name, value in settings.items())]
     _write(data, kept)
     return [line for line in lines if _name(line) in replaced - set(LEAKING)]
@@ -87,14 +87,23 @@ def _read(data: Path) -> list[str]:
 
 
 def _write(data: Path, lines: Sequence[str]) -> None:
-    path, new = data / _FILE, data / f"{_FILE}.pgproof"
-    with open(new, "wb") as file:
-        file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
-        os.fchmod(file.fileno(), 0o600)
-        if path.exists() and os.geteuid() == 0:
-            os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    content = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+    replace_file(data / _FILE, content)
+
+
+def displaced(data: Path, settings: Mapping[str, str], known: Sequence[str]) -> tuple[str, ...]:
+    """Lines of postgresql.auto.conf that the settings of a restore take the place of, without its own.
+
+    Args:
+        data: the data directory.
+        settings: of the restore.
+        known: such lines as its record has them; what stands in the file now is newer.
+    """
+    own = {_line(name, value) for name, value in settings.items()}
+    names = settings.keys() - set(LEAKING)
+    now = [line for line in _read(data) if _name(line) in names and line not in own]
+    there = {_name(line) for line in now}
+    return (*(line for line in known if _name(line) not in there), *now)
 
 
 def take_out(data: Path, settings: Mapping[str, str], replaced: Sequence[str], keep: Collection[str]) -> None:

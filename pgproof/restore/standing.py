@@ -11,7 +11,8 @@ from typing import Any
 
 import psycopg
 
-from pgproof.restore.isolation import SEARCH_PATH, session_options
+from pgproof.restore.isolation import SEARCH_PATH, isolation, session_options
+from pgproof.restore.prepared import PreparedTransaction, find_prepared
 from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, RestoreRecord
 from pgproof.timelines.lsn import LSN
 
@@ -33,6 +34,12 @@ SELECT current_setting('data_directory'), (SELECT system_identifier FROM pg_cont
        (SELECT count(*) FROM unnest(%s::text[], %s::text[]) s (name, value)
          WHERE current_setting(name) IS DISTINCT FROM value)
 """
+_CHANGED = """
+SELECT name, current_setting(name) FROM unnest(%s::text[], %s::text[]) s (name, value)
+ WHERE current_setting(name) <> value ORDER BY 1
+"""
+# archive_mode says it of the first two
+_SHOWN_OTHERWISE = {"archive_command", "archive_library", "huge_pages", "log_destination", "cluster_name"}
 # what any role may set, against what ALTER ROLE may have set
 _ANY_ROLE = (
     f"-c search_path={SEARCH_PATH} -c default_transaction_isolation=read\\ committed -c statement_timeout=0"
@@ -52,6 +59,8 @@ class Standing:
         last_time: of the last end of a transaction that it replayed.
         version: of PostgreSQL.
         target_changed: its recovery target is another than the one that was planned.
+        prepared: transactions that somebody has to end.
+        acts: settings of an isolated cluster that somebody has changed, each with its value.
     """
 
     data: Path
@@ -61,6 +70,8 @@ class Standing:
     last_time: datetime | None
     version: str
     target_changed: bool = False
+    prepared: tuple[PreparedTransaction, ...] = ()
+    acts: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         states = {OPEN: "open for writing", PAUSED: "paused at its target, read-only"}
@@ -95,7 +106,15 @@ def ask(connection: psycopg.Connection[Any], record: RestoreRecord) -> Standing:
         time,
         version,
         changed > 0,
+        find_prepared(connection),
+        tuple(_changed(connection, record)) if record.isolated else (),
     )
+
+
+def _changed(connection: psycopg.Connection[Any], record: RestoreRecord) -> list[tuple[str, str]]:
+    names = isolation(record.major).keys() & record.settings.keys() - _SHOWN_OTHERWISE
+    values = [record.settings[name] for name in names]
+    return connection.execute(_CHANGED, (list(names), values)).fetchall()
 
 
 def differences(record: RestoreRecord, data: Path, found: Standing) -> list[str]:

@@ -28,6 +28,8 @@ from pgproof.restore.record import (
 )
 from pgproof.restore.restored import RestoredCluster, config_file
 from pgproof.restore.standing import Standing, differences
+from pgproof.restore.unfinished import isolate_again
+from pgproof.restore.whole_file import writing
 from pgproof.timelines.lsn import LSN
 
 _NOT_YET = (
@@ -52,10 +54,12 @@ class Started:
     Args:
         standing: where the server stands; None when it shut itself down, as planned.
         findings: what is not as the plan of the restore said.
+        again: what was put back that an unfinished acceptance had taken away; empty when there was nothing.
     """
 
     standing: Standing | None
     findings: tuple[str, ...]
+    again: str = ""
 
 
 def begin(
@@ -78,13 +82,17 @@ def begin(
     Raises:
         RecoveryFailed: it ended, does not answer, or the time is over.
     """
-    with held(restored.data):
-        server = None if restored.running else launch(restored, detached=detached)
+    again = ""
+    with held(restored.data), writing(restored.data):
+        server = None
+        if not restored.running:
+            again = isolate_again(restored)
+            server = launch(restored, detached=detached)
     found = wait(restored, server, timeout, progress)
     findings = differences(restored.record, restored.data, found) if found else []
     if findings and (why := why_early(restored)):
         findings.append(why)
-    return Started(found, tuple(findings))
+    return Started(found, tuple(findings), again)
 
 
 def launch(

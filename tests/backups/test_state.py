@@ -201,7 +201,7 @@ class TestWhoRelies:
         store_proof(archive, "two", after(1.5), "proven")
         store_proof(archive, "one", after(2), "not recovered")
         catalog = read_catalog(archive)
-        assert cautions(catalog.entry("two"), catalog, take_over=True) == (
+        assert cautions(catalog.entry("two"), catalog, archives=True) == (
             "it builds on backup one, which failed its last drill: 2 tables differ",
         )
         assert stale_proof(catalog.entry("two"), after(9), LIMIT) == ()
@@ -210,7 +210,7 @@ class TestWhoRelies:
         )
         verified(archive, "one", 3, "an object is missing")
         catalog = read_catalog(archive)
-        assert cautions(catalog.entry("two"), catalog, take_over=True)[0] == (
+        assert cautions(catalog.entry("two"), catalog, archives=True)[0] == (
             "the verification of backup two failed: it builds on one: an object is missing"
         )
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psycopg
 
 from pgproof.postgres.server import LocalServer
+from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer
 from tests.servers.postgres import Source
 from tests.validation.writers import repeated
@@ -46,18 +47,22 @@ def wait_for(server: LocalServer, expected: list[int]) -> None:
 
 
 def take_over(standby: LocalServer) -> tuple[str, bool]:
-    """Promote it: it writes on a timeline of its own, and does not archive unless it is told to."""
+    """Promote it: it writes on a timeline of its own, and archives it as its source did."""
     with psycopg.connect(f"{standby.dsn} user=postgres dbname=postgres", autocommit=True) as connection:
         connection.execute("SELECT pg_promote()")
         connection.execute("INSERT INTO t VALUES (4)")
         found = connection.execute(
             "SELECT current_setting('archive_mode'), pg_walfile_name(pg_current_wal_lsn()) LIKE '00000002%'"
         ).fetchone()
+        connection.execute("SELECT pg_switch_wal()")
     assert found is not None
     return found
 
 
 def test_standby_follows_is_backed_up_and_takes_over(source: Source) -> None:
+    # in a file, as those of a server are: on the command line of this source no standby would have it
+    with open(source.data / "postgresql.conf", "a") as file:
+        file.write(f"archive_mode = on\narchive_command = '{source.archive_command}'\n")
     source.sql("CREATE TABLE t (g int)")
     source.sql("INSERT INTO t VALUES (1)")
     first = source.backup()
@@ -78,7 +83,12 @@ def test_standby_follows_is_backed_up_and_takes_over(source: Source) -> None:
         assert record["consistent_at"] < record["stopped_at"]
         code, out, _ = answer(source, "wal", "check", "main", "--json")
         assert (code, json.loads(out)["gaps"]) == (0, [])
-        assert take_over(standby) == ("off", True)
+        # it was "off": after a failover nothing was archived
+        assert take_over(standby) == ("on", True)
+        end = time.monotonic() + 60
+        while 2 not in (listing := list_wal(source.archive, 1 << 20)).timelines or 2 not in listing.histories:
+            assert time.monotonic() < end, standby.log.read_text()[-2000:]
+            time.sleep(0.1)
 
     source.write_config()
     source.sql("INSERT INTO t VALUES (3)")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,12 +21,14 @@ from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.programs import account, as_account, environment
 from pgproof.postgres.server import LocalServer
 from pgproof.restore import acceptance
+from pgproof.restore.command_line import by_hand
 from pgproof.restore.record import DIRECTORY
+from pgproof.restore.restored import log_of
 from pgproof.restore.settings import LEAKING
 from pgproof.wal.archive import list_wal
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
-from tests.servers.postgres import Source, installed, running_source
+from tests.servers.postgres import PGPROOF, PROJECT, Source, installed, running_source
 
 # As Debian has it in /etc, and as some have it in the data directory: read by pg_ctl -D, it is another cluster
 CONFIGURATION = """
@@ -91,7 +95,8 @@ def ask(data: Path, query: str) -> Any:
     server = running_in(data)
     assert server is not None
     with psycopg.connect(server.dsn, user="postgres", dbname="postgres", autocommit=True) as connection:
-        row = connection.execute(query.encode()).fetchone()
+        found = connection.execute(query.encode())
+        row = found.fetchone() if found.description else None
         return row and row[0]
 
 
@@ -247,43 +252,135 @@ def follow(source: Source, data: Path) -> None:
         follower.wait(lambda: ask(standby, ROWS) == 14, 30, "to follow")
 
 
-@pytest.mark.parametrize("step", ["stop", "take_out", "shutil", "_start"])
+# each of accept(), in its order; it dies before the first one, or after one, which is before the next
+STEPS = {
+    "_open": acceptance,
+    "stop": acceptance,
+    "mark_history": acceptance,
+    "close": acceptance,
+    "take_out": acceptance,
+    "forget": acceptance,
+    "rmtree": shutil,
+    "_start": acceptance,
+}
+RUNS, ACCEPTED = ("_open", "stop"), ("rmtree", "_start")
+
+
+def test_every_step_of_an_acceptance_is_here() -> None:
+    source = inspect.getsource(acceptance.accept) + inspect.getsource(acceptance._change)
+    called = re.findall(r"^ +(?:return )?(\w+)\(", source, re.MULTILINE)
+    assert set(called) - set(STEPS) == {"ask_for_room", "_change", "keep_configuration"}
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_an_acceptance_that_dies_goes_on_later(
     source: Source, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Killed before each of its steps; what is printed then leads to an accepted cluster."""
+    """Killed before each of its steps; what is printed then leads to an accepted cluster, isolated on the way."""
     with restored(source, "--target-name", "eleven") as data, source.away():
         assert answer(source, "start", str(data))[0] == 0
+        ask(data, "ALTER SYSTEM SET work_mem = '7MB'")
         with monkeypatch.context() as patched:
-            patched.setattr(acceptance, step, dies)
+            patched.setattr(STEPS[step], step, dies)
             with contextlib.suppress(KeyboardInterrupt):
                 answer(source, "accept", str(data), "--yes")
         code, _, err = answer(source, "accept", str(data), "--yes")
-        if step == "_start":  # it is accepted, and whoever starts servers here starts it
+        if step in ACCEPTED:  # whoever starts servers here starts it
             assert (code, "was accepted is started as any other cluster" in err) == (43, True)
-            assert not (data / DIRECTORY).exists()
             return
-        if step != "stop":
+        if step not in RUNS:
             hint = err.rpartition("HINT: ")[2].strip()
             assert (code, hint) == (43, f"pgproof start {data}")
-            assert answer(source, *shlex.split(hint)[1:])[0] == 0
+            code, out, err = answer(source, *shlex.split(hint)[1:])
+            assert code == 0, out + err
+            assert ("is isolated again" in " ".join(out.split())) == (step in ("take_out", "forget"))
+            assert [ask(data, f"SHOW {name}") for name in ("archive_mode", "shared_preload_libraries")] == [
+                "off",
+                "",
+            ]
             code, _, err = answer(source, "accept", str(data), "--yes")
         assert code == 0, err
         assert ask(data, "INSERT INTO t VALUES (13) RETURNING g") == 13
-        assert not [name for name in LEAKING if name in (data / "postgresql.auto.conf").read_text()]
+        written = (data / "postgresql.auto.conf").read_text()
+        assert not [name for name in LEAKING if name in written]
+        assert [line for line in written.split("\n") if "=" in line and "timeout" not in line] == [
+            "work_mem = '7MB'",
+            "archive_command = '/bin/true x'",
+        ]
 
 
-class Dies:
-    """What a killed process comes to at a step, whether that is a function or a module's."""
+def test_no_line_starts_a_cluster_that_is_half_accepted(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It archived, and ran the workers of extensions, though nobody had accepted it."""
+    with restored(source, "--target-name", "eleven") as data, source.away():
+        assert answer(source, "start", str(data))[0] == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(acceptance, "forget", dies)
+            with contextlib.suppress(KeyboardInterrupt):
+                answer(source, "accept", str(data), "--yes")
+        done = subprocess.run(
+            ["bash", "-c", by_hand(data, source.bin).replace(" start", " -w start")],
+            env=environment(),
+            timeout=60,
+            **as_account(account(None)),  # type: ignore[call-overload]
+        )
+        assert (done.returncode, running_in(data)) == (1, None)
+        assert re.search(r"FATAL:  could not load .*pg_hba\.conf", log_of(data).read_text())
 
-    def __call__(self, *_: object, **__: object) -> None:
-        raise KeyboardInterrupt
 
-    def __getattr__(self, name: str) -> Dies:
-        return self
+REFUSALS = {
+    "full": ("ulimit -f 0; ", 44, "no room left to write"),
+    "read-only": ("", 43, "cannot write"),
+}
 
 
-dies = Dies()
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_cannot_be_written_changes_nothing(source: Source, kind: str) -> None:
+    """A full disk or a read-only directory was a traceback, after the server was stopped; record.json was cut off."""
+    before, expected, fact = REFUSALS[kind]
+    with restored(source, "--target-name", "eleven") as data, source.away():
+        assert answer(source, "start", str(data))[0] == 0
+        path = data / DIRECTORY / "record.json"
+        record, settings = path.read_bytes(), (data / "postgresql.auto.conf").read_bytes()
+        file = str(source.root / "etc" / "postgresql.conf")
+        if kind == "read-only":
+            for directory in (data, path.parent):
+                directory.chmod(0o500)
+        try:
+            for words in (["accept", str(data), "--yes"], ["start", str(data), "--config-file", file]):
+                line = before + shlex.join([*PGPROOF, "--config", str(source.config_path), *words])
+                done = subprocess.run(
+                    ["bash", "-c", line],
+                    env=environment() | {"PYTHONPATH": str(PROJECT)},
+                    capture_output=True,
+                    text=True,
+                )
+                assert (done.returncode, fact in done.stderr) == (expected, True), done.stderr
+                assert "Traceback" not in done.stderr
+        finally:
+            for directory in (data, path.parent):
+                directory.chmod(0o700)
+        assert (path.read_bytes(), (data / "postgresql.auto.conf").read_bytes()) == (record, settings)
+        assert ask(data, ROWS) == 11
+        assert not list(data.rglob("*.pgproof"))
+
+
+def test_one_that_somebody_let_act_says_so(source: Source) -> None:
+    with restored(source, "--target-name", "eleven") as data:
+        assert start(source, data)["not_isolated"] == {}
+        ask(data, "ALTER SYSTEM SET archive_mode = 'on'")
+        assert source.run("stop", str(data)).returncode == 0
+        assert start(source, data)["not_isolated"] == {"archive_mode": "on"}
+        assert (
+            "it is not isolated as it was restored: archive_mode = 'on'"
+            in answer(source, "start", str(data))[1]
+        )
+
+
+def dies(*_: object, **__: object) -> None:
+    """What a killed process comes to."""
+    raise KeyboardInterrupt
 
 
 def test_accepted_with_a_configuration_that_lies_elsewhere(source: Source) -> None:
