@@ -116,6 +116,7 @@ def test_segment_removed(archive: Archive) -> None:
             "to_time": found["newest_commit"],
             "broken_by": archive.victim,
             "expired": False,
+            "unusable": "",
         }
     ]
     done = source.run("wal", "check", "main")

@@ -249,7 +249,7 @@ def test_memory_does_not_grow_with_the_segments(site: Spooled) -> None:
     site.spool.make()
     lock = site.spool.try_lock("push")
     assert lock is not None
-    words = ["push", str(lock), site.spool.directory, str(site.data.root), str(site.config), "", ""]
+    words = ["push", str(lock), site.spool.directory, str(site.data.root), str(site.config), "", "", ""]
     process = subprocess.Popen(
         [sys.executable, "-m", "pgproof.commands.wal_background", *words],
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
