@@ -13,7 +13,7 @@ from pgproof.commands.console import make_console, progress_bar, show
 from pgproof.config import ClusterConfig, Config, load
 from pgproof.errors import ApprovalMissing, ConfigError
 from pgproof.repository.repository import Archive, find_archive, open_repository
-from pgproof.restore.acceptance import AcceptancePlan, accept, plan_acceptance
+from pgproof.restore.acceptance import AcceptancePlan, Accepted, accept, plan_acceptance
 from pgproof.restore.prepared import PreparedTransaction
 from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRecord, held
 from pgproof.restore.restored import RestoredCluster, open_restored, with_config_file, with_pause
@@ -156,21 +156,21 @@ def accept_restored(
         settings = _config(config, restored.record)
         cluster = settings.cluster(restored.record.cluster) if settings else None
         plan = plan_acceptance(restored, cluster, _archive(settings, cluster))
-        prepared = plan.configured.prepared
+        done = Accepted(plan.configured.prepared, ())
         if not as_json:
             show_acceptance(console, plan)
         if not dry_run:
             _agree(console, plan, yes, as_json)
-            prepared = accept(plan, start=restart)
+            done = accept(plan, start=restart)
     content = {
         "directory": str(data),
         "steps": plan.steps(),
         "begins": plan.begins(),
-        "cautions": list(plan.cautions),
-        "prepared": [one.as_dict() for one in prepared],
+        "cautions": [*plan.cautions, *done.warnings],
+        "prepared": [one.as_dict() for one in done.prepared],
         "done": not dry_run,
     }
-    show(content, lambda console: _show_accepted(console, plan, prepared, dry_run, restart), as_json)
+    show(content, lambda console: _show_accepted(console, plan, done, dry_run, restart), as_json)
     return 0
 
 
@@ -218,13 +218,11 @@ def show_acceptance(console: Console, plan: AcceptancePlan) -> None:
 
 
 def _show_accepted(
-    console: Console,
-    plan: AcceptancePlan,
-    prepared: Sequence[PreparedTransaction],
-    dry_run: bool,
-    restart: bool,
+    console: Console, plan: AcceptancePlan, done: Accepted, dry_run: bool, restart: bool
 ) -> None:
-    _warn(console, prepared)
+    _warn(console, done.prepared)
+    for warning in done.warnings:
+        console.print(f"warning: {warning}", markup=False, style="yellow")
     if dry_run:
         console.print("dry run: nothing was changed")
         return

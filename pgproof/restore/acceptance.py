@@ -5,7 +5,8 @@ The same command goes on afterwards; where the server is down it says to start i
 
 1. End recovery.
 2. Shut the server down.
-3. Mark the history file of its new timeline for archiving.
+3. Archive the history file of its new timeline, which reserves the number, and mark it for its archiver. Remove the
+   note by which expire keeps what the restore needs, as recovery is over.
 4. Take away the rules of whoever may connect, without which no line that starts a restored cluster starts it; take
    isolation and every recovery setting out of postgresql.auto.conf, and put back the source's own lines. Where it ends
    after this, ``pgproof start`` isolates it again.
@@ -31,11 +32,12 @@ from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.configuration import ACCEPTED, keep_configuration
 from pgproof.restore.isolation import isolation
-from pgproof.restore.new_timeline import ask_archive, mark_history
+from pgproof.restore.new_timeline import ask_archive, mark_history, reserve
 from pgproof.restore.old_server import ask_old_server, refuse_others
 from pgproof.restore.prepared import PreparedTransaction, find_prepared
 from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, forget
 from pgproof.restore.restored import RestoredCluster, config_file
+from pgproof.restore.running import end_note
 from pgproof.restore.settings import setting_of, take_out
 from pgproof.restore.standing import open_as_superuser
 from pgproof.restore.start import stop
@@ -88,6 +90,19 @@ class Configured:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """What came of an acceptance.
+
+    Args:
+        prepared: transactions that somebody has to end.
+        warnings: what could not be done beside it, a sentence each.
+    """
+
+    prepared: tuple[PreparedTransaction, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptancePlan:
     """What accepting a restored cluster will do.
 
@@ -96,19 +111,21 @@ class AcceptancePlan:
         config_file: that it was started with.
         configured: what it will be.
         cautions: to be read before.
+        archive: opens that of the cluster; None when nothing says where it is.
     """
 
     restored: RestoredCluster
     config_file: Path
     configured: Configured
     cautions: tuple[str, ...]
+    archive: Callable[[], Archive] | None = None
 
     def steps(self) -> list[str]:
         """The steps, as they are shown and then done."""
         data = self.restored.data
         steps = ["end recovery: it opens for writing, on a new timeline"] if self.configured.recovers else []
         steps.append("shut it down")
-        steps.append("mark the history file of its timeline for archiving")
+        steps.append("archive the history file of its timeline, which reserves the number")
         steps.append("take isolation and every recovery setting out of postgresql.auto.conf")
         steps += [
             f"keep {name} = {value}, which its source had and no file of it says"
@@ -196,7 +213,7 @@ def plan_acceptance(
             f"{named} names data_directory = {configured.data_directory!r}: change it to {str(restored.data)!r} "
             "before anything else than pgproof starts this cluster"
         )
-    return AcceptancePlan(restored, named, configured, tuple(filter(None, cautions)))
+    return AcceptancePlan(restored, named, configured, tuple(filter(None, cautions)), archive)
 
 
 def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) -> Configured:
@@ -233,18 +250,16 @@ def _less(configured: str, had: str) -> bool:
     return configured.isdecimal() and int(configured) < int(had)
 
 
-def accept(plan: AcceptancePlan, *, start: bool = True) -> tuple[PreparedTransaction, ...]:
+def accept(plan: AcceptancePlan, *, start: bool = True) -> Accepted:
     """Carry a plan out.
 
     Args:
         plan: from plan_acceptance.
         start: start the server again; else whoever runs servers here does it.
 
-    Returns:
-        transactions that somebody has to end.
-
     Raises:
         RecoveryFailed: it does not open, stop or start.
+        WalConflict: another one was quicker to take its timeline; it stays isolated.
         NoRoom, DestinationRefused: its directory cannot be written in; where that is so before, nothing is changed.
     """
     restored, prepared = plan.restored, plan.configured.prepared
@@ -253,14 +268,16 @@ def accept(plan: AcceptancePlan, *, start: bool = True) -> tuple[PreparedTransac
         if plan.configured.recovers:
             prepared = _open(restored)
         stop(restored)
+        warning = "" if plan.configured.archives else reserve(restored, plan.archive)
+        end_note(plan.archive, restored.data)
         _change(plan)
         if start:
             _start(plan)
-    return prepared
+    return Accepted(prepared, (warning,) if warning else ())
 
 
 def _change(plan: AcceptancePlan) -> None:
-    """Steps 3 to 6: the files."""
+    """The rest of step 3, and 4 to 6: the files."""
     data, record = plan.restored.data, plan.restored.record
     mark_history(data, plan.restored.bin_directory, plan.restored.owner)
     close(plan.restored)

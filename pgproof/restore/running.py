@@ -1,8 +1,8 @@
 """A running restore is noted in the repository: what the restored cluster still reads, so that expire leaves it alone.
 
 The note is there from before the first byte is read until a day after the files are in place, for recovery needs WAL
-long after. No lease is taken, as of a hold: the note, then a second look at the backup, because an expire may have been
-quicker; and expire looks for notes right before it removes anything.
+long after, or until an acceptance ends recovery. No lease is taken, as of a hold: the note, then a second look at the
+backup, because an expire may have been quicker; and expire looks for notes right before it removes anything.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, PgproofError
@@ -78,6 +79,26 @@ def read_running(archive: Archive) -> tuple[RunningRestore, ...]:
     return tuple(found)
 
 
+def end_note(opened: Callable[[], Archive] | None, data: Path) -> None:
+    """Remove the notes of a restored cluster whose recovery is over; where that fails they end by themselves.
+
+    Args:
+        opened: opens its archive; None when nothing says where it is.
+        data: its directory, on this machine.
+    """
+    if opened is None:
+        return
+    with suppress(PgproofError):
+        archive = opened()
+        for running in read_running(archive):
+            if running.destination == _place(data):
+                archive.store.delete(f"{archive.layout.restores}{running.identifier}.json")
+
+
+def _place(data: Path) -> str:
+    return f"{socket.gethostname()}:{os.path.abspath(data)}"
+
+
 @dataclass
 class Note:
     """The note of the restore that this process carries out.
@@ -107,7 +128,7 @@ class Note:
         self._identifier = self._identifier or f"{at:%Y%m%dT%H%M%S%fZ}-{label}"
         groups = [list(group) for _, group in groupby(self.plan.segments, key=lambda one: one.timeline)]
         wal = tuple((group[0].name, group[-1].name) for group in groups)
-        where = f"{socket.gethostname()}:{os.path.abspath(data)}"
+        where = _place(data)
         running = RunningRestore(self._identifier, label, wal, where, at + TERM)
         self.archive.write_json(self._key, running.as_dict(), create=False)
         self._until = running.until

@@ -17,6 +17,7 @@ from pgproof.postgres.lock_file import RunningServer, running_in
 from pgproof.restore.old_server import ask_old_server
 from pgproof.restore.record import held
 from pgproof.restore.restored import open_restored
+from pgproof.restore.running import read_running
 from pgproof.wal.archive import is_archived
 from tests.drills.damage import answer
 from tests.servers.place import give_to_server
@@ -40,6 +41,18 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
         made.sql("CREATE TABLE t AS SELECT 1 AS g")
         made.backup()
         made.sql("INSERT INTO t VALUES (2)")
+        made.archive_now()
+        made.server.stop("fast")
+        yield made
+
+
+@pytest.fixture
+def lost() -> Iterator[Source]:
+    """Another lost server, whose archive has no other timeline yet."""
+    with running_source(17) as made:
+        with open(made.data / "postgresql.conf", "a") as file:
+            file.write(f"archive_mode = on\narchive_command = '{made.archive_command}'\n")
+        made.backup()
         made.archive_now()
         made.server.stop("fast")
         yield made
@@ -110,6 +123,35 @@ def test_what_an_accepted_cluster_archives_can_be_restored(source: Source) -> No
     stored.write_bytes(content)
     assert code == 0, err
     assert "WAL of timeline 2 is archived and its history file is not" in " ".join(out.split())
+
+
+def test_two_that_were_planned_at_once_do_not_take_one_timeline(
+    lost: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing reserved the number: both archived on it, and no restore found its way."""
+    with started(lost, "one") as one, started(lost, "two") as two:
+        assert len(notes(lost)) == 2
+        # the archive as the second one sees it before the first one has archived anything
+        monkeypatch.setattr("pgproof.restore.acceptance.ask_archive", lambda *_: "")
+        assert answer(lost, "accept", str(one), "--yes", "--no-start")[0] == 0
+        assert notes(lost) == [str(two)]
+        code, _, err = answer(lost, "accept", str(two), "--yes")
+        fact = f'pgproof: cannot accept "{two}": another server archives on its timeline 2'
+        assert (code, err.splitlines()[0]) == (35, fact)
+        assert open_restored(two).record.isolated
+        # the number is the first one's, also for the archiver of its server
+        copy = lost.start_copy(one)
+        copy.wait_ready()
+        try:
+            done = one / "pg_wal/archive_status/00000002.history.done"
+            copy.wait(done.exists, 60, "to archive its history")
+        finally:
+            copy.stop()
+
+
+def notes(source: Source) -> list[str]:
+    """The directories of which the repository has a note."""
+    return sorted(running.destination.partition(":")[2] for running in read_running(source.archive))
 
 
 def test_one_command_at_a_time_changes_it(source: Source) -> None:
