@@ -69,6 +69,18 @@ def running_in(data: Path) -> RunningServer | None:
     return found if found.alive else None
 
 
+def takes_sessions(data: Path) -> bool:
+    """Whether the server in a data directory lets sessions in by now, as it says itself (``PMStatus`` of its file).
+
+    A session that it refuses costs it a process.
+    """
+    try:
+        lines = (data / "postmaster.pid").read_bytes().split(b"\n")
+    except OSError:
+        return False
+    return len(lines) > 7 and lines[7].strip() in (b"standby", b"ready")
+
+
 def running_everywhere() -> list[RunningServer]:
     """Every server of this machine whose processes we may look at."""
     found = {}

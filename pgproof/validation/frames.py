@@ -127,8 +127,13 @@ def frame(columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]) -> A
     """Records as a frame that has these columns and types, whether or not there are any."""
     import pandas
 
-    lines = [[_cell(record[name]) for name in columns] for record in records]
-    return pandas.DataFrame(lines, columns=list(columns)).astype(dict(columns))
+    lines = list(records)
+    return pandas.DataFrame(
+        {
+            name: pandas.Series([_cell(line[name]) for line in lines], dtype=kind)
+            for name, kind in columns.items()
+        }
+    )
 
 
 def _cell(value: Any) -> Any:

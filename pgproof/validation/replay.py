@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFailed, ScratchKilled
 from pgproof.postgres.control import read_control, wal_sizes
 from pgproof.postgres.faults import shortage_in
+from pgproof.postgres.lock_file import takes_sessions
 from pgproof.postgres.programs import lines_of
 from pgproof.postgres.server import LocalServer
 from pgproof.restore.isolation import SEARCH_PATH, isolation, recovery_defaults, session_options
@@ -47,7 +48,8 @@ _SCRATCH = {
     "log_line_prefix": LOG_PREFIX,
     "lc_messages": "C",
 }
-_LOCKS = 100_000  # that a copy can hold, about 50 MB of shared memory
+# That a copy can hold: about 50 MB of shared memory, which each start of a server fills, or a fifth for few files
+_LOCKS, _FEW_LOCKS, _FEW_FILES = 100_000, 20_000, 10_000
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
 _LOGGED = re.compile(r"[^\[\t]*\[\d+\] (?P<process>.*?) (?P<level>[A-Z]+):  (?P<said>.*)")
@@ -153,7 +155,7 @@ def held(
         what = "to reach the target" if closed else "to reach the cut"
         with _not_killed(server, scratch, pace.said):
             try:
-                server.wait(lambda: pace.look() or _arrived(dsn, scratch.log, pace.said), timeout, what)
+                server.wait(lambda: pace.look() or _arrived(dsn, scratch, pace.said), timeout, what)
                 pace.add_to(phases)
             except RecoveryFailed as error:
                 raise _explained(error, server, scratch, target.timeline, pace.said) from error
@@ -228,13 +230,20 @@ def _settings(
     minima = widest(control.minima, _raised(bin_directory, scratch.wal))
     # pg_dump locks every table of a database at once; a setting of the source says little of what that takes
     sessions = minima["max_connections"] + minima["max_prepared_transactions"]
-    each = max(minima["max_locks_per_transaction"], _LOCKS // sessions)
+    locks = _FEW_LOCKS if _files_of_databases(scratch.data) < _FEW_FILES else _LOCKS
+    each = max(minima["max_locks_per_transaction"], locks // sessions)
     minima["max_locks_per_transaction"] = each
     major = _major(scratch)
     # this recovery's own target must come last, as in recovery_settings
     safe = {**isolation(major, preload), **recovery_defaults(major), **_SCRATCH}
     sizes = {name: str(value) for name, value in minima.items()}
     return {**files, **safe, **wal_sizes(control.segment_size), **sizes, **recovery}
+
+
+def _files_of_databases(data: Path) -> int:
+    """How many files all databases have: each relation that keeps anything has one at least."""
+    places = [*data.glob("base/*/"), *data.glob("pg_tblspc/*/PG_*/*/")]
+    return sum(len(os.listdir(place)) for place in places)
 
 
 @functools.cache  # the WAL is there before the first server starts, and one drill starts several
@@ -256,7 +265,7 @@ def _raised(bin_directory: Path, wal: Path) -> dict[str, int]:
         return {}
 
 
-def _arrived(dsn: str, log: Path, said: int) -> bool:
+def _arrived(dsn: str, scratch: Scratch, said: int) -> bool:
     """Whether recovery came to its end, and the copy answers.
 
     A server pauses there only when it could be a hot standby; else it opens, which is as good for reading.
@@ -265,6 +274,8 @@ def _arrived(dsn: str, log: Path, said: int) -> bool:
         RecoveryFailed: it came to its end, and refuses the connection.
     """
     query = "SELECT NOT pg_is_in_recovery() OR pg_get_wal_replay_pause_state() = 'paused'"
+    if not takes_sessions(scratch.data):
+        return False
     try:
         with psycopg.connect(f"{dsn} dbname=template1 connect_timeout=2", autocommit=True) as connection:
             row: Any = connection.execute(query.encode()).fetchone()
@@ -272,7 +283,7 @@ def _arrived(dsn: str, log: Path, said: int) -> bool:
     except psycopg.OperationalError as error:
         reason = " ".join(str(error).split())
         if not any(sign in reason for sign in _NOT_YET) and any(
-            sign in tail_of(log, said) for sign in _AT_END
+            sign in tail_of(scratch.log, said) for sign in _AT_END
         ):
             raise RecoveryFailed("the restored copy refuses connections", reason) from error
         return False

@@ -46,6 +46,27 @@ def most_locks(source: Source, stop: threading.Event) -> int:
     return most
 
 
+def room_for_locks(dsn: str) -> int:
+    """As PostgreSQL counts it (``NLOCKENTS``)."""
+    query = """SELECT current_setting('max_locks_per_transaction')::int
+                    * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_a_copy_of_few_files_has_room_for_fewer_locks() -> None:
+    """Room is shared memory, which each start of its server fills."""
+    with running_source(17) as source:
+        source.write_config("drill.checks = []\ndrill.targets = 0\n")
+        source.backup()
+        rooms = list[int]()
+        done = drill(source, None, lambda database, dsn: rooms.append(room_for_locks(dsn)))
+    assert done.proof.proven
+    assert rooms and 19_000 < max(rooms) < 21_000
+
+
 def test_two_thousand_tables_and_room_for_few_locks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,8 +94,10 @@ def test_two_thousand_tables_and_room_for_few_locks(
         finally:
             stop.set()
             watcher.join()
-        done = drill(source, fence)
+        rooms = list[int]()
+        done = drill(source, fence, lambda database, dsn: rooms.append(room_for_locks(dsn)))
     assert done.proof.proven, done.proof.summary
+    assert rooms and min(rooms) > 99_000
     assert [(check["name"], check["ok"]) for check in done.proof.checks] == [("log", True), ("dump", True)]
     assert len(done.proof.tables) == TABLES
     assert found[0] < 400, "locks of the source"

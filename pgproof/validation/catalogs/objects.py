@@ -40,6 +40,10 @@ class CatalogRow:
     values: str
     definition: str = ""
 
+    def as_dict(self) -> dict[str, str]:
+        """For JSON; there are thousands, and ``asdict`` copies each part of each."""
+        return {"identity": self.identity, "values": self.values, "definition": self.definition}
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogContent:
@@ -140,10 +144,10 @@ class ObjectSpool:
         self._write("\n]}\n")
 
     def _add(self, content: CatalogContent) -> None:
-        self._write(f'{{"catalog":{_json(asdict(content.catalog))},"rows":{{')
+        self._write(f'{{"catalog":{_json(content.catalog.as_dict())},"rows":{{')
         keys = list(content.rows)
         for start in range(0, len(keys), _AT_ONCE):
-            rows = {key: asdict(content.rows[key]) for key in keys[start : start + _AT_ONCE]}
+            rows = {key: content.rows[key].as_dict() for key in keys[start : start + _AT_ONCE]}
             self._write(("," if start else "") + _json(rows)[1:-1])
         self._write(f'}},"rest":{content.rest},"rest_hash":{_json(content.rest_hash)}}}')
 
