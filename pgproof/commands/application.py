@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -293,13 +294,17 @@ def hold(
     return retention.hold(start_session(config, json), name, label, reason, until, release, replace)
 
 
+@cache  # Typer reads every function for it, in the time of twenty queries: once, where one process runs many
+def _command(plugins: frozenset[str]) -> Any:
+    return typer.main.get_command(application)
+
+
 def run(words: list[str]) -> int:
     """Run a command line; every error of ours becomes its message and exit code."""
     as_json = "--json" in words
     show_any_name(sys.stdout)
-    add_plugins(application, words)
     try:
-        code = application(words, standalone_mode=False)
+        code = _command(add_plugins(application, words))(words, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except PgproofError as error:
         if as_json:

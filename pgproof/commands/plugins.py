@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import typer
@@ -19,20 +19,33 @@ _OURS = ("pgproof", "tasks", "flows", "deployments")
 _ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def add_plugins(to: typer.Typer, words: list[str]) -> None:
+_added: set[str] = set()
+
+
+@functools.cache
+def _points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group="pgproof.commands"))
+
+
+def add_plugins(to: typer.Typer, words: list[str]) -> frozenset[str]:
     """Add the one command of a higher layer that was asked for; all of them for ``--help``.
 
     Args:
         to: our application.
         words: of the command line.
+
+    Returns:
+        the names of all that this process has added.
     """
-    for point in entry_points(group="pgproof.commands"):
-        if point.name not in words and "--help" not in words and words:
+    for point in _points():
+        if point.name in _added or (point.name not in words and "--help" not in words and words):
             continue
+        _added.add(point.name)
         try:
             add_plugin(to, point.name, point.load())
         except ImportError as error:
             to.command(point.name, context_settings=_ANY_WORDS)(_missing(point.name, error))
+    return frozenset(_added)
 
 
 def add_plugin(to: typer.Typer, name: str, plugin: Plugin) -> None:
