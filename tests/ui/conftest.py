@@ -6,12 +6,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.deployments.upped import Up
 from tests.servers.postgres import running_source
+
+if TYPE_CHECKING:  # a second of each worker, and one of them has the browser
+    from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = "PGPROOF_SCREENSHOTS"  # a directory; `make screenshots` names docs/images
@@ -37,6 +40,8 @@ def up() -> Iterator[Up]:
 @pytest.fixture(scope="module")
 def page(up: Up) -> Iterator[Page]:
     """A page of a browser that reaches nothing but the server: the site must not need the internet."""
+    from playwright.sync_api import expect, sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -51,6 +56,13 @@ def page(up: Up) -> Iterator[Page]:
         expect.set_options(timeout=30_000)
         yield page
         browser.close()
+
+
+def expect(shown: Any) -> Any:
+    """Playwright's own."""
+    from playwright import sync_api
+
+    return sync_api.expect(shown)
 
 
 def picture(page: Page, name: str, directory: Path) -> Path:

@@ -9,15 +9,18 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Page, expect
 
 from pgproof.repository.repository import create_repository
 from tasks.offers import labels_in
 from tests.deployments.upped import Up, until
 from tests.servers.postgres import PGPROOF, PROJECT, run_pgproof
-from tests.ui.conftest import picture
+from tests.ui.conftest import expect, picture
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 # Deployment to the schedules that its page names
 SCHEDULED = {
