@@ -14,6 +14,7 @@ from pgproof.validation import replay
 from pgproof.validation.fences.fence import NEVER_CHECKED
 from pgproof.validation.origins import foreign
 from tests.drills.damage import answer, flip_bit, truncate
+from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, running_source
 from tests.servers.tools import BarmanTool, DirectoryTool, PgBackRestTool, missing
 
@@ -41,6 +42,22 @@ def add_tablespace(source: Source) -> Path:
     source.sql(f"CREATE TABLESPACE fast LOCATION '{place}'")
     source.sql("CREATE TABLE in_space TABLESPACE fast AS SELECT g FROM generate_series(1, 500) g")
     return place
+
+
+def add_later_tablespace(source: Source) -> Path:
+    """One that no backup has: recovery creates it, and must not in the place of the live server."""
+    place = source.root / "later"
+    place.mkdir()
+    give_to_server(place)
+    source.sql(f"CREATE TABLESPACE later LOCATION '{place}'")
+    source.sql("CREATE TABLE in_later TABLESPACE later AS SELECT g FROM generate_series(1, 300) g")
+    source.sql("VACUUM FREEZE in_later")
+    source.sql("CHECKPOINT")
+    return place
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
 def drilled(source: Source, kind: str, *words: str) -> tuple[int, dict[str, Any]]:
@@ -88,6 +105,8 @@ def test_a_backup_of_pgbackrest_is_proven(foreign_source: Source) -> None:
     source.sql("INSERT INTO t SELECT g, 'later' FROM generate_series(1, 100) g")
     diff = tool.backup("diff")
     source.sql("INSERT INTO t SELECT g, 'latest' FROM generate_series(1, 100) g")
+    later = add_later_tablespace(source)
+    live = contents(later)
     proof = assert_proven(source, "pgbackrest", diff)
     assert proof["origin"] == {
         "kind": "pgbackrest",
@@ -96,7 +115,8 @@ def test_a_backup_of_pgbackrest_is_proven(foreign_source: Source) -> None:
     }
     counted = {table["table"]: table["restored_rows"] for table in proof["tables"]}
     assert counted["public.t"] == 2200
-    assert counted["public.in_space"] == 500
+    assert (counted["public.in_space"], counted["public.in_later"]) == (500, 300)
+    assert contents(later) == live
     reasons = {item["what"]: item["reason"] for item in proof["not_checked"]}
     assert reasons["files that no table reads"] == "pgbackrest kept no backup manifest"
     assert_proven(source, "pgbackrest", full, "--oldest")
@@ -211,9 +231,13 @@ def test_a_backup_of_barman_is_proven(foreign_source: Source) -> None:
     tool = BarmanTool(source)
     label = tool.backup()
     source.sql("INSERT INTO t SELECT g, 'later' FROM generate_series(1, 100) g")
+    later = add_later_tablespace(source)
+    live = contents(later)
     proof = assert_proven(source, "barman", label)
     assert proof["origin"]["title"] == 'Barman "shop"'
-    assert {t["table"]: t["restored_rows"] for t in proof["tables"]}["public.t"] == 2100
+    counted = {table["table"]: table["restored_rows"] for table in proof["tables"]}
+    assert (counted["public.t"], counted["public.in_later"]) == (2100, 300)
+    assert contents(later) == live
     assert [item["what"] for item in proof["not_checked"]] == [
         "recovery targets",
         "check checksums",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pgproof.postgres.lock_file import running_in
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
+from tests.drills.damage import answer
 from tests.servers.postgres import Source, running_source
 from tests.validation.drilling import drill, fence_of, restored_copy
 
@@ -36,5 +40,14 @@ def test_any_size_of_wal_segments(size: int) -> None:
         source.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g")
         source.backup()
         found = drill(source)
+        data = source.root / "restored"
+        for command in (["restore", "main", "--to", str(data)], ["start", str(data), "--json"]):
+            code, out, err = answer(source, *command)
+            assert code == 0, err
+        server = running_in(data)
+        assert server is not None
+        server.stop()
+    started = json.loads(out)
+    assert (started["state"], started["findings"]) == ("open", [])
     assert found.proof.proven, found.proof.summary
     assert [target["ok"] for target in found.proof.targets] == [True]
