@@ -48,7 +48,8 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
 
 
 def configure(source: Source, *checks: str, extra: str = "") -> None:
-    source.write_config(cluster=f"drill.checks = {json.dumps(checks)}", extra=extra)
+    """These checks, and no recovery target, which starts another server and has tests of its own."""
+    source.write_config(cluster=f"drill.checks = {json.dumps(checks)}\ndrill.targets = 0", extra=extra)
 
 
 def drill(

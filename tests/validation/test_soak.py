@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.servers.postgres import Source, installed, running_source
-from tests.validation.drilling import Drill, drill, sessions
+from tests.validation.drilling import Drill, drill, fence_of, sessions
 from tests.validation.writers import TABLES, Load, repeated, writers
 
 
@@ -19,7 +19,9 @@ def soak(source: Source, drills: int, load: Load) -> list[Drill]:
     for number in range(drills):
         if number % 3 == 0:
             source.backup()
-        found.append(drill(source))
+        with load.at_full_speed():
+            fence = fence_of(source)
+        found.append(drill(source, fence))
         assert found[-1].proof.proven, found[-1].proof.summary
         assert found[-1].equal == {"accounts", "history", "queue"}
         assert not found[-1].not_checked
@@ -81,13 +83,13 @@ STATEMENTS = [
 
 
 @contextmanager
-def pgbench(source: Source, database: str, clients: int = 3) -> Iterator[None]:
-    """The standard transactions, for the time of a block."""
+def pgbench(source: Source, database: str, clients: int = 3, rate: int = 200) -> Iterator[None]:
+    """The standard transactions, so many each second, for the time of a block."""
     words = [str(source.bin / "pgbench"), "-h", str(source.root / "s"), "-U", "postgres"]
     subprocess.run([*words, "-i", "-q", "-s", "1", database], check=True, capture_output=True)
     source.backup()
     running = subprocess.Popen(
-        [*words, "-n", "-T", "600", "-c", str(clients), database],
+        [*words, "-n", "-T", "600", "-c", str(clients), "-R", str(rate), database],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -116,14 +118,16 @@ def soak_databases(major: int, least: int, seconds: float = 0) -> None:
         ):
             while drills < least or time.monotonic() < end:
                 drills += 1
-                _prove_databases(source)
+                _prove_databases(source, load)
         assert load.transactions > 50
         assert min(rounds) >= 1
         assert sessions(source) == []
 
 
-def _prove_databases(source: Source) -> None:
-    found = drill(source)
+def _prove_databases(source: Source, load: Load) -> None:
+    with load.at_full_speed():
+        fence = fence_of(source)
+    found = drill(source, fence)
     assert found.proof.proven, found.proof.summary
     equal = {(t.database, t.table.removeprefix("public.")) for t in found.comparison.tables if t.equal}
     assert equal - {(database, "made") for database in ("postgres", *BESIDE)} == {

@@ -39,11 +39,13 @@ def test_targets_amid_busy_writers(major: int) -> None:
     with running_source(major, max_prepared_transactions="20") as source:
         source.sql(TABLES)
         source.write_config("drill.targets = 8")
-        with writers(source, 6, prepare=True):
+        with writers(source, 6, prepare=True) as load:
             source.backup()
             source.sql("SELECT pg_create_restore_point('noon')")
             source.archive_now()
-            found = drill(source)
+            with load.at_full_speed():
+                fence = fence_of(source)
+            found = drill(source, fence)
     assert (found.proof.verdict, found.comparison.targets.finding) == (PROVEN, ""), found.proof.summary
     targets = found.proof.targets
     assert {t["kind"] for t in targets} == {"time", "lsn", "xid", "name"}
