@@ -86,7 +86,7 @@ def strays_of(
         yield (
             f"timeline {timeline}, which left timeline {fork.timeline} at LSN {fork.lsn}, has WAL here and no backup, "
             f"and a restore follows timeline {followed.history.timeline}: was a clone promoted that has its source's "
-            "archive_command? Set its archive_mode to off; expire removes that WAL when the WAL window has passed"
+            "archive_command? Set its archive_mode to off"
         )
 
 
