@@ -30,6 +30,15 @@ def test_all_that_the_wheel_is_made_of_is_copied() -> None:
     assert used == ["requirements-worker.lock"] and set(used) <= set(ALLOWED)
 
 
+@pytest.mark.parametrize("page", ["README.md", "Dockerfile"])
+def test_a_lock_is_installed_without_a_look_at_dependencies(page: str) -> None:
+    """Debian's pip refuses a package with extras that the lock has without: sqlalchemy[asyncio]."""
+    lines = [
+        line for line in (PROJECT / page).read_text().splitlines() if re.search(r"pip install.*\.lock", line)
+    ]
+    assert lines and all("--no-deps" in line for line in lines)
+
+
 def test_a_database_host_has_the_versions_that_were_tested() -> None:
     engine, worker = pins("requirements-engine.lock"), pins("requirements-worker.lock")
     assert len(engine) > 10 and engine < worker
