@@ -28,6 +28,7 @@ from pgproof.postgres.names import bytes_of, in_bytes, name_of
 from pgproof.repository.repository import Archive, StoredObject
 
 ABSENT = "it is not there"
+NO_ROLE = "the role has no pg_read_server_files"
 _LARGEST = 4 << 20  # bytes of one file; a list of names may be long
 _MAINS = ("config_file", "hba_file", "ident_file")
 _SETTINGS = f"SELECT name, {in_bytes('setting')} FROM pg_settings WHERE name = ANY(%s)"
@@ -71,13 +72,17 @@ class Configuration:
     left_out: tuple[NotTaken, ...] = ()
 
     @property
+    def lacks(self) -> str:
+        """What was not taken, the first of it by name; empty when all was."""
+        more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+        return "; ".join(map(str, self.left_out[:3])) + more
+
+    @property
     def warning(self) -> str:
         """What whoever restores the backup should know; empty when all of it was taken."""
         if not self.left_out:
             return ""
-        what = "; ".join(map(str, self.left_out[:3]))
-        more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
-        return f"configuration outside the data directory was not taken: {what}{more}; keep it yourself"
+        return f"configuration outside the data directory was not taken: {self.lacks}; keep it yourself"
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Configuration:
@@ -348,7 +353,7 @@ class _There:
 
     def _ask(self, function: str, path: str, *more: int) -> list[tuple[Any, ...]] | None:
         if not self.may:
-            raise Unreadable("it cannot be read from here, and the role has no pg_read_server_files")
+            raise Unreadable(f"it cannot be read from here, and {NO_ROLE}")
         try:
             return self._connection.execute(f"SELECT {function}".encode(), (path, *more)).fetchall()
         except psycopg.errors.UndefinedFile:

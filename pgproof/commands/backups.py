@@ -59,6 +59,9 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
         f"  timeline {record.timeline}, LSN {record.start_lsn} to {record.stop_lsn}, "
         f"WAL {record.first_segment} to {record.last_segment}"
     )
+    if record.configuration and record.configuration.files:
+        count = counted(len(record.configuration.files), "configuration file")
+        console.print(f"  {count} from outside the data directory")
     for warning in record.warnings:
         console.print(f"  warning: {warning}", markup=False, style="yellow")
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import PgproofError
-from pgproof.readiness import archiving, host, proofs, receiving, recovery, role, server, store
+from pgproof.readiness import archiving, configuration, host, proofs, receiving, recovery, role, server, store
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.credentials import Credentials
@@ -19,6 +19,7 @@ __all__ = ["QUESTIONS", "Check", "examine", "stopped"]
 QUESTIONS = (
     *server.QUESTIONS,
     *role.QUESTIONS,
+    *configuration.QUESTIONS,
     *store.QUESTIONS,
     *archiving.QUESTIONS,
     *receiving.QUESTIONS,

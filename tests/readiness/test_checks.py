@@ -425,3 +425,30 @@ def test_some_programs(ready_sites: Callable[[int], Site]) -> None:
     cluster = site.cluster.model_copy(update={"bin_directory": some})
     check = named(examine(cluster, site.config), "programs")
     stops(check, "proof", f"pg_waldump, pg_combinebackup of PostgreSQL 17 not in {some}")
+
+
+def test_configuration_files_outside_the_data_directory(ready: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from another machine, which may not; then by the role, once it has what the mend says."""
+    assert ready.doctor()["configuration files"].fact == "all of them lie in the data directory"
+    data = Path(ready.server.data)
+    etc = ready.root / "etc"
+    etc.mkdir()
+    shutil.copy(data / "pg_ident.conf", etc / "pg_ident.conf")
+    give_to_server(etc)
+    text = (data / "postgresql.conf").read_text()
+    try:
+        (data / "postgresql.conf").write_text(f"{text}ident_file = '{etc}/pg_ident.conf'\n")
+        ready.restart()
+        taken = ready.doctor()["configuration files"]
+        assert (taken.ok, taken.mend) == (True, "")
+        assert taken.fact == "a backup takes 3 files from outside the data directory"
+        monkeypatch.setattr("pgproof.backups.configuration.runs_here", lambda data, system: False)
+        found = ready.doctor()["configuration files"]
+        assert (found.ok, found.blocks) == (False, "")
+        assert "the role has no pg_read_server_files" in found.fact
+        for statement in found.mend.partition("\n")[2].split("\n"):
+            ready.execute(statement)
+        assert ready.doctor()["configuration files"].fact == taken.fact
+    finally:
+        (data / "postgresql.conf").write_text(text)
+        ready.restart()

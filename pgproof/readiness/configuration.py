@@ -1,0 +1,50 @@
+"""The configuration files: whether a backup can take those that lie outside the data directory."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from pgproof.backups.configuration import NO_ROLE, NotTaken, find_configuration
+from pgproof.postgres.connection import connect
+from pgproof.postgres.grants import identifier
+from pgproof.readiness.check import Answer, Question, Subject
+from pgproof.wording import counted
+
+_FUNCTIONS = "pg_catalog.pg_read_binary_file(text, bigint, bigint), pg_catalog.pg_ls_dir(text)"
+
+
+def _configuration(subject: Subject) -> Answer:
+    system_identifier = subject.facts.system_identifier
+    with connect(subject.cluster) as connection:
+        found = find_configuration(connection, system_identifier, ())
+    if found is None:
+        return Answer(True, "all of them lie in the data directory")
+    taken = found.stored_as(None)
+    if not taken.left_out:
+        return Answer(
+            True, f"a backup takes {counted(len(taken.files), 'file')} from outside the data directory"
+        )
+    fact = f"no backup has them: {taken.lacks}; a restored cluster starts without them"
+    return Answer(False, fact, _mend(subject, taken.left_out))
+
+
+def _mend(subject: Subject, left_out: tuple[NotTaken, ...]) -> str:
+    """Let the account read them where they are; from another machine, let the role ask the server for them."""
+    role = identifier(subject.facts.role.name)
+    here = [
+        item.path for item in left_out if os.path.lexists(item.path) and not os.access(item.path, os.R_OK)
+    ]
+    if here:
+        account = pwd.getpwuid(os.geteuid()).pw_name
+        return f"let account {account} read {', '.join(here[:3])}, such as by its group: chgrp and chmod g+r"
+    if not any(NO_ROLE in item.reason for item in left_out):
+        return "keep a copy of it yourself, or take it out of the configuration"
+    return (
+        f"\\connect {identifier(subject.source.database)}\n"
+        f"GRANT pg_read_server_files TO {role};  -- it reads every file that the server can read\n"
+        f"GRANT EXECUTE ON FUNCTION {_FUNCTIONS} TO {role};"
+    )
+
+
+QUESTIONS = (Question("configuration files", "", _configuration),)
