@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from rich.console import Console
 
 from pgproof.commands.console import make_console, progress_bar, show
@@ -19,6 +22,7 @@ from pgproof.restore.record import FOLLOWING, OPEN, PAUSED, SHUT_DOWN, RestoreRe
 from pgproof.restore.restored import RestoredCluster, open_restored, with_config_file, with_pause
 from pgproof.restore.standing import Standing
 from pgproof.restore.start import Started, begin, stop
+from pgproof.restore.unreadable import Unreadable, find_unreadable
 
 
 def start(data: Path, config_file: Path | None, timeout: float | None, *, pause: bool, as_json: bool) -> int:
@@ -33,10 +37,20 @@ def start(data: Path, config_file: Path | None, timeout: float | None, *, pause:
         started = begin(restored, timeout, progress)
     found, findings = started.standing, list(started.findings)
     steps = next_steps(restored, found) if not findings else []
-    content = _content(restored, found, findings, steps)
-    content["again"] = started.again
-    show(content, lambda console: _show(console, restored, started, steps), as_json)
+    unreadable = _unreadable(restored, found)
+    warnings = [f"warning: {text}" for text in unreadable.warnings()]
+    content = {**_content(restored, found, findings, steps), **asdict(unreadable), "again": started.again}
+    show(content, lambda console: _show(console, restored, started, [*warnings, *steps]), as_json)
     return 1 if findings else 0
+
+
+def _unreadable(restored: RestoredCluster, found: Standing | None) -> Unreadable:
+    """What nobody can read while it pauses; nothing where it does not say."""
+    running = restored.running
+    if running is not None and found is not None and found.state == PAUSED:
+        with contextlib.suppress(psycopg.Error):
+            return find_unreadable(restored, running)
+    return Unreadable()
 
 
 def _content(

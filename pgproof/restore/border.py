@@ -9,7 +9,7 @@ from pgproof.restore.locate import WalReader
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
-from pgproof.wal.records import CommitRecord, Record, RestorePoint
+from pgproof.wal.records import CommitRecord, DatabaseDrop, Record, RestorePoint
 
 _BEFORE, _AFTER = 2, 1  # segments that are read around the target
 
@@ -21,10 +21,12 @@ class Border:
     Args:
         last: the last one that will be there.
         following: the first one that will not.
+        dropped: where a DROP DATABASE begins that is replayed, and whose commit is not.
     """
 
     last: CommitRecord | None
     following: CommitRecord | None
+    dropped: LSN | None = None
 
     def steps(self) -> list[str]:
         """Lines for the plan of a restore."""
@@ -34,6 +36,16 @@ class Border:
         if self.following is not None:
             lines.append(f"the first commit that will not be there: {_named(self.following)}")
         return lines
+
+    def warnings(self) -> list[str]:
+        """What a recovery that stops here destroys."""
+        if self.dropped is None:
+            return []
+        return [
+            "a database will be there and its files will not: PostgreSQL removes them before the DROP DATABASE "
+            f"commits, and recovery stops between the two. --target-lsn {self.dropped} --exclusive stops before it, "
+            "with the same commits, and pgproof start says how to open the database again"
+        ]
 
 
 def _named(commit: CommitRecord) -> str:
@@ -54,11 +66,11 @@ def border_of(records: Sequence[Record], target: RecoveryTarget) -> Border | Non
     last: CommitRecord | None = None
     for number, record in enumerate(records):
         if _stops_before(record, target):
-            return Border(last, _first_commit(records[number:]))
+            return Border(last, _first_commit(records[number:]), _dropped(records[:number]))
         if isinstance(record, CommitRecord) and record.committed and record.xid:
             last = record
         if _stops_after(record, target):
-            return Border(last, _first_commit(records[number + 1 :]))
+            return Border(last, _first_commit(records[number + 1 :]), _dropped(records[: number + 1]))
         if target.kind == "lsn" and record.lsn >= target.lsn:
             return None  # an inclusive one between two records that are listed here: what lies there is not known
     return None
@@ -66,6 +78,13 @@ def border_of(records: Sequence[Record], target: RecoveryTarget) -> Border | Non
 
 def _first_commit(records: Sequence[Record]) -> CommitRecord | None:
     return next((r for r in records if isinstance(r, CommitRecord) and r.committed and r.xid), None)
+
+
+def _dropped(replayed: Sequence[Record]) -> LSN | None:
+    """The first DROP DATABASE of a transaction that does not end (``dropdb``, ``dbase_redo``)."""
+    ended = {record.xid for record in replayed if isinstance(record, CommitRecord)}
+    drops = [record for record in replayed if isinstance(record, DatabaseDrop) and record.xid]
+    return next((drop.lsn for drop in drops if drop.xid not in ended), None)
 
 
 def _stops_before(record: Record, target: RecoveryTarget) -> bool:
@@ -113,5 +132,5 @@ def read_border(
     for segment in present[here + 1 : here + 1 + _AFTER]:
         if segment.number == around[-1].number + 1:
             around.append(segment)
-    rmgrs = ("Transaction", "XLOG") if target.kind == "name" else ("Transaction",)
+    rmgrs = ("Transaction", "Database", "XLOG") if target.kind == "name" else ("Transaction", "Database")
     return border_of(reader.records(*around, rmgrs=rmgrs), target)

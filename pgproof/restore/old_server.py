@@ -24,7 +24,8 @@ def refuse_others(restored: RestoredCluster) -> None:
             raise OldServerRuns(
                 f'cannot accept "{restored.data}": the old server runs',
                 f"Process {server.pid} serves the same cluster in {server.data}.",
-                f"stop it for good: pg_ctl -D {server.data} stop",
+                f"stop it for good: {restored.bin_directory / 'pg_ctl'} -D {server.data} stop; "
+                "or by what started it, such as systemctl",
             )
 
 

@@ -86,7 +86,7 @@ def make_plan(
         end = end_of_path(listing, plan.history)
         present = present_between(listing, plan.history, plan.record.first_segment, end)
         border = read_border(reader_of(plan.record.major), present, request.target, plan.reach)
-        return replace(plan, border=border)
+        return replace(plan, border=border, warnings=(*plan.warnings, *(border.warnings() if border else ())))
     return plan
 
 

@@ -76,7 +76,15 @@ class ParameterChange:
     minimal: bool = False
 
 
-Record = CommitRecord | RestorePoint | QuietPoint | ParameterChange
+@dataclass(frozen=True, slots=True)
+class DatabaseDrop:
+    """A DROP DATABASE, which removes the files when this is replayed, whether or not its transaction commits."""
+
+    lsn: LSN
+    xid: int
+
+
+Record = CommitRecord | RestorePoint | QuietPoint | ParameterChange | DatabaseDrop
 
 
 def parse_line(line: str) -> Record | None:
@@ -100,6 +108,8 @@ def parse_line(line: str) -> Record | None:
         shown = dict(_VALUE.findall(rest))
         values = {name: int(shown[short]) for short, name in _PARAMETERS.items()}
         return ParameterChange(lsn, values, "wal_level=minimal" in rest)
+    if kind == "DROP" and match["rmgr"] == "Database":
+        return DatabaseDrop(lsn, int(match["xid"]))
     if kind == "RUNNING_XACTS":
         running = _RUNNING.match(rest)
         return QuietPoint(lsn, int(running[1])) if running and running[1] == running[2] else None

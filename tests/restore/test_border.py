@@ -9,7 +9,7 @@ import pytest
 from pgproof.restore.border import Border, border_of
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
-from pgproof.wal.records import CommitRecord, Record, RestorePoint
+from pgproof.wal.records import CommitRecord, DatabaseDrop, Record, RestorePoint
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -79,6 +79,20 @@ def test_border(target: RecoveryTarget, last: int | None, following: int | None)
 def test_border_that_cannot_be_said(target: RecoveryTarget) -> None:
     """An inclusive LSN between two ends stops after the next record of any kind, which is not known here."""
     assert border_of(RECORDS, target) is None
+
+
+def test_a_database_is_dropped_before_its_commit() -> None:
+    """Its files are gone once the record is replayed; an end of its transaction makes that right."""
+    drop = DatabaseDrop(LSN(0x1000580), 706)
+    dropped = [*RECORDS[:-1], drop, RECORDS[-1]]
+    before, after = RecoveryTarget("time", time(5)), RecoveryTarget("xid", "706")
+    for target, lsn in ((before, drop.lsn), (after, None)):
+        border = border_of(dropped, target)
+        assert border is not None
+        assert (border.dropped, len(border.warnings())) == (lsn, 1 if lsn else 0)
+    warned = border_of(dropped, RecoveryTarget("lsn", str(drop.lsn), exclusive=True))
+    assert warned is not None
+    assert warned.warnings() == []
 
 
 def test_only_what_is_known_is_said() -> None:

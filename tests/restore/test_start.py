@@ -173,7 +173,8 @@ def test_accepted_it_is_a_cluster_as_any_other(source: Source) -> None:
             49,
             f'pgproof: cannot accept "{data}": the old server runs\n'
             f"DETAIL: Process {source.server.pid} serves the same cluster in {source.data}.\n"
-            f"HINT: stop it for good: pg_ctl -D {source.data} stop\n",
+            f"HINT: stop it for good: {source.bin / 'pg_ctl'} -D {source.data} stop; "
+            "or by what started it, such as systemctl\n",
         )
         with source.away():
             accepted(source, data)
