@@ -9,35 +9,26 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
+from pgproof.backups.source_files import Reader, There, Unreadable, here_of, runs_here
 from pgproof.config import ClusterConfig
-from pgproof.errors import DestinationRefused, PgproofError
+from pgproof.errors import PgproofError
 from pgproof.postgres.connection import connect
-from pgproof.postgres.control import read_system_identifier
 from pgproof.postgres.includes import Include, auth_includes, settings_includes
-from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.names import bytes_of, in_bytes, name_of
 from pgproof.repository.repository import Archive, StoredObject
 
 ABSENT = "it is not there"
-NO_ROLE = "the role has no pg_read_server_files"
-_LARGEST = 4 << 20  # bytes of one file; a list of names may be long
 _MAINS = ("config_file", "hba_file", "ident_file")
 _SETTINGS = f"SELECT name, {in_bytes('setting')} FROM pg_settings WHERE name = ANY(%s)"
 _SOURCES = f"SELECT DISTINCT {in_bytes('sourcefile')} FROM pg_settings WHERE sourcefile IS NOT NULL"
-_MAY_READ = """
-SELECT pg_has_role('pg_read_server_files', 'usage')
-       AND has_function_privilege('pg_catalog.pg_read_binary_file(text, bigint, bigint)', 'execute')
-       AND has_function_privilege('pg_catalog.pg_ls_dir(text)', 'execute')
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +129,6 @@ class FoundConfiguration:
         return into.getvalue()
 
 
-class Unreadable(Exception):
-    """A file cannot be read, and why."""
-
-
-class _Reader(Protocol):
-    def content(self, path: str) -> bytes | None:
-        """The bytes of a file; None when it is not there.
-
-        Raises:
-            Unreadable: with the reason.
-        """
-
-    def names(self, path: str) -> list[str] | None:
-        """What is in a directory; None when it is not there."""
-
-    def outside(self, path: str) -> bool:
-        """Whether a base backup leaves a path out."""
-
-
 def store_configuration(
     cluster: ClusterConfig, archive: Archive, prefix: str, skipped: Iterable[str]
 ) -> Configuration | None:
@@ -202,8 +174,8 @@ def find_configuration(
     if data is None or "config_file" not in settings:
         reason = "the role may not see where it is; GRANT pg_monitor"
         return FoundConfiguration(left_out={"postgresql.conf": reason})
-    here = _Here(data) if runs_here(Path(data), system_identifier) else None
-    there = _There(connection, data, tuple(skipped))
+    here = here_of(data) if runs_here(Path(data), system_identifier) else None
+    there = There(connection, data, tuple(skipped))
     found = FoundConfiguration(mains=settings)
     _Reading(found, here, there, connection.info.server_version // 10000).read()
     sources = {name_of(path) for (path,) in connection.execute(_SOURCES.encode()).fetchall()}
@@ -216,30 +188,10 @@ def find_configuration(
     return found
 
 
-def runs_here(data: Path, system_identifier: int) -> bool:
-    """Whether the server of a data directory runs on this machine and sees the same files as we.
-
-    Args:
-        data: the directory, as the server says.
-        system_identifier: of its cluster.
-    """
-    server = running_in(data)
-    try:
-        if server is None or read_system_identifier(data) != system_identifier:
-            return False
-        ours = os.readlink("/proc/self/ns/mnt")
-    except (DestinationRefused, PgproofError, OSError):
-        return False
-    try:
-        return os.readlink(f"/proc/{server.pid}/ns/mnt") == ours
-    except OSError:  # another account's process does not say; its directory was found at its path
-        return True
-
-
 class _Reading:
     """The closure of the includes of three files."""
 
-    def __init__(self, found: FoundConfiguration, here: _Reader | None, there: _There, major: int) -> None:
+    def __init__(self, found: FoundConfiguration, here: Reader | None, there: There, major: int) -> None:
         self._found, self._here, self._there, self._major = found, here, there, major
 
     def read(self) -> None:
@@ -299,84 +251,6 @@ class _Reading:
                 if not self._there.may:
                     raise
         return self._there.names(path)
-
-
-class _Here:
-    """The files of a server that runs on this machine."""
-
-    def __init__(self, data: str) -> None:
-        self._data = os.path.realpath(data)
-
-    def content(self, path: str) -> bytes | None:
-        try:
-            with open(path, "rb", opener=_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise Unreadable("it is no regular file")
-                return _bounded(file.read(_LARGEST + 1))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unreadable(f"{error.strerror}") from error
-
-    def names(self, path: str) -> list[str] | None:
-        try:
-            return [entry.name for entry in os.scandir(path) if not entry.is_dir()]
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise Unreadable(f"{error.strerror}") from error
-
-    def outside(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        return real != self._data and not real.startswith(f"{self._data}/")
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
-
-
-class _There:
-    """The files of a server, as it gives them to a role that may read them."""
-
-    def __init__(self, connection: psycopg.Connection, data: str, skipped: tuple[str, ...]) -> None:
-        self._connection, self._data, self._skipped = connection, data, skipped
-        row = connection.execute(_MAY_READ.encode()).fetchone()
-        self.may = bool(row and row[0])
-
-    def content(self, path: str) -> bytes | None:
-        found = self._ask("pg_read_binary_file(%s, 0, %s)", path, _LARGEST + 1)
-        return None if found is None else _bounded(bytes(found[0][0]))
-
-    def names(self, path: str) -> list[str] | None:
-        found = self._ask("pg_ls_dir(%s)", path)
-        return None if found is None else [str(name) for (name,) in found]
-
-    def _ask(self, function: str, path: str, *more: int) -> list[tuple[Any, ...]] | None:
-        if not self.may:
-            raise Unreadable(f"it cannot be read from here, and {NO_ROLE}")
-        try:
-            return self._connection.execute(f"SELECT {function}".encode(), (path, *more)).fetchall()
-        except psycopg.errors.UndefinedFile:
-            return None
-        except psycopg.OperationalError as error:
-            if self._connection.closed:
-                raise
-            raise Unreadable(f"the server says: {' '.join(str(error).split())}") from error
-        except psycopg.Error as error:
-            raise Unreadable(f"the server says: {' '.join(str(error).split())}") from error
-
-    def outside(self, path: str) -> bool:
-        """A link below the data directory leads somewhere else."""
-        below = os.path.relpath(path, self._data)
-        if below.startswith(".."):
-            return True
-        return any(below == link or below.startswith(f"{link}/") for link in self._skipped)
-
-
-def _bounded(content: bytes) -> bytes:
-    if len(content) > _LARGEST:
-        raise Unreadable(f"it has more than {_LARGEST:,} bytes")
-    return content
 
 
 def members(content: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 
-from pgproof.backups.configuration import NO_ROLE, NotTaken, find_configuration
+from pgproof.backups.configuration import NotTaken, find_configuration
+from pgproof.backups.source_files import NO_ROLE
 from pgproof.postgres.connection import connect
 from pgproof.postgres.grants import identifier
 from pgproof.readiness.check import Answer, Question, Subject

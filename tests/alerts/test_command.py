@@ -82,7 +82,7 @@ def they_are_made(config: Path, client: SyncPrefectClient, web: Inbox) -> None:
         "cluster shop: 33 automations changed, 0 as they should be\n"
         "see whether it arrives:\n  pgproof alerts test shop\n"
     )
-    assert len(identities(client)) == 32
+    assert len(identities(client)) == 34
     block = client.read_block_document_by_name("pgproof-webhook", "custom-webhook", include_secrets=False)
     assert web.url not in json.dumps(block.model_dump(mode="json"))  # a token is in it, as a rule
 
@@ -139,7 +139,7 @@ def what_was_changed_or_lost_is_put_back(config: Path, client: SyncPrefectClient
         "made: pgproof shop: RPO breached, off until it is switched on",
         "made anew: pgproof shop: RTO breached",
     ]
-    assert len(identities(client)) == 32
+    assert len(identities(client)) == 34
 
 
 def a_paused_one_stays_paused(config: Path, client: SyncPrefectClient) -> None:
@@ -166,7 +166,7 @@ def another_file_changes_what_differs(config: Path, client: SyncPrefectClient, t
         "pgproof shop: RTO breached, over",
     }
     assert after["pgproof shop: nobody checks"]["trigger"]["within"] == 2700
-    assert len(after) == 32
+    assert len(after) == 34
 
 
 def another_cluster_does_not_touch_them(config: Path, client: SyncPrefectClient) -> None:

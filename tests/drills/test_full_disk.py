@@ -58,7 +58,14 @@ def test_disk_full_in_the_middle_of_a_backup(small: Source) -> None:
     ]
     listed = json.loads(source.run("list", "main", "--json").stdout)
     unproven = {"backup": None, "at": None, "seconds": 0.0, "stale": False}
-    assert listed == {"backups": [], "torn": [], "damaged": {}, "unread": {}, "proof": unproven}
+    assert listed == {
+        "backups": [],
+        "torn": [],
+        "damaged": {},
+        "unread": {},
+        "proof": unproven,
+        "old_systems": [],
+    }
     left = {name: value for name, value in tree(source.repository_path).items() if value}
     assert {name: left[name] for name in before if before[name]} == {n: v for n, v in before.items() if v}
     assert not any("/backups/" in name for name in left)  # what was written is gone: WAL needs the room
@@ -107,7 +114,7 @@ def test_restore_onto_a_file_system_that_is_too_small(small: Source) -> None:
     shutil.move(source.repository_path / "main", source.root / "moved")  # the room there is now 8 MB
     (source.root / "repository-2").mkdir()
     shutil.move(source.root / "moved", source.root / "repository-2" / "main")
-    shutil.copy(source.repository_path / "pgproof.json", source.root / "repository-2")
+    shutil.move(source.repository_path / "pgproof.json", source.root / "repository-2")
     source.write_config(repository=f"file://{source.root}/repository-2")
     place = source.repository_path / "restored"
     state = os.statvfs(source.repository_path)

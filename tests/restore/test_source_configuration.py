@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgproof.backups.configuration import runs_here
 from pgproof.backups.record import BackupRecord
+from pgproof.backups.source_files import runs_here
 from pgproof.postgres.lock_file import running_in
 from pgproof.restore.configuration import ACCEPTED
 from pgproof.restore.record import DIRECTORY, TREE
@@ -37,7 +37,7 @@ include_if_exists '{etc}/common/none.conf'
 """
 
 
-@pytest.fixture(scope="module", params=[15, 16, 17, 18])
+@pytest.fixture(scope="module", params=[15, 17, 18])
 def debian(request: pytest.FixtureRequest) -> Iterator[Source]:
     """A source as Debian sets it up, with every way that one file has to name another."""
     if reason := installed(request.param):
