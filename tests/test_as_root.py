@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgproof.backups.source_files import Unreadable, here_of
 from pgproof.postgres.grants import peer_lines
 from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.programs import account
@@ -132,3 +133,23 @@ def test_a_restored_cluster_is_accepted(source: Source) -> None:
         assert server is not None, done.stdout + done.stderr
         server.stop()
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_configuration_is_read_with_no_more_rights_than_the_server_has(source: Source) -> None:
+    """Who writes it may name any file: root's would be in the backup, and in each restored cluster."""
+    place = source.root / "etc"
+    place.mkdir()
+    for name, owned in (("own.conf", True), ("of root.conf", False)):
+        (place / name).write_text(f"# {name}\n")
+        (place / name).chmod(0o600)
+        if owned:
+            give_to_server(place / name)
+    os.mkfifo(place / "pipe.conf")
+    here = here_of(str(source.data))
+    assert here.content(str(place / "own.conf")) == b"# own.conf\n"
+    assert here.content(str(place / "none.conf")) is None
+    assert sorted(here.names(str(place)) or []) == ["of root.conf", "own.conf", "pipe.conf"]
+    assert here.names(str(place / "none")) is None
+    for name, reason in (("of root.conf", "Permission denied"), ("pipe.conf", "no regular file")):
+        with pytest.raises(Unreadable, match=reason):
+            here.content(str(place / name))
