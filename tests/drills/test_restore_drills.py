@@ -126,7 +126,8 @@ def test_record_lost(one: tuple[Source, BackupRecord]) -> None:
     (source.repository_path / source.archive.layout.backup_record(record.label)).unlink()
     code, out, _ = answer(source, "list", "main", "--json")
     unproven = {"backup": None, "at": None, "seconds": 0.0, "stale": False}
-    listed = {"backups": [], "torn": [record.label], "damaged": {}, "unread": {}, "proof": unproven}
+    listed = {"backups": [], "torn": [record.label], "damaged": {}, "unread": {}, "old_systems": []}
+    listed["proof"] = unproven
     assert (code, json.loads(out)) == (0, listed)
     assert_refused(
         source,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pgproof.commands import restore
 from pgproof.gaps.check import WalCheck, check_wal
 from pgproof.gaps.loss import losses, newest_is_lost, sentences
 from pgproof.postgres.programs import account, as_account
+from pgproof.restore import procedure
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -56,7 +56,7 @@ def test_a_spell_of_minimal_wal(source: Source, tmp_path: Path) -> None:
     assert (code, data.exists()) == (1, False)
     assert "from there on the server ran with wal_level = minimal" in err.splitlines()[0]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(restore, "AT_ONCE", 0)  # with so much WAL a plan does not read it
+        patched.setattr(procedure, "AT_ONCE", 0)  # with so much WAL a plan does not read it
         code, out, err = answer(source, *words, str(data))
     assert code == 0, err
     assert "of WAL will be read while the files are extracted" in " ".join(out.split())

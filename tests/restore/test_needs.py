@@ -138,10 +138,10 @@ def test_a_file_stands_in_the_way(locked: Locked, tmp_path: Path) -> None:
     assert (code, f"{tmp_path}/file is not a directory" in err) == (43, True)
 
 
-def testlittle_room_for_wal_is_a_warning(locked: Locked, plan: RestorePlan) -> None:
+def test_little_room_for_wal_is_a_warning(locked: Locked, plan: RestorePlan) -> None:
     free = shutil.disk_usage(locked.source.root).free
     assert little_room(plan) == []
-    (warning,) = little_room(replace(plan, room=free))
+    (warning,) = little_room(replace(plan, room=2 * free))
     assert "of WAL there" in warning
 
 
