@@ -1,4 +1,4 @@
-"""An include is what a configuration file of PostgreSQL names as a part of itself, found in the text and written anew.
+"""An include is what a configuration file of PostgreSQL names as a part of itself, found in its text and written again.
 
 In postgresql.conf the words are ``include``, ``include_if_exists`` and ``include_dir`` (``ParseConfigFp``); in
 pg_hba.conf and pg_ident.conf the same from PostgreSQL 16 on, and ``@file`` in every version (``tokenize_auth_file``).
