@@ -109,8 +109,6 @@ def run_plan(
     clock: Callable[[], datetime],
     progress: Progress = lambda size: None,
     phases: dict[str, float] | None = None,
-    *,
-    recovers: bool = True,
 ) -> tuple[str, ...]:
     """Restore as planned, with a restore_command that names this program and configuration; what was warned of.
 
@@ -122,7 +120,6 @@ def run_plan(
         clock: of this machine, aware.
         progress: told the raw bytes that are done.
         phases: gains the seconds of ``extract``, and of ``combine`` where backups were combined.
-        recovers: whether recovery comes later, so that expire leaves alone for a day what it reads.
     """
 
     def told(size: int) -> None:
@@ -130,7 +127,7 @@ def run_plan(
         progress(size)
 
     options = (own_tablespaces_option(plan.places.until), planned_option(plan.segments))
-    with noted(archive, plan, clock, recovers=recovers) as note:
+    with noted(archive, plan, clock) as note:
         warned = execute(
             plan,
             archive,

@@ -145,18 +145,10 @@ class Note:
 
 
 @contextmanager
-def noted(
-    archive: Archive, plan: RestorePlan, clock: Callable[[], datetime], *, recovers: bool = True
-) -> Iterator[Note]:
+def noted(archive: Archive, plan: RestorePlan, clock: Callable[[], datetime]) -> Iterator[Note]:
     """A note for the time of a block and a day more; none is left when the block fails.
 
     A repository that takes none, such as one that may only be read, stops no restore.
-
-    Args:
-        archive: that is read.
-        plan: of the restore.
-        clock: of this machine, aware.
-        recovers: whether recovery reads WAL afterwards; the note goes with the block where it does not.
 
     Raises:
         NoBackup: an expire was quicker.
@@ -176,9 +168,7 @@ def noted(
     except BaseException:
         note.remove()
         raise
-    if not recovers:
-        note.remove()
-    elif not note.fault:
+    if not note.fault:
         with suppress(PgproofError):
             note.write()  # recovery begins only now
 

@@ -34,6 +34,7 @@ from pgproof.restore.plan import RestorePlan, RestoreRequest
 from pgproof.restore.procedure import make_plan, run_plan
 from pgproof.restore.record import DIRECTORY, TREE
 from pgproof.restore.restored import RestoredCluster, config_file, open_restored
+from pgproof.restore.running import end_note
 from pgproof.restore.standing import differences
 from pgproof.restore.start import launch, wait, why_early
 from pgproof.restore.target import RecoveryTarget
@@ -199,7 +200,6 @@ class _Trial:
                 plan,
                 self._clock,
                 phases=self._phases,
-                recovers=False,  # and at once, by us: nothing of this stays
             )
             found = plan.record.configuration
             files = len(found.files) if found else 0
@@ -211,6 +211,7 @@ class _Trial:
         except (RecoveryFailed, Finding) as error:
             findings = [str(error).replace("\n", " ")]
         finally:
+            end_note(lambda: self._archive, self._scratch.data)
             self._scratch.remove()
         came = "replay" in self._phases and not findings
         phases = {name: round(seconds, 3) for name, seconds in self._phases.items()} if came else {}

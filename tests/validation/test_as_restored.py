@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pgproof.backups.record import BackupRecord
-from pgproof.validation import memory
+from pgproof.restore.running import read_running
+from pgproof.validation import as_restored, memory
 from pgproof.validation.as_restored import AsRestored, in_short, restore_as_user
 from pgproof.validation.fences.fence import Fence
 from tests.drills.damage import answer
@@ -99,9 +100,23 @@ def tried(source: Source, record: BackupRecord, fence: Fence | None = None) -> A
     found = restore_as_user(
         source.config, source.cluster, source.archive, fence or fence_of(source), record.label, now
     )
+    assert read_running(source.archive) == ()
     assert not list((source.root / "scratch").glob("main-*"))
     assert not processes(source.root / "scratch")
     return found
+
+
+def test_expire_leaves_alone_what_recovery_reads(debian: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch, noted = as_restored.launch, list[str]()
+
+    def looked(*words: Any, **more: Any) -> Any:
+        noted.extend(running.backup for running in read_running(debian.archive))
+        return launch(*words, **more)
+
+    monkeypatch.setattr(as_restored, "launch", looked)
+    record = debian.backup()
+    assert tried(debian, record).findings == ()
+    assert noted == [record.label]
 
 
 def test_a_drill_measures_the_restore_of_a_user(debian: Source) -> None:
