@@ -10,10 +10,10 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -25,6 +25,7 @@ from pgproof.postgres.includes import Include, auth_includes, settings_includes
 from pgproof.postgres.names import bytes_of, in_bytes, name_of
 from pgproof.repository.repository import Archive, StoredObject
 
+Found = TypeVar("Found")
 ABSENT = "it is not there"
 _MAINS = ("config_file", "hba_file", "ident_file")
 _SETTINGS = f"SELECT name, {in_bytes('setting')} FROM pg_settings WHERE name = ANY(%s)"
@@ -202,7 +203,7 @@ class _Reading:
         if path in self._found.files or path in self._found.left_out:
             return
         try:
-            content = self._content(path)
+            content = self._ask(lambda reader: reader.content(path))
         except Unreadable as error:
             self._found.left_out[path] = str(error)
             return
@@ -222,7 +223,7 @@ class _Reading:
             self._file(target, settings, required=include.kind != "include_if_exists")
             return
         try:
-            names = self._names(target)
+            names = self._ask(lambda reader: reader.names(target))
         except Unreadable as error:
             self._found.left_out[target] = str(error)
             return
@@ -234,23 +235,15 @@ class _Reading:
             if name.endswith(".conf") and not name.startswith("."):  # GetConfFilesInDir
                 self._file(os.path.join(target, name), settings, required=True)
 
-    def _content(self, path: str) -> bytes | None:
+    def _ask(self, question: Callable[[Reader], Found | None]) -> Found | None:
+        """Ask where the server runs, if that is here; else, and where that may not be read, the server itself."""
         if self._here is not None:
             try:
-                return self._here.content(path)
+                return question(self._here)
             except Unreadable:
                 if not self._there.may:
                     raise
-        return self._there.content(path)
-
-    def _names(self, path: str) -> list[str] | None:
-        if self._here is not None:
-            try:
-                return self._here.names(path)
-            except Unreadable:
-                if not self._there.may:
-                    raise
-        return self._there.names(path)
+        return question(self._there)
 
 
 def members(content: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:

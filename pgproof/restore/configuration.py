@@ -25,6 +25,7 @@ from pgproof.restore.whole_file import replace_file
 
 ACCEPTED = "configuration"  # in the data directory
 _NAME = re.compile(rb"(?m)^[ \t\r]*([A-Za-z_\x80-\xff][\w.$\x80-\xff]*)[ \t\r=]")
+LOST = "the source's configuration files could not be restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,7 @@ def place_configuration(plan: RestorePlan, archive: Archive, owner: pwd.struct_p
     try:
         content = list(archive.open_checked(found.object))
     except (ObjectDamaged, ObjectMissing, ConfigError) as error:
-        lost = f"the source's configuration files could not be restored: {error.fact}"
-        return Placed(None, (f"{lost}; --config-file of pgproof start names others",))
+        return Placed(None, (f"{LOST}: {error.fact}; --config-file of pgproof start names others",))
     for path, text in members(content):
         place = tree / path.lstrip("/")
         _make(place if text is None else place.parent, plan.request.destination, owner)

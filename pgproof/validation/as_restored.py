@@ -28,7 +28,7 @@ from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.programs import account
 from pgproof.postgres.server import LocalServer
 from pgproof.repository.repository import Archive
-from pgproof.restore.configuration import settings_in
+from pgproof.restore.configuration import LOST, settings_in
 from pgproof.restore.needs import closed_to
 from pgproof.restore.plan import RestorePlan, RestoreRequest
 from pgproof.restore.procedure import make_plan, run_plan
@@ -45,11 +45,11 @@ from pgproof.validation.memory import lowered
 from pgproof.validation.order import require_before
 from pgproof.validation.pace import Pace
 from pgproof.validation.proof import Proof, read_proof
+from pgproof.validation.replay import is_just_before
 from pgproof.validation.scratch import Scratch, own
 from pgproof.wal.background.spool import Spool
 from pgproof.wording import counted
 
-_BETWEEN = 64  # bytes of page headers and alignment between two records
 _STOP = 10  # seconds until it is killed: it is thrown away
 _LINES = 6  # of a server's log, in a finding
 _CONFIGURED = "starting PostgreSQL"  # the first that a server says once its configuration was read
@@ -163,25 +163,27 @@ def _unreachable(config: Config, cluster: ClusterConfig) -> str:
     return "; ".join(closed_to(config, cluster, account(cluster.drill.run_as)))
 
 
+@dataclass
 class _Trial:
-    """One restore as a user makes it."""
+    """One restore as a user makes it, with the arguments of ``restore_as_user``."""
 
-    def __init__(
-        self,
-        config: Config,
-        cluster: ClusterConfig,
-        archive: Archive,
-        fence: Fence,
-        label: str,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._config, self._cluster, self._archive = config, cluster, archive
-        self._fence, self._label, self._clock = fence, label, clock
-        directory = cluster.drill.scratch_directory.absolute()
-        self._scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
-        self._cut = min(database.cut for database in fence.databases if database.cut is not None)
-        self._phases: dict[str, float] = {}
-        self._not_checked: list[str] = []
+    _config: Config
+    _cluster: ClusterConfig
+    _archive: Archive
+    _fence: Fence
+    _label: str
+    _clock: Callable[[], datetime]
+    _phases: dict[str, float] = field(default_factory=dict)
+    _not_checked: list[str] = field(default_factory=list)
+
+    @property
+    def _scratch(self) -> Scratch:
+        directory = self._cluster.drill.scratch_directory.absolute()
+        return Scratch(directory / f"{self._cluster.name}-{self._fence.identifier}")
+
+    @property
+    def _cut(self) -> LSN:
+        return min(database.cut for database in self._fence.databases if database.cut is not None)
 
     def run(self) -> AsRestored:
         """All of it."""
@@ -203,7 +205,7 @@ class _Trial:
             )
             found = plan.record.configuration
             files = len(found.files) if found else 0
-            findings = [text for text in said if "configuration files could not be restored" in text]
+            findings = [text for text in said if text.startswith(LOST)]
             findings += self._start()
         except NoRoom as error:
             findings = []
@@ -254,7 +256,7 @@ class _Trial:
             self._end_fetching()
 
     def _elsewhere(self, replayed: LSN | None) -> list[str]:
-        if replayed is not None and 0 <= self._cut - replayed <= _BETWEEN:
+        if replayed is not None and is_just_before(replayed, self._cut):
             return []
         return [f"WAL was replayed up to LSN {replayed}; the target is just before {self._cut}"]
 

@@ -24,14 +24,13 @@ from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFaile
 from pgproof.postgres.control import read_control, wal_sizes
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.lock_file import takes_sessions
-from pgproof.postgres.programs import lines_of
 from pgproof.postgres.server import LocalServer
 from pgproof.restore.isolation import SEARCH_PATH, isolation, recovery_defaults, session_options
 from pgproof.restore.settings import recovery_settings
 from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
-from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL
+from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL, last_of_recovery
 from pgproof.validation.claim import make_socket
 from pgproof.validation.pace import Pace, tail_of
 from pgproof.validation.scratch import Scratch
@@ -52,7 +51,6 @@ _SCRATCH = {
 _LOCKS, _FEW_LOCKS, _FEW_FILES = 100_000, 20_000, 10_000
 _NOT_YET = ("the database system is", "conflict with recovery", "No such file", "refused", "timeout expired")
 _AT_END = ("pausing at the end of recovery", "archive recovery complete")
-_LOGGED = re.compile(r"[^\[\t]*\[\d+\] (?P<process>.*?) (?P<level>[A-Z]+):  (?P<said>.*)")
 _UNKNOWN_MANAGER = re.compile(r"resource manager with ID (\d+) not registered")
 _NO_LIBRARY = re.compile(r'FATAL:  could not (?:access file|load library) "([^"]+)": ([^\n]+)')
 _PANIC = re.compile(r" PANIC:  ([^\n]*)")
@@ -308,31 +306,13 @@ def _explained(
 
 def _where_wal_ended(scratch: Scratch, timeline: int, said: int) -> str:
     """The WAL segment that replay could not go on with, and why, from the server's log; empty when it went on."""
-    reason = _last_before_the_end(tail_of(scratch.log, said))
+    reason = last_of_recovery(tail_of(scratch.log, said))
     if reason is None:
         return ""
     lsn = _LSN.search(reason)
     size = max((path.stat().st_size for path in scratch.wal.iterdir()), default=0)
     name = f' "{WalSegment.containing(timeline, LSN.parse(lsn[1]), size)}"' if lsn and size else ""
     return f"Replay found no more valid WAL{' in segment' + name if name else ''}: {reason}. "
-
-
-def _last_before_the_end(log: str) -> str | None:
-    """What recovery said last before its end; other processes write into the same log meanwhile.
-
-    Args:
-        log: written with LOG_PREFIX, but for what restore_command says.
-    """
-    last = ""
-    for line in lines_of(log):
-        match = _LOGGED.match(line)
-        if match is None:
-            last = last if line.startswith("\t") else line.strip()
-        elif match["process"] == "startup" and match["level"] not in ("DETAIL", "HINT", "CONTEXT"):
-            if match["said"].startswith("redo done at "):
-                return last
-            last = match["said"].strip()
-    return None
 
 
 def _missing_library(log: str) -> NotProven | None:
@@ -353,12 +333,17 @@ def _missing_library(log: str) -> NotProven | None:
     return None
 
 
+def is_just_before(replayed: LSN, cut: LSN) -> bool:
+    """Whether a server that replayed up to an LSN stands at a cut; headers and alignment may lie between records."""
+    return 0 <= cut - replayed <= 64
+
+
 def _check_position(dsn: str, cut: LSN, last: bool) -> None:
     """Stopped must mean stopped at the cut: recovery also pauses for settings that are too small."""
     with psycopg.connect(f"{dsn} dbname=template1", autocommit=True) as connection:
         row: Any = connection.execute("SELECT pg_last_wal_replay_lsn()::text, pg_is_in_recovery()").fetchone()
     replayed = LSN.parse(row[0] or "0/0")
-    if not 0 <= cut - replayed <= 64:  # page headers and alignment may lie between two records
+    if not is_just_before(replayed, cut):
         raise RecoveryFailed(
             "recovery stopped elsewhere than at the cut", f"It replayed up to {replayed}; the cut is {cut}."
         )

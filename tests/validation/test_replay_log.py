@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pgproof.validation import replay
+from pgproof.validation.checks.server_log import last_of_recovery
 
 BEFORE = '2026-12-01 07:17:00.041 GMT [18418] startup LOG:  restored log file "00000001000000000000000F" from archive'
 DONE = (
@@ -28,4 +28,4 @@ HINT = "2026-12-01 07:17:00.155 GMT [18418] startup HINT:  If this has occurred 
     ],
 )
 def test_what_recovery_said_last(lines: tuple[str, ...], reason: str | None) -> None:
-    assert replay._last_before_the_end("\n".join(lines) + "\n") == reason
+    assert last_of_recovery("\n".join(lines) + "\n") == reason

@@ -18,9 +18,8 @@ LOG_PREFIX = "%m [%p] %b "
 # how a scratch server that would open its copy, and may not, is ended: by its restore_command
 REFUSAL = 255
 REFUSED_TO_OPEN = f'.history" from archive: child process exited with exit code {REFUSAL}'
-_LINE = re.compile(
-    r"\S+ \S+ \S+ \[\d+\] (?P<backend>.+?) (?P<level>LOG|WARNING|ERROR|FATAL|PANIC):  (?P<text>.*)"
-)
+_LINE = re.compile(r"\S+ \S+ \S+ \[\d+\] (?P<backend>.+?) (?P<level>[A-Z]+):  (?P<text>.*)")
+_OF_ITS_OWN = ("LOG", "WARNING", "ERROR", "FATAL", "PANIC")  # others go with the line before
 _OURS = ("client backend", "parallel worker", "not initialized")
 _DAMAGE = re.compile(
     r"page verification failed|invalid page in block|could not read block|missing chunk number"
@@ -87,7 +86,7 @@ def _complaints(lines: Sequence[str], again: bool) -> Iterator[str]:
 def complaint(line: str) -> str:
     """What a line of the log complains of, with who says it; empty when of nothing that matters."""
     match = _LINE.fullmatch(line)
-    if match is None:
+    if match is None or match["level"] not in _OF_ITS_OWN:
         return ""
     backend, level, text = match["backend"], match["level"], match["text"]
     if level == "LOG":
@@ -97,3 +96,24 @@ def complaint(line: str) -> str:
     else:
         matters = not any(part in text for part, _ in HARMLESS) and not shortage_in(text)
     return f"{backend}: {level}: {text}" if matters else ""
+
+
+def last_of_recovery(text: str) -> str | None:
+    """What recovery said last before its end; other processes write into the same log meanwhile.
+
+    Args:
+        text: of a log, written with LOG_PREFIX but for what restore_command says.
+
+    Returns:
+        None while recovery has not come to its end.
+    """
+    last = ""
+    for line in lines_of(text):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            last = last if line.startswith("\t") else line.strip()
+        elif match["backend"] == "startup" and match["level"] in _OF_ITS_OWN:
+            if match["text"].startswith("redo done at "):
+                return last
+            last = match["text"].strip()
+    return None
