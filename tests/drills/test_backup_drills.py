@@ -117,8 +117,9 @@ def test_invariant_2_no_record_without_its_wal(source: Source) -> None:
     assert done.returncode == 79
     lines = done.stderr.splitlines()
     segment = lines[0].split('"')[1]
-    assert lines[0].startswith(f'pgproof: WAL segment "{segment}" of backup "{before:%Y%m%dT%H}')
-    assert lines[0].endswith("did not reach the archive")
+    label = lines[0].split('"')[3]
+    assert f"{before:%Y%m%dT%H%M%SZ}-full" <= label <= f"{now():%Y%m%dT%H%M%SZ}-full"
+    assert lines[0] == f'pgproof: WAL segment "{segment}" of backup "{label}" did not reach the archive'
     assert lines[1] == f"DETAIL: Waited 1 s for segments {segment} to {segment}."
     assert lines[2] == (
         "HINT: pgproof doctor main; SELECT * FROM pg_stat_archiver shows the archiver's last error"
