@@ -12,7 +12,9 @@ RUN python3 -m venv /opt/pgproof \
  && /opt/pgproof/bin/pip install --no-cache-dir --no-deps --require-hashes -r /usr/src/pgproof/requirements-worker.lock \
  && /opt/pgproof/bin/pip install --no-cache-dir --no-deps '/usr/src/pgproof[prefect]' \
  && /opt/pgproof/bin/pip check \
- && install -d -o postgres -g postgres /etc/pgproof /var/tmp/pgproof-scratch \
+ && install -d -o postgres -g postgres /etc/pgproof \
+ && for name in .local .local/state .local/state/pgproof .local/state/pgproof/scratch; do \
+      install -d -m 700 -o postgres -g postgres /var/lib/postgresql/$name; done \
  && rm -rf /usr/src/pgproof
 
 ENV PATH=/opt/pgproof/bin:$PATH PGPROOF_CONFIG=/etc/pgproof/pgproof.toml \

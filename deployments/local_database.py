@@ -10,7 +10,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import psycopg
 
 from pgproof.errors import ProgramMissing
+from pgproof.held import temporary_directory
 from pgproof.postgres.programs import account, find_bin_directory, run
 from pgproof.postgres.server import LocalServer, initialise
 
@@ -102,7 +102,5 @@ def _reaches(owner: pwd.struct_passwd, directory: Path) -> bool:
 @contextlib.contextmanager
 def _socket(owner: pwd.struct_passwd | None) -> Iterator[Path]:
     """A directory that only the server's account enters: whoever reaches the socket is the database's superuser."""
-    with tempfile.TemporaryDirectory(prefix="pgproof-up-", dir="/tmp") as path:
-        if owner is not None:
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-        yield Path(path)
+    with temporary_directory("up", owner=owner, place=Path("/tmp")) as path:
+        yield path

@@ -9,22 +9,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
 from pgproof.errors import ConfigError
 from pgproof.faults import told
 from pgproof.location import DEFAULT_PATH, config_path
 from pgproof.quantity import duration, size
 from pgproof.schedule import SchedulesConfig
+from pgproof.secret import reference
 from pgproof.section import Section
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-
-def _reference(text: object) -> object:
-    if isinstance(text, str) and not text.startswith(("env:", "file:", "block:")):
-        raise ValueError('a secret is given by reference: "env:NAME", "file:/path" or "block:type/name"')
-    return text
+DEFAULT_STATE = "~/.local/state/pgproof"
+STATE = Path(DEFAULT_STATE).expanduser()
 
 
 def _names(value: object) -> object:
@@ -34,34 +31,7 @@ def _names(value: object) -> object:
 Seconds = Annotated[int, BeforeValidator(duration)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bytes = Annotated[int, BeforeValidator(size)]
-SecretReference = Annotated[str, BeforeValidator(_reference)]
-
-
-def resolve_secret(reference: str) -> SecretStr:
-    """Read the secret that a reference names.
-
-    Raises:
-        ConfigError: the variable is not set, the file cannot be read, or the reference is a Prefect
-            block, which only a flow can read.
-    """
-    kind, _, name = reference.partition(":")
-    if kind == "env":
-        value = os.environ.get(name)
-        if value is None:
-            raise ConfigError(f'environment variable "{name}" is not set', hint=f"export {name}=...")
-        return SecretStr(value)
-    if kind == "file":
-        try:
-            return SecretStr(Path(name).read_text("utf-8").strip())
-        except OSError as error:
-            raise ConfigError(f'cannot read secret file "{name}"', f"{error.strerror}.") from error
-        except ValueError:  # without a cause: a UnicodeDecodeError holds the secret
-            raise ConfigError(f'cannot read secret file "{name}"', "It is not UTF-8 text.") from None
-    raise ConfigError(
-        f'secret "{reference}" is a Prefect block',
-        "Only a flow run can read blocks; this command runs without Prefect.",
-        'use "env:NAME" or "file:/path", or run the flow',
-    )
+SecretReference = Annotated[str, BeforeValidator(reference)]
 
 
 class RepositoryConfig(Section):
@@ -149,7 +119,9 @@ DRILL_CONNECTIONS = 4
 class DrillConfig(Section):
     """How restores are tested."""
 
-    scratch_directory: Path = Field(Path("/var/tmp/pgproof-scratch"))
+    scratch_directory: Path | None = Field(
+        None, description="default: scratch in state_directory; of root: /var/lib/pgproof/scratch"
+    )
     run_as: str | None = Field(
         None, description="as root: account of scratch servers, and owner of restored files"
     )
@@ -255,6 +227,17 @@ class ClusterConfig(Section):
     )
     expectations: tuple[ExpectationConfig, ...] = ()
     checks: tuple[SqlCheckConfig, ...] = ()
+    _state: Path = PrivateAttr(STATE)
+
+    @property
+    def scratch(self) -> Path:
+        """Where drills restore: a place of ours alone, as whoever can write there can have any file replaced.
+
+        Root's home is closed to the account of PostgreSQL's server.
+        """
+        if self.drill.scratch_directory is not None:
+            return self.drill.scratch_directory.absolute()
+        return Path("/var/lib/pgproof/scratch") if os.geteuid() == 0 else self._state.absolute() / "scratch"
 
 
 class AlertsConfig(Section):
@@ -268,7 +251,7 @@ class Config(Section):
     """All of pgproof.toml."""
 
     path: Path = Path(DEFAULT_PATH)
-    state_directory: Path = Field(Path("~/.local/state/pgproof"))
+    state_directory: Path = Field(Path(DEFAULT_STATE))
     alerts: AlertsConfig = AlertsConfig()
     repositories: dict[str, RepositoryConfig] = Field(default_factory=dict)
     clusters: dict[str, ClusterConfig] = Field(default_factory=dict)
@@ -353,6 +336,7 @@ def parse(tree: dict[str, Any], path: Path) -> Config:
             f'configuration "{path}" has wrong values', "clusters and repositories are tables of tables."
         ) from error
     for name, cluster in config.clusters.items():
+        cluster._state = config.state
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f'cluster name "{name}" is not usable',

@@ -153,3 +153,21 @@ def test_configuration_is_read_with_no_more_rights_than_the_server_has(source: S
     for name, reason in (("of root.conf", "Permission denied"), ("pipe.conf", "no regular file")):
         with pytest.raises(Unreadable, match=reason):
             here.content(str(place / name))
+
+
+def test_a_place_that_somebody_else_made_first_is_refused(source: Source) -> None:
+    """Its maker put a link there in time: a 0600 file of root then was the server's account's, with other content."""
+    source.scratch.mkdir()
+    source.scratch.chmod(0o777)
+    os.chown(source.scratch, 65534, 65534)
+    reason = f'{source.scratch} belongs to account "nobody"'
+    done = source.run("doctor", "main")
+    assert f"{source.scratch} is not ours alone: {reason}, so that links" in " ".join(done.stdout.split())
+    assert source.run("backup", "main").returncode == 0
+    done = source.run("drill", "main")
+    assert done.returncode != 0
+    assert f'scratch directory "{source.scratch}" is not ours alone' in done.stderr + done.stdout
+    assert os.listdir(source.scratch) == []
+    os.chown(source.scratch, 0, 0)
+    done = source.run("drill", "main")
+    assert "other accounts can write in" in (done.stderr + done.stdout).lower()

@@ -10,8 +10,9 @@ from textwrap import dedent
 import pytest
 from pydantic import ValidationError
 
-from pgproof.config import Config, RepositoryConfig, find_path, load, resolve_secret
+from pgproof.config import Config, RepositoryConfig, find_path, load
 from pgproof.errors import ConfigError
+from pgproof.secret import resolve_secret
 
 GOOD = """
 [repositories.main]

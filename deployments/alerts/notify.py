@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
-from pgproof.config import resolve_secret
 from pgproof.errors import ConfigError
+from pgproof.secret import resolve_secret
 
 WEBHOOK = "custom-webhook/pgproof-webhook"
 MAIL = "slack-webhook/pgproof-mail"  # Prefect's block of that name takes any URL that Apprise knows

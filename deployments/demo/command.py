@@ -119,7 +119,6 @@ def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
         optional=True,
         admin_dsn=_dsn(server, "postgres"),
     )
-    _keep_scratch_here(place)
     server.stop("fast")  # archive_mode needs a restart
     server.start()
     server.wait_ready()
@@ -128,12 +127,6 @@ def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
         f"pgproof init {NAME} --apply made the role pgproof (no superuser), the settings and the repository",
     )
     return server
-
-
-def _keep_scratch_here(place: Place) -> None:
-    """The default may belong to another account of this machine, that runs drills of its own."""
-    written = place.config.read_text()
-    place.config.write_text(f'{written}\n[clusters.{NAME}.drill]\nscratch_directory = "{place.scratch}"\n')
 
 
 def _protect(console: Console, place: Place) -> None:

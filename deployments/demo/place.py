@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pgproof.errors import ConfigError, DestinationRefused
 from pgproof.postgres.programs import account, ending_with_us
+from pgproof.postgres.rights import make_directory
+from pgproof.private import why_open
 
 MARK = ".pgproof-demo"
 
@@ -41,10 +43,6 @@ class Place:
         return self.root / "pgproof.toml"
 
     @property
-    def scratch(self) -> Path:
-        return self.root / "scratch"
-
-    @property
     def restored(self) -> Path:
         return self.root / "restored"
 
@@ -70,17 +68,21 @@ def prepare(directory: str | None) -> Place:
         )
     if root.is_symlink() or (root.exists() and root.stat().st_uid not in (uid, os.getuid())):
         raise DestinationRefused(f'"{root}" belongs to somebody else', hint="name a new --directory")
-    for data in (root / "source", root / "restored"):
-        _end_server(data)
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True, mode=0o700)
-    (root / MARK).touch()
-    if owner is not None:
-        for path in (root, root / MARK):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
+    make_directory(root, owner)
+    if owner is not None:  # before anything is removed or written there by its path
         os.setgroups([])
         os.setgid(owner.pw_gid)
         os.setuid(owner.pw_uid)
+    if reason := why_open(root):
+        raise DestinationRefused(f'"{root}" is not ours alone', f"{reason}.", "name a new --directory")
+    for data in (root / "source", root / "restored"):
+        _end_server(data)
+    for path in root.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (root / MARK).touch()
     os.environ["HOME"] = str(root)
     os.chdir(root)
     if not os.access(sys.executable, os.X_OK):

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
-from pgproof.config import ClusterConfig, resolve_secret
+from pgproof.config import ClusterConfig
 from pgproof.errors import PgproofError
 from pgproof.postgres.connection import connect
 from pgproof.postgres.grants import RELOAD, Step
+from pgproof.secret import resolve_secret
 
 State = Literal["to do", "done", "needs restart", "failed", "left out"]
 _PASSWORD = "\\password "

@@ -61,7 +61,7 @@ _CLUSTER = """\
 # archive_timeout = "5min"                 # wait for the backup's last WAL segment
 
 # [clusters.NAME.drill]
-# scratch_directory = "/var/tmp/pgproof-scratch"
+# scratch_directory = "~/.local/state/pgproof/scratch"   # it needs room for the whole cluster
 # candidates = 6                           # fences tried at once for one exact cut
 # workers = 2                              # connections that count and fingerprint
 # archive_timeout = "2min"

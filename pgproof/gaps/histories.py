@@ -13,11 +13,11 @@ import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pgproof.errors import ObjectMissing, PgproofError
 from pgproof.gaps.places import Place
 from pgproof.gaps.replacement import Answers
+from pgproof.held import temporary_directory
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.timelines.history import Fork, TimelineHistory
@@ -99,10 +99,10 @@ def _begins_at(archive: Archive, segment: WalSegment, fork: Fork, bin_directory:
     """
     if bin_directory is None:
         return None
-    with TemporaryDirectory(prefix="pgproof-wal-") as text:
-        with open(Path(text) / segment.name, "wb") as file:
+    with temporary_directory("wal") as directory:
+        with open(directory / segment.name, "wb") as file:
             file.writelines(archive.open(find_key(archive, segment.name)))
-        words = ["-p", text, "-t", str(segment.timeline), "-s", str(fork.lsn), "-n", "2"]
+        words = ["-p", str(directory), "-t", str(segment.timeline), "-s", str(fork.lsn), "-n", "2"]
         try:
             done = run([bin_directory / "pg_waldump", *words], timeout=60)
         except (OSError, subprocess.SubprocessError):

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pgproof.backups.catalog import read_catalog
@@ -27,6 +25,7 @@ from pgproof.gaps.check import WalCheck
 from pgproof.gaps.histories import find_history
 from pgproof.gaps.places import Place, RepositoryPlace, places_of
 from pgproof.gaps.replacement import Answers, Search, put
+from pgproof.held import temporary_directory
 from pgproof.repository.layout import without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
@@ -229,8 +228,8 @@ def _bring_segments(
     intact: list[str] = []
     for segment in victims:  # in order: what is brought back bears witness for the next
         was = MISSING if segment in missing else DAMAGED
-        with TemporaryDirectory(prefix="pgproof-wal-") as text:
-            replacement, answers = search.find(segment, doubted, Path(text))
+        with temporary_directory("wal") as directory:
+            replacement, answers = search.find(segment, doubted, directory)
             if replacement is None:
                 lost.append(Lost(segment.name, was, answers))
                 continue

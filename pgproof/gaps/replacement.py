@@ -28,10 +28,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectExists, ObjectMissing, PgproofError, WalConflict
 from pgproof.gaps.places import Place
+from pgproof.held import temporary_directory
 from pgproof.repository.codec import Measured
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import CHUNK
@@ -128,8 +128,8 @@ class Search:
     def _fault(self, replacement: Replacement, doubted: Collection[WalSegment]) -> str:
         """Why this content is not that of the segment; empty when it is."""
         segment = replacement.segment
-        with TemporaryDirectory(prefix="pgproof-wal-") as text:
-            loader = Loader(self.archive, self.survey, Path(text), segment.timeline)
+        with temporary_directory("wal") as directory:
+            loader = Loader(self.archive, self.survey, directory, segment.timeline)
             try:
                 link = loader.load(segment, replacement.chunks())
             except ObjectDamaged as error:

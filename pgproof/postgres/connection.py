@@ -11,7 +11,7 @@ from psycopg import pq
 from psycopg.adapt import Buffer, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgproof.config import ClusterConfig, resolve_secret
+from pgproof.config import ClusterConfig
 from pgproof.errors import (
     AuthenticationFailed,
     ConfigError,
@@ -24,6 +24,7 @@ from pgproof.errors import (
 from pgproof.postgres.faults import said_by, tells_of_damage
 from pgproof.postgres.names import bytes_of, name_of, shown
 from pgproof.postgres.programs import account
+from pgproof.secret import resolve_secret
 
 # libpq gives no SQLSTATE for a refused connection, only text
 _AUTHENTICATION = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "does not exist")

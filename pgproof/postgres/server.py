@@ -16,6 +16,7 @@ from pathlib import Path
 from pgproof.errors import ProgramMissing, RecoveryFailed
 from pgproof.postgres.own_socket import socket_dsn
 from pgproof.postgres.programs import as_account, ending_with_us, environment, lines_of, run, warnings_of
+from pgproof.postgres.rights import acting_as, make_directory
 
 PORT = 5432  # of the socket's name only: nothing listens on the network unless settings say so
 
@@ -34,6 +35,7 @@ class LocalServer:
         port: in the name of its socket.
         detached: it stays when we end.
         variables: of its environment, besides ours.
+        secrets: its environment has what opens the repository, for its restore_command.
     """
 
     bin_directory: Path
@@ -45,6 +47,7 @@ class LocalServer:
     port: int = PORT
     detached: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: bool = False
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,9 +64,10 @@ class LocalServer:
 
     def start(self) -> None:
         """Start the process; it is not ready yet. It ends when the calling thread ends, unless it is detached."""
-        self.socket.mkdir(parents=True, exist_ok=True)
-        if self.owner is not None:
-            os.chown(self.socket, self.owner.pw_uid, self.owner.pw_gid)
+        if self.owner is None:
+            self.socket.mkdir(parents=True, exist_ok=True)
+        elif not self.socket.is_dir() or self.socket.stat().st_uid != self.owner.pw_uid:
+            make_directory(self.socket, self.owner)
         settings = {
             "unix_socket_directories": str(self.socket),
             "port": str(self.port),
@@ -74,19 +78,32 @@ class LocalServer:
         command: list[str | Path] = [self.bin_directory / "postgres", "-D", self.data]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with open(self.log, "ab") as log:
-            if self.owner is not None:  # who starts it afterwards, such as pg_ctl, goes on with the file
-                os.fchown(log.fileno(), self.owner.pw_uid, self.owner.pw_gid)
+        with open(self._log(), "ab") as log:
             self._process = subprocess.Popen(
                 command if self.detached else ending_with_us(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment() | {"LC_ALL": "C", **self.variables},  # English log lines
+                env=environment(secrets=self.secrets)
+                | {"LC_ALL": "C", **self.variables},  # English log lines
                 cwd="/",
                 start_new_session=True,
                 **as_account(self.owner),  # type: ignore[call-overload]
             )
+
+    def _log(self) -> int:
+        """The log, as a file of the server's account: who starts it afterwards, such as pg_ctl, goes on with it."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            with acting_as(self.owner):
+                return os.open(self.log, flags, 0o600)
+        except PermissionError:
+            if self.owner is None:
+                raise
+        # in a directory where the account cannot exchange it
+        log = os.open(self.log, flags | os.O_NOFOLLOW, 0o600)
+        os.fchown(log, self.owner.pw_uid, self.owner.pw_gid)
+        return log
 
     def wait(self, ready: Callable[[], bool], timeout: float, what: str) -> None:
         """Wait until the server is as wanted.
@@ -210,7 +227,7 @@ def initialise(
     """
     if owner is not None:
         data.mkdir(parents=True, exist_ok=True)
-        os.chown(data, owner.pw_uid, owner.pw_gid)
+        os.lchown(data, owner.pw_uid, owner.pw_gid)
     command: list[str | Path] = [
         bin_directory / "initdb",
         "-D",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 from pgproof.errors import ProgramMissing
+from pgproof.held import SCRATCH, leftovers
 from pgproof.postgres.programs import account, can_use, find_bin_directory, run
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
+from pgproof.private import why_open
 from pgproof.readiness.check import Answer, Question, Subject
-from pgproof.wording import size
+from pgproof.wording import counted, size
 
 _PROGRAMS = ("postgres", "pg_controldata", "pg_verifybackup", "pg_waldump")
+_NAMED = 5  # leftovers
 _ROOM = 1.2  # of the databases' size: WAL and the server's own files come on top
 
 
@@ -59,12 +63,15 @@ def _name_of(uid: int) -> str:
 
 
 def _scratch(subject: Subject) -> Answer:
-    wanted = subject.cluster.drill.scratch_directory.absolute()
+    wanted = subject.cluster.scratch
     directory = next(path for path in (wanted, *wanted.parents) if path.exists())
     section = f"[clusters.{subject.cluster.name}.drill]"
     mend = f'set scratch_directory = "/other/place" in {section}'
     if not directory.is_dir():
         return Answer(False, f"{directory} is not a directory", mend)
+    if reason := why_open(wanted):
+        fact = f"{wanted} is not ours alone: {reason}, so that links put there could have any of our files replaced"
+        return Answer(False, fact, mend)
     if failure := _cannot_use(directory, account(subject.cluster.drill.run_as)):
         return Answer(False, failure, mend)
     state = os.statvfs(directory)
@@ -81,8 +88,23 @@ def _cannot_use(directory: Path, owner: pwd.struct_passwd | None) -> str:
     return ""
 
 
+def _leftovers(subject: Subject) -> Answer:
+    """What killed commands left: where, and how big."""
+    temporary = {Path(tempfile.gettempdir()), Path("/tmp"), subject.config.state / "tmp"}
+    found = leftovers(subject.cluster.scratch, SCRATCH)
+    found += [left for place in sorted(temporary) for left in leftovers(place)]
+    if not found:
+        return Answer(True, "nothing is left of commands that were killed")
+    named = ", ".join(f"{left.path} ({size(left.size)})" for left in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    total = size(sum(left.size for left in found))
+    fact = f"killed commands left {total} in {counted(len(found), 'place')}: {named}{more}"
+    return Answer(False, fact, f"the next drill removes them: pgproof drill {subject.cluster.name}")
+
+
 QUESTIONS = (
     Question("programs", "proof", _programs),
     Question("account", "proof", _account),
     Question("scratch directory", "proof", _scratch),
+    Question("leftovers", "", _leftovers),
 )

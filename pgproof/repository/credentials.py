@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pgproof.config import RepositoryConfig, resolve_secret
+from pgproof.config import RepositoryConfig
 from pgproof.errors import ConfigError, RepositoryReadOnly, StoreUnavailable
+from pgproof.secret import resolve_secret
 
 _READ_AGAIN = timedelta(minutes=5)  # short-lived keys are renewed in the file, by whoever put them there
 _CLOCK: Callable[[], datetime] = partial(datetime.now, UTC)

@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pgproof.errors import (
     RepositoryReadOnly,
     StoreUnavailable,
 )
+from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
 
 _TEMPORARY = ".tmp-"
@@ -67,28 +69,31 @@ class PosixStore:
                 for chunk in source:
                     _write_all(file.fileno(), chunk)
                 os.fsync(file.fileno())
-            self._fsync_parents(target.parent)
-            if not create:
-                os.replace(temporary, target)
-                sync_directory(target.parent)
-                return
-            os.link(temporary, target)
-            try:
-                sync_directory(target.parent)
-            except OSError:  # it must not be met as archived when it may not be durable
-                target.unlink()
-                raise
+            with self._rights():
+                self._publish(temporary, target, create)
         finally:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with self._rights(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 temporary.unlink()
+
+    def _publish(self, temporary: Path, target: Path, create: bool) -> None:
+        self._fsync_parents(target.parent)
+        if not create:
+            os.replace(temporary, target)
+            sync_directory(target.parent)
+            return
+        os.link(temporary, target)
+        try:
+            sync_directory(target.parent)
+        except OSError:  # it must not be met as archived when it may not be durable
+            target.unlink()
+            raise
 
     def _new_file(self, path: Path) -> FileIO:
         for _ in range(100):
             try:
-                self._make_directory(path.parent)
-                file = open(path, "xb", buffering=0)
-                self._give(path)
-                return file
+                with self._rights():
+                    self._make_directory(path.parent)
+                    return open(path, "xb", buffering=0)
             except FileNotFoundError:  # expire has just removed the empty directory
                 continue
         raise OSError(errno.EAGAIN, "the directory is removed again and again", str(path.parent))
@@ -144,15 +149,16 @@ class PosixStore:
     def delete(self, key: str) -> None:
         path = self._path(key)
         gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
-        with self._mapped(key, writing=True), gone:
+        with self._mapped(key, writing=True), gone, self._rights():
             path.unlink()
             sync_directory(path.parent)
 
     def remove_empty_directories(self, prefix: str) -> None:
         """Remove directories below a prefix that hold nothing any more."""
-        for directory, _, _ in os.walk(self._path(prefix.rstrip("/")), topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+        with self._rights():
+            for directory, _, _ in os.walk(self._path(prefix.rstrip("/")), topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
 
     def remove_unfinished(self, prefix: str, before: float | None = None) -> None:
         """Remove what writers that died have left below a prefix.
@@ -161,7 +167,7 @@ class PosixStore:
             prefix: below which nobody writes, unless ``before`` is given.
             before: seconds since the epoch; what was written to later stays.
         """
-        with self._mapped(prefix, writing=True):
+        with self._mapped(prefix, writing=True), self._rights():
             for directory, _, names in os.walk(self._path(prefix.rstrip("/"))):
                 for name in names:
                     path = Path(directory) / name
@@ -178,16 +184,12 @@ class PosixStore:
         self._make_directory(directory.parent)
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o750)
-            self._give(directory)
         if self.root not in directory.parents:
             sync_directory(directory.parent)
 
-    def _give(self, path: Path) -> None:
+    def _rights(self) -> AbstractContextManager[None]:
         """What root writes belongs to the repository's owner: the archiver, who is not root, writes beside it."""
-        if os.geteuid() == 0 and path != self.root and self.root.is_dir():
-            owner = self.root.stat()
-            with contextlib.suppress(PermissionError):  # root of an NFS client may be nobody on its server
-                os.chown(path, owner.st_uid, owner.st_gid)
+        return acting_as(owner_of(self.root) if self.root.is_dir() else None)
 
     def _fsync_parents(self, directory: Path) -> None:
         """Make the names of a directory and of those above it durable.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pgproof.config import ClusterConfig, RepositoryConfig, resolve_secret
+from pgproof.config import ClusterConfig, RepositoryConfig
 from pgproof.errors import (
     ConfigError,
     NoBackup,
@@ -30,6 +30,7 @@ from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.seal import MEND, sealed, unsealed
 from pgproof.repository.store import Store, read
+from pgproof.secret import resolve_secret
 
 
 def open_store(config: RepositoryConfig, credentials: Credentials | None = None) -> Store:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pgproof.backups.configuration import ABSENT, Configuration, members
 from pgproof.errors import ConfigError, ObjectDamaged, ObjectMissing
 from pgproof.postgres.includes import Include, Kind, auth_includes, rewritten, settings_includes
+from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.repository import Archive
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.record import DIRECTORY, TREE, TakenFiles
@@ -59,13 +60,15 @@ def place_configuration(plan: RestorePlan, archive: Archive, owner: pwd.struct_p
         return Placed(None, (f"{LOST}: {error.fact}; --config-file of pgproof start names others",))
     for path, text in members(content):
         place = tree / path.lstrip("/")
-        _make(place if text is None else place.parent, plan.request.destination, owner)
+        with acting_as(owner):
+            _make(place if text is None else place.parent, plan.request.destination)
         if text is not None:
             includes = (
                 auth_includes(text, plan.record.major) if path in found.auth else settings_includes(text)
             )
             here = rewritten(text, includes, lambda include, file=path: _moved(found, file, include))  # type: ignore[misc]
-            _write(place, here, owner)
+            with acting_as(owner):
+                _write(place, here)
     return Placed(TakenFiles(found.main, found.hba, found.ident))
 
 
@@ -79,24 +82,17 @@ def _moved(found: Configuration, file: str, include: Include) -> tuple[Kind, str
     return kind, os.path.relpath(target, os.path.dirname(file))
 
 
-def _make(directory: Path, above: Path, owner: pwd.struct_passwd | None) -> None:
+def _make(directory: Path, above: Path) -> None:
     if directory == above or directory.is_dir():
         return
-    _make(directory.parent, above, owner)
+    _make(directory.parent, above)
     directory.mkdir(mode=0o700)
-    _own(directory, owner)
 
 
-def _write(path: Path, content: bytes, owner: pwd.struct_passwd | None) -> None:
+def _write(path: Path, content: bytes) -> None:
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(content)
         os.fsync(file.fileno())
-    _own(path, owner)
-
-
-def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
-    if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def settings_in(file: Path) -> set[str]:
@@ -134,28 +130,24 @@ def keep_configuration(data: Path, taken: TakenFiles) -> Path:
     Returns:
         its postgresql.conf.
     """
-    tree, owner = data / DIRECTORY / TREE, _owner_of(data)
-    _make(data / ACCEPTED, data, owner)
-    for path in sorted(tree.rglob("*")):
-        place = data / ACCEPTED / path.relative_to(tree)
-        if path.is_dir():
-            _make(place, data, owner)
-        else:
-            replace_file(place, path.read_bytes(), owner)
-    settings = {"data_directory": str(data), **_auth_settings(data / ACCEPTED, taken)}
-    assert taken.main is not None
-    lines = [
-        "# written by pgproof accept: the source kept its configuration outside the data directory\n",
-        f"include {quote(f'{ACCEPTED}{taken.main}')}\n",
-        *(f"{name} = {quote(value)}\n" for name, value in settings.items()),
-    ]
-    replace_file(data / "postgresql.conf", os.fsencode("".join(lines)))
+    tree = data / DIRECTORY / TREE
+    with acting_as(owner_of(data)):
+        _make(data / ACCEPTED, data)
+        for path in sorted(tree.rglob("*")):
+            place = data / ACCEPTED / path.relative_to(tree)
+            if path.is_dir():
+                _make(place, data)
+            else:
+                replace_file(place, path.read_bytes())
+        settings = {"data_directory": str(data), **_auth_settings(data / ACCEPTED, taken)}
+        assert taken.main is not None
+        lines = [
+            "# written by pgproof accept: the source kept its configuration outside the data directory\n",
+            f"include {quote(f'{ACCEPTED}{taken.main}')}\n",
+            *(f"{name} = {quote(value)}\n" for name, value in settings.items()),
+        ]
+        replace_file(data / "postgresql.conf", os.fsencode("".join(lines)))
     return data / "postgresql.conf"
-
-
-def _owner_of(data: Path) -> pwd.struct_passwd | None:
-    """The account that a directory belongs to when we are root; None else."""
-    return pwd.getpwuid(data.stat().st_uid) if os.geteuid() == 0 else None
 
 
 def _auth_settings(tree: Path, taken: TakenFiles) -> Mapping[str, str]:

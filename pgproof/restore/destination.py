@@ -10,6 +10,7 @@ from pathlib import Path
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import DestinationRefused, NoRoom
 from pgproof.postgres.names import shown
+from pgproof.private import shared_by_all
 from pgproof.repository.layout import ROOT_KEY
 
 # What a directory is that has such a file: nothing else may lie in it, as it would be backed up, or expired, with it
@@ -72,7 +73,11 @@ def fault_of(path: Path, others: Sequence[Path]) -> str | None:
         return "it is not a directory" if parent == path else f"{parent} is not a directory"
     if parent == path and (names := entries_besides(path, others)):
         return f"it is not empty: it has {len(names)} entries, such as {names[0]}"
-    return None if os.access(parent, os.W_OK | os.X_OK) else f"{parent} is not writable"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"{parent} is not writable"
+    if (shared := shared_by_all(path)) is not None:
+        return f"every account can write in {shared}, and could exchange what is restored there"
+    return None
 
 
 def entries_besides(path: Path, others: Sequence[Path]) -> list[str]:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged, ObjectMissing, RecoveryFailed
 from pgproof.postgres.programs import run, warnings_of
+from pgproof.postgres.rights import acting_as, make_directory
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.configuration import place_configuration
@@ -101,22 +102,21 @@ def execute(
         had = backed_up(bin_directory, data) if bin_directory else {}
         read = reading()
     minima = widest(had, read.raised) if bin_directory else {}
-    leave_out_maps(len(plan.chain), data, plan.tablespaces.values())
     _link_later(plan, owner)
     settings = {name: str(value) for name, value in minima.items()}
     settings |= _never_the_sources(plan, preload) | _recovery(plan, restore_command)
     placed = place_configuration(plan, archive, owner)
-    replaced = write_settings(data, settings)
-    record_of(plan, settings, replaced, site, bin_directory, placed.taken).write(data, owner)
-    # a backup that was taken from a standby has it, and it would win
-    (data / "standby.signal").unlink(missing_ok=True)
-    signal = data / ("standby.signal" if plan.request.standby else "recovery.signal")
-    signal.touch(mode=0o600)
-    for path in (data / "postgresql.auto.conf", signal):
-        _own(path, owner)
+    with acting_as(owner):
+        leave_out_maps(len(plan.chain), data, plan.tablespaces.values())
+        replaced = write_settings(data, settings)
+        record_of(plan, settings, replaced, site, bin_directory, placed.taken).write(data, owner)
+        # a backup that was taken from a standby has it, and it would win
+        (data / "standby.signal").unlink(missing_ok=True)
+        (data / ("standby.signal" if plan.request.standby else "recovery.signal")).touch(mode=0o600)
     for directory in (data, *plan.tablespaces.values(), *plan.places.chosen):
         _sync_file_system(directory)
-    make_startable(data)
+    with acting_as(owner):
+        make_startable(data)
     if phases is not None:
         phases["extract"] = time.monotonic() - began - combined.seconds
         phases |= {"combine": combined.seconds} if combined.seconds else {}
@@ -210,8 +210,8 @@ def _link_later(plan: RestorePlan, owner: pwd.struct_passwd | None) -> None:
     for later in plan.places.later:
         if later.chosen:
             link = plan.request.destination / "pg_tblspc" / str(later.oid)
-            link.symlink_to(later.place)
-            _own(link, owner)
+            with acting_as(owner):
+                link.symlink_to(later.place)
 
 
 def make_startable(data: Path, *, sync: bool = True) -> None:
@@ -249,7 +249,8 @@ def _combine(
             spaces = {t.oid: staging / record.label / str(t.oid) for t in record.tablespaces}
             _make_directories((part, *spaces.values()), owner)
             extract_backup(archive, record, part, spaces, owner=owner, workers=workers, progress=progress)
-            os.rename(part / CONTROL_ASIDE, part / CONTROL)
+            with acting_as(owner):
+                os.rename(part / CONTROL_ASIDE, part / CONTROL)
             parts.append(part)
         # the last backup's links say where a tablespace lies now; the mapping says where it goes
         last = plan.chain[-1]
@@ -273,16 +274,18 @@ def _combine(
             if _FULL.search(said):
                 raise NoRoom(f'no room left in "{data}"', said)
             raise RecoveryFailed("pg_combinebackup failed", said)
-        os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
-        for oid in plan.tablespaces.keys() - linked_tablespaces(data, plan.tablespaces).keys():
-            (combined / "pg_tblspc" / str(oid)).unlink()  # it lies in place
-        for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
-            _move(made, place)
-        _rewrite_links(data, plan.tablespaces, owner)
+        with acting_as(owner):
+            os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
+            for oid in plan.tablespaces.keys() - linked_tablespaces(data, plan.tablespaces).keys():
+                (combined / "pg_tblspc" / str(oid)).unlink()  # it lies in place
+            for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
+                _move(made, place)
+            _rewrite_links(data, plan.tablespaces)
         return Combined(time.monotonic() - started, warnings_of(done))
     finally:
-        for directory in (data, *plan.tablespaces.values()):
-            shutil.rmtree(directory / _STAGING, ignore_errors=True)
+        with acting_as(owner):
+            for directory in (data, *plan.tablespaces.values()):
+                shutil.rmtree(directory / _STAGING, ignore_errors=True)
 
 
 def _move(source: Path, destination: Path) -> None:
@@ -296,7 +299,7 @@ def _move(source: Path, destination: Path) -> None:
     source.rmdir()
 
 
-def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
+def _rewrite_links(data: Path, tablespaces: Mapping[int, Path]) -> None:
     """The combined backup keeps the last tablespace_map, which still names the staging directories."""
     if not tablespaces:
         return
@@ -307,7 +310,6 @@ def _rewrite_links(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struc
         if not link.is_symlink() or Path(os.readlink(link)) != path:
             link.unlink(missing_ok=True)
             link.symlink_to(path)
-    _own(data / "tablespace_map", owner)
 
 
 def _make_directories(directories: Sequence[Path], owner: pwd.struct_passwd | None) -> None:
@@ -318,20 +320,13 @@ def _make_directories(directories: Sequence[Path], owner: pwd.struct_passwd | No
 
 def _make_empty(directory: Path, directories: Sequence[Path], owner: pwd.struct_passwd | None) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if entries_besides(directory, directories):
+        if directory.is_dir() and entries_besides(directory, directories):
             raise DestinationRefused(
                 f'cannot restore into "{directory}"', "It is not empty any more.", "name a new directory"
             )
-        directory.chmod(0o700)
+        make_directory(directory, owner)
     except OSError as error:
         raise DestinationRefused(f'cannot make "{directory}"', f"{error.strerror}.") from error
-    _own(directory, owner)
-
-
-def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
-    if owner is not None:
-        os.lchown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _sync_file_system(directory: Path) -> None:

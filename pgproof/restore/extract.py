@@ -13,6 +13,7 @@ from typing import IO, cast
 from pgproof.backups.manifest import check_manifest
 from pgproof.backups.record import BackupRecord, Volume
 from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged
+from pgproof.postgres.rights import acting_as
 from pgproof.repository.repository import Archive
 
 CONTROL = "global/pg_control"
@@ -133,19 +134,20 @@ def extract_member(
         target = root / CONTROL_ASIDE if is_data and str(name) == CONTROL else path
         source = tar.extractfile(member)
         assert source is not None
-        with open(target, "xb", buffering=0) as file:
-            os.fchmod(file.fileno(), member.mode & 0o777)
+        with acting_as(owner):
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb", buffering=0) as file:
+            os.fchmod(descriptor, member.mode & 0o777)
             while chunk := source.read(_COPY):
                 file.write(chunk)
-        _own(target, owner)
 
 
 def _make_directory(path: Path, root: Path, owner: pwd.struct_passwd | None) -> None:
     if path == root or path.is_dir():
         return
     _make_directory(path.parent, root, owner)
-    path.mkdir(mode=0o700, exist_ok=True)
-    _own(path, owner)
+    with acting_as(owner):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.struct_passwd | None) -> None:
@@ -158,10 +160,9 @@ def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.str
         return
     links = data / "pg_tblspc"
     _make_directory(links, data, owner)
-    for oid, path in linked.items():
-        (links / str(oid)).symlink_to(path)
-        if owner is not None:
-            os.lchown(links / str(oid), owner.pw_uid, owner.pw_gid)
+    with acting_as(owner):
+        for oid, path in linked.items():
+            (links / str(oid)).symlink_to(path)
     _write(data / "tablespace_map", os.fsencode(tablespace_map(linked)), 0o600, owner)
 
 
@@ -177,11 +178,6 @@ def tablespace_map(tablespaces: Mapping[int, Path]) -> str:
 
 
 def _write(path: Path, content: bytes, mode: int, owner: pwd.struct_passwd | None) -> None:
-    path.write_bytes(content)
-    path.chmod(mode)
-    _own(path, owner)
-
-
-def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
-    if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
+    with acting_as(owner):
+        path.write_bytes(content)
+        path.chmod(mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +9,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from pgproof.errors import ObjectMissing
+from pgproof.held import temporary_directory
 from pgproof.repository.repository import Archive
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -45,8 +45,8 @@ class WalReader:
         The last one may be a received part: it is read as far as it was received.
         """
         first, last = segments[0], segments[-1]
-        with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as text:
-            directory, end = Path(text), last.end
+        with temporary_directory("wal") as directory:
+            end = last.end
             for segment in segments:  # all under the timeline that pg_waldump is told
                 end = self._bring(segment, directory / segment.on(last.timeline).name)
             return list(read_records(self._bin, directory, first.start, end, last.timeline, rmgrs))

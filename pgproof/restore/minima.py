@@ -5,17 +5,17 @@ The backup's pg_control has them as they were; of each restart with others WAL t
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
+from pgproof.held import temporary_directory
 from pgproof.postgres.control import read_control
 from pgproof.restore.extract import CONTROL, CONTROL_ASIDE
 
 
 def backed_up(bin_directory: Path, data: Path) -> dict[str, int]:
     """The settings that the source had when a backup was taken, from its pg_control, which is still aside."""
-    with tempfile.TemporaryDirectory(prefix="pgproof-control-") as text:
-        control = Path(text) / CONTROL
+    with temporary_directory("control") as directory:
+        control = directory / CONTROL
         control.parent.mkdir()
         control.symlink_to(data / CONTROL_ASIDE)
-        return read_control(bin_directory, Path(text)).minima
+        return read_control(bin_directory, directory).minima

@@ -8,7 +8,6 @@ file itself, before its server may archive anything: that reserves the number.
 
 from __future__ import annotations
 
-import os
 import pwd
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from uuid import uuid4
 
 from pgproof.errors import ObjectMissing, PgproofError, WalConflict
 from pgproof.postgres.control import read_control
+from pgproof.postgres.rights import acting_as
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.restored import RestoredCluster
@@ -37,9 +37,8 @@ def mark_history(data: Path, bin_directory: Path, owner: pwd.struct_passwd | Non
     if not (data / "pg_wal" / name).exists() or (status / f"{name}.done").exists():
         return
     ready = status / f"{name}.ready"
-    ready.touch(mode=0o600)
-    if owner is not None:
-        os.chown(ready, owner.pw_uid, owner.pw_gid)
+    with acting_as(owner):
+        ready.touch(mode=0o600)
     sync_directory(status)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from pgproof.errors import DestinationRefused
 from pgproof.postgres.control import wal_sizes
+from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.posix import sync_directory
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import quote
@@ -115,9 +116,8 @@ class RestoreRecord:
     def write(self, data: Path, owner: pwd.struct_passwd | None) -> None:
         """Write it with the files beside it; given to the server's account."""
         directory = data / DIRECTORY
-        directory.mkdir(mode=0o700, exist_ok=True)
-        if owner is not None:
-            os.chown(directory, owner.pw_uid, owner.pw_gid)
+        with acting_as(owner):
+            directory.mkdir(mode=0o700, exist_ok=True)
         self.save(data, owner)
         files = dict(_FILES)
         # the defaults are too small for large segments
@@ -158,9 +158,10 @@ def read_record(data: Path) -> RestoreRecord:
 
 def forget(data: Path) -> None:
     """Remove the record, which makes it a cluster as any other, and then the files beside it."""
-    (data / DIRECTORY / _RECORD).unlink()
-    sync_directory(data / DIRECTORY)
-    shutil.rmtree(data / DIRECTORY, ignore_errors=True)  # what stays harms nothing
+    with acting_as(owner_of(data)):
+        (data / DIRECTORY / _RECORD).unlink()
+        sync_directory(data / DIRECTORY)
+        shutil.rmtree(data / DIRECTORY, ignore_errors=True)  # what stays harms nothing
 
 
 @contextlib.contextmanager

@@ -120,6 +120,7 @@ def launch(
         restored.owner,
         detached=detached,
         variables=variables,
+        secrets=True,
     )
     server.start()
     return server

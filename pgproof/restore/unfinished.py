@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.posix import sync_directory
 from pgproof.restore.record import DIRECTORY, HBA
 from pgproof.restore.restored import RestoredCluster
@@ -23,7 +24,8 @@ def close(restored: RestoredCluster) -> None:
     Args:
         restored: the cluster, which is shut down.
     """
-    (restored.data / DIRECTORY / HBA).unlink(missing_ok=True)
+    with acting_as(owner_of(restored.data)):
+        (restored.data / DIRECTORY / HBA).unlink(missing_ok=True)
     sync_directory(restored.data / DIRECTORY)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pgproof.errors import DestinationRefused, NoRoom
+from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.posix import sync_directory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,22 +32,19 @@ def replace_file(path: Path, content: bytes, owner: pwd.struct_passwd | None = N
         OSError: it cannot be written; what was there is untouched.
     """
     new = path.with_name(f"{path.name}.pgproof")
-    try:
-        with open(new, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            if os.geteuid() == 0:
-                state = (path if path.exists() else path.parent).stat()
-                uid, gid = (owner.pw_uid, owner.pw_gid) if owner else (state.st_uid, state.st_gid)
-                os.fchown(file.fileno(), uid, gid)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
-    sync_directory(path.parent)
+    with acting_as(owner or owner_of(path if path.exists() else path.parent)):
+        try:
+            with open(new, "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -84,10 +82,11 @@ def ask_for_room(directory: Path) -> None:
         OSError: nothing can be written there.
     """
     probe = directory / "room.pgproof"
-    try:
-        with open(probe, "wb") as file:
-            file.write(bytes(_PROBE))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        probe.unlink(missing_ok=True)
+    with acting_as(owner_of(directory)):
+        try:
+            with open(probe, "wb") as file:
+                file.write(bytes(_PROBE))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)

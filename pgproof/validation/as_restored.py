@@ -26,6 +26,7 @@ from pgproof.config import ClusterConfig, Config
 from pgproof.errors import Finding, NoRoom, RecoveryFailed
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.programs import account
+from pgproof.postgres.rights import make_directory
 from pgproof.postgres.server import LocalServer
 from pgproof.repository.repository import Archive
 from pgproof.restore.configuration import LOST, settings_in
@@ -46,7 +47,7 @@ from pgproof.validation.order import require_before
 from pgproof.validation.pace import Pace
 from pgproof.validation.proof import Proof, read_proof
 from pgproof.validation.replay import is_just_before
-from pgproof.validation.scratch import Scratch, own
+from pgproof.validation.scratch import Scratch
 from pgproof.wal.background.spool import Spool
 from pgproof.wording import counted
 
@@ -178,7 +179,7 @@ class _Trial:
 
     @property
     def _scratch(self) -> Scratch:
-        directory = self._cluster.drill.scratch_directory.absolute()
+        directory = self._cluster.scratch
         return Scratch(directory / f"{self._cluster.name}-{self._fence.identifier}")
 
     @property
@@ -193,8 +194,9 @@ class _Trial:
         files = 0
         try:
             plan = self._plan()
-            make_claimed(self._scratch.root)
-            own(self._scratch.root, account(self._cluster.drill.run_as))
+            owner = account(self._cluster.drill.run_as)
+            make_claimed(self._scratch.root, owner)
+            make_directory(self._scratch.root / "spool", owner)
             said = run_plan(
                 self._config.path,
                 self._cluster,

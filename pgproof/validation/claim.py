@@ -1,45 +1,65 @@
-"""A claim is a drill's hold on its scratch directory: a lock that ends with the process, however it ends.
+"""A claim is a drill's hold on its scratch directory (:mod:`pgproof.held`): it ends with the process, however it ends.
 
-What nobody claims any more was left by a drill that was killed, and the next drill in that directory removes it.
+What nobody claims any more was left by a drill that was killed, and the next drill in that place removes it. The place
+itself must be ours alone: whoever could put a link into it would have us write what he likes, where he likes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
-import shutil
-import tempfile
+import pwd
 from pathlib import Path
 
 from pgproof.errors import DestinationRefused, LeaseHeld
+from pgproof.held import SCRATCH, Held, make_held, take
+from pgproof.held import remove_leftovers as remove_from
+from pgproof.private import why_open
 
-_LOCK = "drill.lock"
-_SOCKET = "socket"  # a link to the directory of the server's socket, which needs a short path
-_SOCKET_PREFIX = "pgproof-"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}-\d{8}T\d{12}Z")  # cluster and fence
-_held: dict[Path, int] = {}
+_held: dict[Path, Held] = {}
 
 
-def make_claimed(root: Path) -> None:
+def make_claimed(root: Path, owner: pwd.struct_passwd | None = None) -> None:
     """Make a scratch directory that is claimed from the moment it has its name.
 
+    It stays root's when we are root: the server's account can pass through, and exchange nothing in it.
+
+    Args:
+        root: its path.
+        owner: account of the server when we are root.
+
     Raises:
-        DestinationRefused: it cannot be made.
+        DestinationRefused: it cannot be made, or its place is not ours alone.
     """
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".pgproof-new-", dir=root.parent))
-        descriptor = _lock(fresh, os.O_CREAT)
-        os.rename(fresh, root)
+        _make_place(root.parent, owner)
+        made = make_held(root.parent)
+        if owner is not None:
+            made.path.chmod(0o711)
+        os.rename(made.path, root)
     except OSError as error:
         raise DestinationRefused(
             f'cannot make scratch directory "{root}"',
             f"{error.strerror}.",
             "set scratch_directory in the cluster's drill section",
         ) from error
-    _held[root] = descriptor
+    _held[root] = Held(root, made.lock)
+
+
+def _make_place(place: Path, owner: pwd.struct_passwd | None) -> None:
+    _require_ours(place)
+    if not place.exists():
+        for directory in (*reversed(place.parents), place):
+            directory.mkdir(mode=0o700 if owner is None else 0o711, exist_ok=True)
+
+
+def _require_ours(place: Path) -> None:
+    if reason := why_open(place):
+        raise DestinationRefused(
+            f'scratch directory "{place}" is not ours alone',
+            f"{reason[0].upper()}{reason[1:]}: whoever can put links there can have any of our files replaced.",
+            "chmod go-w what is named and chown it, or set scratch_directory in the cluster's drill section",
+        )
 
 
 def claim(root: Path) -> None:
@@ -52,7 +72,7 @@ def claim(root: Path) -> None:
     if root in _held and root.is_dir():
         return
     try:
-        _held[root] = _lock(root)
+        _held[root] = Held(root, take(root))
     except BlockingIOError as error:
         raise LeaseHeld(f'scratch directory "{root}" is in use by another drill') from error
     except OSError as error:
@@ -61,65 +81,28 @@ def claim(root: Path) -> None:
         ) from error
 
 
-def make_socket(root: Path) -> Path:
-    """A new directory for the server's socket, which goes when the scratch directory goes."""
-    directory = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))
-    (root / _SOCKET).unlink(missing_ok=True)
-    (root / _SOCKET).symlink_to(directory)
-    return directory
-
-
 def remove_claimed(root: Path) -> None:
-    """Remove a scratch directory, its socket, and the claim."""
+    """Remove a scratch directory and the claim; nothing when it is not there, or another drill's."""
     with contextlib.suppress(OSError):
-        socket = Path(os.readlink(root / _SOCKET))
-        if socket.parent == Path("/tmp") and socket.name.startswith(_SOCKET_PREFIX):
-            shutil.rmtree(socket, ignore_errors=True)
-    shutil.rmtree(root, ignore_errors=True)
-    if (descriptor := _held.pop(root, None)) is not None:
-        os.close(descriptor)
+        (_held.pop(root, None) or Held(root, take(root))).remove()
 
 
-def remove_leftovers(directory: Path) -> list[Path]:
+def remove_leftovers(place: Path) -> list[Path]:
     """Remove the scratch directories of drills that died, of whichever cluster: they hold copies of its data.
 
-    Only what has the name that a drill gives, has a lock file that nobody holds, and has no running server.
+    Only what has a name that a drill gives, belongs to us, is held by nobody, and has no running server.
 
     Args:
-        directory: the scratch directory of the configuration.
+        place: scratch_directory of the configuration.
 
     Returns:
         what was removed.
+
+    Raises:
+        DestinationRefused: others can write in the place, or exchange it.
     """
-    removed = []
-    try:
-        found = sorted(directory.iterdir())
-    except OSError:  # nothing of ours is there
-        return []
-    for root in found:
-        if not _NAME.fullmatch(root.name) or root.is_symlink() or root in _held:
-            continue
-        try:
-            descriptor = _lock(root)
-        except OSError:  # held, or not one of ours
-            continue
-        try:
-            if not _serves(root / "data"):
-                remove_claimed(root)
-                removed.append(root)
-        finally:
-            os.close(descriptor)
-    return removed
-
-
-def _lock(root: Path, flags: int = 0) -> int:
-    descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    _require_ours(place)
+    return remove_from(place, SCRATCH, lambda root: not _serves(root / "data"))
 
 
 def _serves(data: Path) -> bool:

@@ -110,7 +110,7 @@ def restore_scratch(
             f"pgproof drill {cluster.name} tries again",
         )
     owner = account(cluster.drill.run_as)
-    directory = cluster.drill.scratch_directory.absolute()
+    directory = cluster.scratch
     remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{fence.identifier}")
     scratch.remove()  # of an earlier try of the same drill

@@ -5,13 +5,13 @@ No restore needs these bytes, so that nothing else would notice that they change
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
 from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.held import temporary_directory
 from pgproof.repository.repository import Archive
 from pgproof.timelines.segment import SegmentHeader, check_segment
 from pgproof.validation.catalogs.objects import HeldObjects
@@ -88,9 +88,9 @@ def _fence(archive: Archive, key: str) -> None:
     if fence.objects is None:
         return
     try:
-        with tempfile.NamedTemporaryFile(prefix="pgproof-objects-") as file:
-            file.writelines(archive.open_checked(fence.objects))
-            file.flush()
+        with temporary_directory("objects") as directory:
+            with open(directory / "objects", "wb") as file:
+                file.writelines(archive.open_checked(fence.objects))
             held = HeldObjects(Path(file.name))
             for database in fence.databases:
                 found = held.of(database.database)

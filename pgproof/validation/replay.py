@@ -11,7 +11,6 @@ import functools
 import os
 import pwd
 import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgproof.errors import NotProven, ObjectDamaged, PgproofError, RecoveryFailed, ScratchKilled
+from pgproof.held import temporary_directory
 from pgproof.postgres.control import read_control, wal_sizes
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.lock_file import takes_sessions
@@ -31,7 +31,6 @@ from pgproof.restore.target import RecoveryTarget
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SEGMENT_NAME, WalSegment
 from pgproof.validation.checks.server_log import LOG_PREFIX, REFUSAL, last_of_recovery
-from pgproof.validation.claim import make_socket
 from pgproof.validation.pace import Pace, tail_of
 from pgproof.validation.scratch import Scratch
 from pgproof.wal.parameters import largest, widest
@@ -143,9 +142,24 @@ def held(
         ScratchKilled: somebody else ended it, at whatever moment of the block.
     """
     assert target.timeline is not None
-    socket = make_socket(scratch.root)
     settings = _settings(scratch, bin_directory, target, preload, closed=closed)
-    server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
+    with temporary_directory("socket", owner=owner, place=Path("/tmp")) as socket:  # its path must be short
+        server = LocalServer(bin_directory, scratch.data, socket, scratch.log, settings, owner)
+        yield from _recovered(server, scratch, target, role, timeout, stop, closed=closed, phases=phases)
+
+
+def _recovered(
+    server: LocalServer,
+    scratch: Scratch,
+    target: RecoveryTarget,
+    role: str,
+    timeout: float,
+    stop: str,
+    *,
+    closed: bool,
+    phases: dict[str, float] | None,
+) -> Iterator[str]:
+    assert target.timeline is not None
     try:
         dsn = make_conninfo(server.dsn, user=role, options=session_options(_major(scratch)))
         pace = Pace(scratch.log)
@@ -160,7 +174,6 @@ def held(
             yield dsn
     finally:
         server.stop(stop)
-        shutil.rmtree(socket, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -17,10 +17,12 @@ from pgproof.errors import NoRoom, NotProven, ObjectDamaged, WrongSystem
 from pgproof.postgres.faults import shortage_in
 from pgproof.postgres.names import shown
 from pgproof.postgres.programs import run, warnings_of
+from pgproof.postgres.rights import acting_as
 from pgproof.repository.repository import Archive
 from pgproof.restore.execute import make_startable, place_files
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.visibility import leave_out_maps
+from pgproof.restore.whole_file import replace_file
 from pgproof.validation.claim import make_claimed, remove_claimed
 from pgproof.validation.progress import forget
 from pgproof.wal.fetch import fetch_all, fetch_histories
@@ -103,21 +105,22 @@ def prepare(
         NoRoom: WAL and data would not fit.
         DestinationRefused: the directory cannot be made.
     """
-    make_claimed(scratch.root)
-    own(scratch.root, owner)
+    make_claimed(scratch.root, owner)
     require_room(scratch, plan.room + sum(segment.size for segment in plan.segments))
     for record in plan.chain:
         check_present(archive, record)
     phases: dict[str, float] = {}
     clock = time.monotonic()
     combined = place_files(plan, archive, bin_directory, owner=owner, workers=workers, progress=progress)
-    make_startable(scratch.data, sync=False)
+    with acting_as(owner):
+        make_startable(scratch.data, sync=False)
     clock = _phase(phases, "extract", clock)
     if combined.seconds:
         phases["extract"] = round(phases["extract"] - combined.seconds, 3)
         phases["combine"] = round(combined.seconds, 3)
     warnings = verify_files(bin_directory, scratch.data, owner)
-    leave_out_maps(len(plan.chain), scratch.data, plan.tablespaces.values())
+    with acting_as(owner):
+        leave_out_maps(len(plan.chain), scratch.data, plan.tablespaces.values())
     clock = _phase(phases, "verify", clock)
     try:
         fetch_all(archive, plan.segments, scratch.wal, max(4, workers))
@@ -125,8 +128,7 @@ def prepare(
     except WrongSystem as error:  # of the archive's content, as no server was asked
         raise ObjectDamaged(error.fact, error.detail, error.hint) from error
     later = contain_wal(scratch, owner)
-    for path in (scratch.wal, *scratch.wal.iterdir()):
-        own(path, owner)
+    lend(scratch.wal, owner)
     _phase(phases, "fetch", clock)
     isolate(scratch, owner)
     return Prepared(phases, (*combined.warnings, *warnings, *later))
@@ -138,11 +140,9 @@ def contain_wal(scratch: Scratch, owner: pwd.struct_passwd | None) -> tuple[str,
     Returns:
         what whoever restores the backup should know of tablespaces that it does not have.
     """
-    places = (
-        scratch.wal,
-        scratch.data / "pg_wal",
-    )  # recovery reads the latter where restore_command has nothing
-    records = [record for place in places for record in contain_directory(place)]
+    records = contain_directory(scratch.wal)
+    with acting_as(owner):  # recovery reads this one where restore_command has nothing
+        records += contain_directory(scratch.data / "pg_wal")
     known = {path.name for path in (scratch.data / "pg_tblspc").iterdir()}
     OwnTablespaces(scratch.data).place(records, owner)
     later = {record.oid: record.path for record in sorted(records, key=lambda record: record.lsn)}
@@ -208,18 +208,19 @@ def verify_files(
 
 def isolate(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
     """Take away every setting of the source that could make the copy reach out."""
-    (scratch.data / "postgresql.auto.conf").write_text("# emptied: a scratch cluster keeps no settings\n")
-    (scratch.data / "standby.signal").unlink(missing_ok=True)
-    (scratch.data / "recovery.signal").touch(mode=0o600)
+    with acting_as(owner):
+        replace_file(
+            scratch.data / "postgresql.auto.conf", b"# emptied: a scratch cluster keeps no settings\n", owner
+        )
+        (scratch.data / "standby.signal").unlink(missing_ok=True)
+        replace_file(scratch.data / "recovery.signal", b"", owner)
     files = {"postgresql.conf": "", "pg_hba.conf": "local all all trust\n", "pg_ident.conf": ""}
-    for name, content in files.items():
-        (scratch.root / name).write_text(content)
-    for path in (
-        scratch.data / "postgresql.auto.conf",
-        scratch.data / "recovery.signal",
-        *(scratch.root / name for name in files),
-    ):
-        path.chmod(0o600)
+    for name, content in files.items():  # in a directory that is ours alone
+        path = scratch.root / name
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o600), "w") as file:
+            file.write(content)
         own(path, owner)
 
 
@@ -230,6 +231,15 @@ def _phase(phases: dict[str, float], name: str, since: float) -> float:
 
 
 def own(path: Path, owner: pwd.struct_passwd | None) -> None:
-    """Give a path to the server's account."""
+    """Give a file in a directory of ours to the server's account."""
     if owner is not None:
-        os.chown(path, owner.pw_uid, owner.pw_gid)
+        os.lchown(path, owner.pw_uid, owner.pw_gid)
+
+
+def lend(directory: Path, owner: pwd.struct_passwd | None) -> None:
+    """Let the server's account read the files in a directory that stays ours, so that it exchanges nothing there."""
+    if owner is None:
+        return
+    directory.chmod(0o755)
+    for path in directory.iterdir():
+        own(path, owner)

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgproof.postgres.rights import acting_as
 from pgproof.timelines.lsn import LSN
 from pgproof.wal.beside import Beside
 from pgproof.wal.tablespaces import TablespaceRecord, contain
@@ -50,11 +51,12 @@ class OwnTablespaces:
         Raises:
             OSError: one cannot be made.
         """
-        for record in records:
-            if record.path is not None and (self.until is None or record.lsn <= self.until):
-                self._place(record.oid, owner)
+        with acting_as(owner):
+            for record in records:
+                if record.path is not None and (self.until is None or record.lsn <= self.until):
+                    self._place(record.oid)
 
-    def _place(self, oid: int, owner: pwd.struct_passwd | None) -> None:
+    def _place(self, oid: int) -> None:
         place, link = self.data / DIRECTORY / str(oid), self.data / "pg_tblspc" / str(oid)
         if link.exists():
             return
@@ -64,10 +66,8 @@ class OwnTablespaces:
             link.unlink()  # of a data directory that was moved
         for directory in (place.parent, place):
             directory.mkdir(mode=0o700, exist_ok=True)
-            _own(directory, owner)
         with contextlib.suppress(FileExistsError):  # somebody else has fetched the same segment
             link.symlink_to(place)
-            _own(link, owner)
 
 
 def own_tablespaces_option(until: LSN | None) -> str:
@@ -84,8 +84,3 @@ def own_tablespaces_of(data: Path, text: str) -> OwnTablespaces | None:
     if not text:
         return None
     return OwnTablespaces(data, None if text == ALL else LSN.parse(text))
-
-
-def _own(path: Path, owner: pwd.struct_passwd | None) -> None:
-    if owner is not None:
-        os.lchown(path, owner.pw_uid, owner.pw_gid)

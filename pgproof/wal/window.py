@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgproof.errors import NoRoom, ObjectDamaged, ObjectMissing, PermanentError
+from pgproof.held import temporary_directory
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import Source
 from pgproof.timelines.segment import WalSegment
@@ -60,10 +60,8 @@ def check_window(
         StoreUnavailable, ConfigError: one could not be read.
         NoRoom: the temporary directory is full.
     """
-    with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as directory:
-        loader = Loader(
-            archive, survey, Path(directory) if bin_directory else None, window[0].segment.timeline
-        )
+    with temporary_directory("wal") as directory:
+        loader = Loader(archive, survey, directory if bin_directory else None, window[0].segment.timeline)
         own = [loader.archived(stored.segment, stored.key) for stored in window]
         if bin_directory is not None:
             _check_records(bin_directory, loader, window, own)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from pgproof import config, quantity
+from pgproof import config, quantity, secret
 from pgproof.config import parse
 from pgproof.section import Section
 from tests.docs.pages import PAGES, PROJECT, blocks, headings, table_under, title
@@ -44,7 +44,7 @@ REQUIRED = {
     "[[clusters.NAME.checks]]": {"name": "x", "database": "x", "sql": "x"},
     "[[clusters.NAME.expectations]]": {"database": "x", "type": "x", "table": "x"},
 }
-UNITS = {quantity.duration: "duration", quantity.size: "size", config._reference: "reference"}
+UNITS = {quantity.duration: "duration", quantity.size: "size", secret.reference: "reference"}
 
 
 def keys(section: str) -> dict[str, FieldInfo]:

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pyrage
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
 from flows.base_backup import base_backup
 from flows.protect import protect
@@ -24,10 +27,14 @@ from pgproof.repository.repository import create_repository
 from tasks.work import open_work, read_credentials
 from tests.flows.conftest import TABLES
 from tests.flows.runs import Run, run
+from tests.flows.watching import Seen, watching
 from tests.servers.postgres import Source, running_source
 from tests.servers.s3 import S3Server, running_seaweedfs
 
 PASSWORD = "correct horse battery staple"
+IDENTITY = pyrage.x25519.Identity.generate()
+# of the worker's environment, and no program's business that it starts
+ELSEWHERE = {"AWS_SECRET_ACCESS_KEY": "of another account", "PREFECT_API_AUTH_STRING": "admin:of the server"}
 HOST = {"STORE_KEY": "access_key", "STORE_SECRET": "secret_key"}  # variables of the database host
 
 
@@ -47,7 +54,8 @@ class Site:
     ) -> str:
         """Write the worker's pgproof.toml; its path."""
         path = self.source.root / "worker.toml"
-        path.write_text(self.text(f'credentials = "{credentials}"', dsn=dsn) + f'password = "{password}"\n')
+        keys = (f'credentials = "{credentials}"', 'age_identity = "block:secret/identity"')
+        path.write_text(self.text(*keys, dsn=dsn) + f'password = "{password}"\n')
         return str(path)
 
     def text(self, *keys: str, dsn: str = "") -> str:
@@ -58,6 +66,7 @@ class Site:
                 "[repositories.main]",
                 f'url = "s3://{self.bucket}/backups"',
                 f'endpoint = "{self.store.endpoint}"',
+                f'age_recipients = ["{IDENTITY.to_public()}"]',
                 *keys,
                 "[clusters.main]",
                 f'dsn = "{dsn or f"host={root}/s user=pgproof dbname=postgres"}"',
@@ -98,14 +107,22 @@ def site(prefect: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             minio.save("store", overwrite=True)
             AwsCredentials(region_name="eu-west-1").save("empty", overwrite=True)
             Secret(value=PASSWORD).save("database", overwrite=True)
+            Secret(value=str(IDENTITY)).save("identity", overwrite=True)
             yield made
 
 
 @pytest.fixture(scope="module")
-def protected(site: Site) -> Run:
-    """The whole chain, once."""
+def watched(site: Site) -> tuple[Run, Seen]:
+    """The whole chain, once, and the programs that it started."""
     ensure_limit("main")
-    return run(protect, "main", site.worker())
+    with patch.dict(os.environ, ELSEWHERE), watching() as seen:
+        done = run(protect, "main", site.worker())
+    return done, seen
+
+
+@pytest.fixture(scope="module")
+def protected(watched: tuple[Run, Seen]) -> Run:
+    return watched[0]
 
 
 def test_the_chain_on_s3(site: Site, protected: Run) -> None:
@@ -141,10 +158,31 @@ def test_the_server_never_learns_a_secret(site: Site, protected: Run) -> None:
         failed.logs(),
         failed.message,
     ]
-    for secret in (site.store.secret_key, PASSWORD, "plain-in-the-dsn"):
-        assert not any(secret in text for text in everything)
-    proofs = json.dumps(protected.state.result().as_dict(), default=str)
-    assert site.store.secret_key not in proofs and PASSWORD not in proofs
+    proof = json.dumps(protected.state.result().as_dict(), default=str)
+    database = PREFECT_API_DATABASE_CONNECTION_URL.value().partition("///")[2]
+    stored = b"".join(path.read_bytes() for path in Path(database).parent.glob(f"{Path(database).name}*"))
+    assert (
+        b"# PROVEN: main" in stored
+    )  # whatever the server keeps is in it: logs, parameters, artifacts, events
+    pages = [path.read_text(errors="replace") for path in files(site.source.root / "state")]
+    for secret in (site.store.secret_key, PASSWORD, "plain-in-the-dsn", str(IDENTITY), *ELSEWHERE.values()):
+        assert not any(secret in text for text in (*everything, proof, *pages))
+        assert secret.encode() not in stored
+
+
+def files(directory: Path) -> list[Path]:
+    """What the drill has left on the worker: Data Docs, logs."""
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_no_program_learns_a_secret(site: Site, watched: tuple[Run, Seen]) -> None:
+    """Neither by its command line, which each account of the machine sees, nor by its environment."""
+    _, seen = watched
+    for program in ("pg_waldump", "pg_verifybackup", "bin/postgres -D"):
+        assert any(program in command for command in seen.commands), program
+    for secret in (site.store.secret_key, PASSWORD, str(IDENTITY), *ELSEWHERE.values()):
+        assert [command for command in seen.commands if secret in command] == []
+        assert [command for command, environment in seen.environments if secret in environment] == []
 
 
 def test_minio_credentials(site: Site, protected: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +33,8 @@ def stops(check: Check, blocks: str, fact: str) -> None:
 
 def test_a_ready_site(ready: Site) -> None:
     checks = ready.doctor()
-    checks.pop("alerts", None)  # asked where the environment names a Prefect server, as other tests' does
+    for name in ("alerts", "Prefect API"):  # asked where the environment names a server, as other tests' does
+        checks.pop(name, None)
     assert list(checks) == [question.name for question in QUESTIONS]
     assert stopped(list(checks.values())) == ()
     assert [name for name, check in checks.items() if check.ok is None] == []
@@ -412,6 +414,32 @@ def test_programs_and_room(ready_sites: Callable[[int], Site], tmp_path: Path) -
     drill = site.cluster.drill.model_copy(update={"scratch_directory": tmp_path / "file" / "scratch"})
     check = named(examine(site.cluster.model_copy(update={"drill": drill}), site.config), "scratch directory")
     stops(check, "proof", f"{tmp_path / 'file'} is not a directory")
+    assert check.mend == 'set scratch_directory = "/other/place" in [clusters.shop.drill]'
+
+
+def test_a_scratch_directory_of_others_and_what_killed_drills_left(
+    ready_sites: Callable[[int], Site], tmp_path: Path
+) -> None:
+    site = ready_sites(17)
+    place = tmp_path / "scratch"
+    left = place / "evil-20260101T000000000000Z"
+    (left / "data").mkdir(parents=True)
+    (left / "data" / "x").write_bytes(bytes(2_100_000))
+    drill = site.cluster.drill.model_copy(update={"scratch_directory": place})
+    cluster = site.cluster.model_copy(update={"drill": drill})
+    check = named(examine(cluster, site.config), "leftovers")
+    assert (check.ok, check.blocks, check.mend) == (
+        False,
+        "",
+        "the next drill removes them: pgproof drill shop",
+    )
+    assert re.fullmatch(r"killed commands left .* in \d+ places?: .*", check.fact)
+    assert f"{left} (2.1 MB)" in check.fact
+
+    place.chmod(0o777)
+    check = named(examine(cluster, site.config), "scratch directory")
+    fact = f"{place} is not ours alone: other accounts can write in {place}, so that links put there could have any"
+    stops(check, "proof", f"{fact} of our files replaced")
     assert check.mend == 'set scratch_directory = "/other/place" in [clusters.shop.drill]'
 
 

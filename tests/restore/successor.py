@@ -16,7 +16,9 @@ def succeed(source: Source, point: str) -> None:
     code, _, err = answer(source, "restore", "main", "--to", str(data), *words)
     assert code == 0, err
     old.stop("fast")
-    new = LocalServer(source.bin, data, source.root / "s2", source.root / "log2", old.settings, old.owner)
+    new = LocalServer(
+        source.bin, data, source.root / "s2", source.root / "log2", old.settings, old.owner, secrets=True
+    )
     source.server = new
     new.start()
     new.wait(lambda: _writable(new), 30, "to be promoted")

@@ -89,6 +89,11 @@ class Source:
         return find_bin_directory(self.major)
 
     @property
+    def scratch(self) -> Path:
+        """Root's are not below a directory of the server's account, which could exchange them."""
+        return self.root / "scratch" if os.geteuid() else self.root.with_name(f"{self.root.name}-scratch")
+
+    @property
     def archive_command(self) -> str:
         # exec, so that a test that kills the archiver's child kills pgproof
         variables = [f"PYTHONPATH={PROJECT}", f"PGPROOF_SPOOL={self.spool}"]
@@ -111,7 +116,13 @@ class Source:
             "wal_level": "replica",
         }
         self.server = LocalServer(
-            self.bin, self.data, self.root / "s", self.root / "log", defaults | self.settings, owner
+            self.bin,
+            self.data,
+            self.root / "s",
+            self.root / "log",
+            defaults | self.settings,
+            owner,
+            secrets=True,  # as a service's environment has them, for archive_command
         )
         self.write_config()
         create_repository(self.config.repositories["main"])
@@ -141,7 +152,7 @@ class Source:
         url = repository or f"file://{self.repository_path}"
         dsn = dsn or f"host={self.root}/s user=pgproof dbname=postgres"
         lines = {
-            "drill.scratch_directory": f'"{self.root}/scratch"',
+            "drill.scratch_directory": f'"{self.scratch}"',
             "drill.archive_timeout": '"20s"',
             "backup.archive_timeout": '"20s"',
             "backup.volume_size": '"4MB"',
@@ -242,6 +253,7 @@ class Source:
             self.root / f"log-{name}",
             {"listen_addresses": "", "fsync": "off", **settings},
             account(None),
+            secrets=True,
         )
         copy.start()
         return copy
@@ -323,4 +335,5 @@ def running_source(
     finally:
         if hasattr(source, "server"):
             source.server.stop("immediate")
-        shutil.rmtree(root, ignore_errors=True)
+        for directory in (root, source.scratch):
+            shutil.rmtree(directory, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pgproof import __version__
 from pgproof.backups.source import switch_segment
 from pgproof.config import DRILL_CONNECTIONS, ClusterConfig, DrillConfig
 from pgproof.errors import ObjectMissing, PgproofError, ServerNotReady, WalNotArchived
+from pgproof.held import temporary_directory
 from pgproof.postgres.connection import connect, mapped
 from pgproof.postgres.facts import ServerFacts, read_facts
 from pgproof.postgres.programs import find_bin_directory
@@ -270,8 +270,7 @@ class _Fencer:
         first = WalSegment.containing(timeline, self._start, size)
         last = WalSegment.ending_at(timeline, self.end_lsn, size)
         self._wait(last)
-        with tempfile.TemporaryDirectory(prefix="pgproof-fence-") as text:
-            directory = Path(text)
+        with temporary_directory("fence") as directory:
             # one segment more in front: a commit may wait long between its record and its visibility
             before = WalSegment(timeline, first.number - 1, size)
             if first.number > 1 and self._fetched(before, directory):

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pgproof.config import DirectoryConfig
 from pgproof.errors import DestinationRefused, NoBackup, NoRoom, ObjectDamaged, ObjectMissing, PgproofError
+from pgproof.postgres.rights import acting_as, make_directory, own_tree
 from pgproof.restore.execute import make_startable
 from pgproof.restore.extract import extract_member, link_tablespaces
+from pgproof.restore.whole_file import replace_file
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.origins.origin import ForeignBackup
 from pgproof.validation.origins.stored import copy_stored, find_stored, opened, plain_name, size_of_files
@@ -80,6 +82,9 @@ class Directory:
 
     def _copy(self, place: Path, data: Path, tablespaces: Path) -> None:
         """A plain backup; its tablespaces lie where its links lead."""
+        if self._owner is not None:  # nobody else writes there until all of it is the account's
+            for made in (data, tablespaces):
+                os.chown(made, 0, 0, follow_symlinks=False)
         shutil.copytree(place, data, symlinks=True, dirs_exist_ok=True)
         if (place / "pg_wal").is_symlink():  # pg_basebackup --waldir
             (data / "pg_wal").unlink()
@@ -90,8 +95,8 @@ class Directory:
                 found[int(link.name)] = tablespaces / link.name
                 (data / "pg_tblspc" / link.name).unlink()
                 shutil.copytree(link, tablespaces / link.name, symlinks=True)
-        _own_tree(data, self._owner)
-        _own_tree(tablespaces, self._owner)
+        own_tree(data, self._owner)
+        own_tree(tablespaces, self._owner)
         link_tablespaces(data, found, self._owner)
 
     def _extract(self, place: Path, data: Path, tablespaces: Path) -> None:
@@ -102,17 +107,17 @@ class Directory:
             root = data if name == "base" else data / "pg_wal" if name == "pg_wal" else tablespaces / name
             if name.isdigit():
                 found[int(name)] = root
-                root.mkdir(mode=0o700)
+                make_directory(root, self._owner)
             elif root != data and name != "pg_wal":
                 continue
             self._extract_tar(tars[name], root, is_data=name == "base")
-        _own_tree(tablespaces, self._owner)
         link_tablespaces(data, found, self._owner)
         manifest = find_stored(place, "backup_manifest")
         if manifest is not None:
-            copy_stored(manifest, data / "backup_manifest")
-            _own_tree(data / "backup_manifest", self._owner)
-        make_startable(data, sync=False)
+            with opened(manifest) as file:
+                replace_file(data / "backup_manifest", file.read(), self._owner)
+        with acting_as(self._owner):
+            make_startable(data, sync=False)
 
     def _extract_tar(self, path: Path, root: Path, *, is_data: bool) -> None:
         with opened(path) as file, tarfile.open(fileobj=file, mode="r|", bufsize=1 << 20) as tar:
@@ -149,12 +154,3 @@ def _manifest_facts(path: Path) -> tuple[LSN | None, int | None]:
         return end, tree.get("System-Identifier")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, PgproofError):
         return None, None
-
-
-def _own_tree(path: Path, owner: pwd.struct_passwd | None) -> None:
-    if owner is None or not path.exists():
-        return
-    os.chown(path, owner.pw_uid, owner.pw_gid)
-    for directory, names, files in os.walk(path):
-        for name in (*names, *files):
-            os.lchown(os.path.join(directory, name), owner.pw_uid, owner.pw_gid)

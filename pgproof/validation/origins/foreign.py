@@ -17,7 +17,6 @@ import os
 import pwd
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +27,13 @@ from pathlib import Path
 from pgproof import __version__
 from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, NotProven, ObjectDamaged, ObjectMissing, WalGap, WrongSystem
+from pgproof.held import temporary_directory
 from pgproof.postgres.control import read_system_identifier
 from pgproof.postgres.facts import ServerFacts
 from pgproof.postgres.programs import account, find_bin_directory, lines_of
+from pgproof.postgres.rights import acting_as, make_directory
 from pgproof.restore.extract import tablespace_map
+from pgproof.restore.whole_file import replace_file
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SEGMENT_NAME, SegmentHeader, WalSegment, check_segment
@@ -93,9 +95,9 @@ class ForeignWal:
         self._origin, self._data, self._system, self._owner = origin, data, system_identifier, owner
 
     def has(self, name: str) -> bool:
-        with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as directory:
+        with temporary_directory("wal") as directory:
             try:
-                self.fetch(name, Path(directory) / name)
+                self.fetch(name, directory / name)
             except ObjectMissing:
                 return False
             return True
@@ -108,9 +110,8 @@ class ForeignWal:
             ObjectDamaged: it is no such segment.
             WrongSystem: it is another cluster's.
         """
-        with tempfile.TemporaryDirectory(prefix="pgproof-wal-") as directory:
-            own(Path(directory), self._owner)
-            fetched = Path(directory) / name
+        with temporary_directory("wal", owner=self._owner) as directory:
+            fetched = directory / name
             self._origin.fetch(name, fetched, self._data)
             if SEGMENT_NAME.fullmatch(name):
                 check_file(fetched, name, self._system, self._origin.title)
@@ -161,14 +162,14 @@ def restore_foreign(
     if backup.system_identifier is not None:
         _check_system(origin, backup, backup.system_identifier, facts)
     owner = account(cluster.drill.run_as)
-    directory = cluster.drill.scratch_directory.absolute()
+    directory = cluster.scratch
     remove_leftovers(directory)
     scratch = Scratch(directory / f"{cluster.name}-{clock().astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
-    make_claimed(scratch.root)
+    make_claimed(scratch.root, owner)
     try:
-        for made in (scratch.root, scratch.data, scratch.tablespaces, scratch.wal):
-            made.mkdir(mode=0o700, exist_ok=True)
-            own(made, owner)
+        for made in (scratch.data, scratch.tablespaces):
+            make_directory(made, owner)
+        scratch.wal.mkdir(mode=0o755)
         require_room(scratch, backup.size or 0)
         started = time.monotonic()
         said = origin.restore(backup, scratch.data, scratch.tablespaces)
@@ -253,10 +254,10 @@ def contain(scratch: Scratch, owner: pwd.struct_passwd | None) -> None:
                 f"tablespace {lost[0]} was not restored into the scratch directory",
                 "Recovery would look for it where the source has it.",
             )
-        written.write_bytes(os.fsencode(tablespace_map(found)))
-        own(written, owner)
-    for name in ("postmaster.pid", "postmaster.opts"):
-        (scratch.data / name).unlink(missing_ok=True)
+        replace_file(written, os.fsencode(tablespace_map(found)), owner)
+    with acting_as(owner):
+        for name in ("postmaster.pid", "postmaster.opts"):
+            (scratch.data / name).unlink(missing_ok=True)
 
 
 def _verify(
@@ -272,7 +273,7 @@ def _verify(
         what could not be checked, and what pg_verifybackup warned of.
     """
     manifest = scratch.data / "backup_manifest"
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), acting_as(owner):
         os.rename(scratch.data / f"backup_manifest.{backup.label}", manifest)
     if not manifest.exists():
         reason = f"{origin.kind} kept no backup manifest"

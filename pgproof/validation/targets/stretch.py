@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.held import temporary_directory
 from pgproof.repository.repository import Archive
 from pgproof.restore.plan import RestorePlan
 from pgproof.timelines.history import Fork, TimelineHistory
@@ -87,12 +87,12 @@ def read_stretch(
     """
     begin = WalSegment.parse(first, fence.segment_size)
     segments = segments_between(_history(scratch, timeline), begin, fence.end_lsn)
-    with tempfile.TemporaryDirectory(prefix="pgproof-targets-") as text:
+    with temporary_directory("targets") as directory:
         for segment in segments:  # all under the timeline that pg_waldump is told
-            link = Path(text) / segment.on(timeline).name
+            link = directory / segment.on(timeline).name
             link.symlink_to(scratch.wal.absolute() / segment.name)
         yield from read_records(
-            bin_directory, Path(text), start, fence.end_lsn, timeline, ("Transaction", "XLOG")
+            bin_directory, directory, start, fence.end_lsn, timeline, ("Transaction", "XLOG")
         )
 
 

@@ -94,8 +94,11 @@ class Spool:
         """
         for part in ("pushed", "failed", "owed", "wanted", "fetched", "refused"):
             os.makedirs(self.path(part), mode=0o700, exist_ok=True)
-        if os.stat(self.directory).st_uid != os.geteuid():
+        if os.lstat(self.directory).st_uid != os.geteuid():
             raise OSError(errno.EPERM, "the spool belongs to another account", self.directory)
+        above = os.stat(os.path.dirname(self.directory))
+        if above.st_uid not in (0, os.geteuid()) or above.st_mode & 0o1002 == 0o002:
+            raise OSError(errno.EPERM, "other accounts could exchange the spool", self.directory)
 
     # ---- answers
 
