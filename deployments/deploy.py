@@ -25,6 +25,7 @@ from deployments.server import POOL, Pool, ensure_pool, server, server_url
 from deployments.standing import Title, by_title
 from deployments.switches import keep_switches, switches_in
 from flows.command import chosen_config
+from flows.login import use_login
 from pgproof.commands.console import Session, show
 from pgproof.config import ClusterConfig
 from pgproof.errors import ConfigError
@@ -190,6 +191,7 @@ def deploy(
     if blocks:
         return _deploy_blocks(name, prune, pool, pool_type, json)
     session = Session.start(chosen_config(context, config), json)
+    use_login(session.config.state)
     clusters = [session.cluster(one) for one in configured_clusters(session, name)]
     path = session.config.path
     if render_only:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from typing import Any
 import yaml
 
 from deployments.server import server_url
+from flows.login import login_in_use
 from pgproof.errors import TransientError
+from pgproof.held import temporary_directory
 from pgproof.postgres.programs import ending_with_us
 
 _LIMIT = 300  # seconds for `prefect deploy`, and 2 more for each deployment
@@ -37,11 +38,12 @@ def prefect_deploy(tree: dict[str, Any]) -> None:
     """
     settings = os.environ | {
         "PREFECT_API_URL": server_url(),
+        **login_in_use(),
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # an error rather than a throw-away server
         "COLUMNS": "200",
     }
-    with tempfile.TemporaryDirectory(prefix="pgproof-deploy-") as directory:
-        path = Path(directory) / "prefect.yaml"
+    with temporary_directory("deploy") as directory:
+        path = directory / "prefect.yaml"
         path.write_text(yaml.safe_dump(tree, sort_keys=False, width=1000))
         words = ("--no-prompt", "deploy", "--all", "--prefect-file", str(path))
         _prefect(settings, words, _LIMIT + 2 * len(tree["deployments"]))

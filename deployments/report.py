@@ -13,6 +13,7 @@ from deployments.gone import Gone
 from deployments.queues import IdleQueue
 from deployments.server import Pool, server_url
 from deployments.standing import Title
+from deployments.work_pools import template_path
 from pgproof.wording import counted
 
 
@@ -42,7 +43,7 @@ def content_of(
         "deployments": ["/".join(title) for title in deployments],
         "new": ["/".join(title) for title, said in changes.items() if list(said) == [NEW]],
         "changed": {"/".join(title): list(said) for title, said in changes.items() if list(said) != [NEW]},
-        "notes": _pauses(clusters, pool),
+        "notes": [*_openings(pool), *_pauses(clusters, pool)],
         "gone": sorted({one.owner for one in gone}),
         "queues": [{"name": one.name, "work_pool": one.pool, "runs": one.runs} for one in idle],
         "removed": pruned and bool(gone or [one for one in idle if not one.runs]),
@@ -55,6 +56,17 @@ def content_of(
 def worker_line(pool: Pool) -> str:
     """The command that starts a worker."""
     return f"prefect worker start --pool {shlex.quote(pool.name)} --type {pool.kind}"
+
+
+def _openings(pool: Pool) -> list[str]:
+    """What a run could choose for itself: whoever may start one runs any program as the worker's account."""
+    if not pool.left_open:
+        return []
+    file = shlex.quote(str(template_path(pool.kind)))
+    return [
+        f"work pool {pool.name} lets each run choose {', '.join(pool.left_open)}, and so what it runs on the worker: "
+        f"prefect work-pool update {shlex.quote(pool.name)} --base-job-template {file}"
+    ]
 
 
 def _pauses(clusters: Sequence[str], pool: Pool) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.work_pools import KINDS, template_of
+from deployments.work_pools import KINDS, left_open, template_of
 from pgproof.errors import AuthenticationFailed, ConfigError, TransientError
 
 POOL = "pgproof"
@@ -63,7 +63,8 @@ def server() -> Iterator[Any]:
             raise AuthenticationFailed(
                 f'cannot log in to the Prefect server "{url}"',
                 f"It answers {status}.",
-                "export PREFECT_API_AUTH_STRING=user:password",
+                "export PREFECT_API_AUTH_STRING=user:password; that of pgproof up is in prefect-login of its "
+                "state directory",
             ) from error
         raise TransientError(f'could not use the Prefect server "{url}"', f"{error}") from error
     except httpx.TransportError as error:
@@ -82,12 +83,14 @@ class Pool:
         name: of the pool.
         kind: which worker takes its runs: process, docker, kubernetes or ecs.
         paused: whether none is taken; of the pool, or the names of its queues that are.
+        left_open: what a run can choose by its job variables, of what decides which code it runs.
     """
 
     name: str
     kind: str
     paused: bool = False
     paused_queues: tuple[str, ...] = ()
+    left_open: tuple[str, ...] = ()
 
 
 def ensure_pool(name: str = POOL, kind: str | None = None) -> Pool:
@@ -132,7 +135,22 @@ def ensure_pool(name: str = POOL, kind: str | None = None) -> Pool:
             )
         queues = client.read_work_queues(work_pool_name=name)
         paused = tuple(sorted(queue.name for queue in queues if queue.is_paused))
-        return Pool(name, found.type, bool(found.is_paused), paused)
+        open_ones = left_open(found.base_job_template)
+        return Pool(name, found.type, bool(found.is_paused), paused, open_ones)
+
+
+def close_pool(pool: Pool) -> None:
+    """Give a pool of a local server our template again, when its own lets runs choose their command or the like.
+
+    Raises:
+        TransientError, AuthenticationFailed: the server did not take it.
+    """
+    if not pool.left_open:
+        return
+    with server() as client:
+        from prefect.client.schemas.actions import WorkPoolUpdate
+
+        client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template_of(pool.kind)))
 
 
 def end_orphans() -> list[str]:

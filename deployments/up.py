@@ -24,20 +24,27 @@ from deployments.deploy import configured_clusters, deploy_clusters, targets_of
 from deployments.descent import descendants, kill_all
 from deployments.local_database import local_database
 from deployments.prefect_deploy import project
-from deployments.server import POOL, end_orphans, ensure_pool
+from deployments.server import POOL, close_pool, end_orphans, ensure_pool
 from flows.command import chosen_config
+from flows.login import CLIENT, LOCK, SERVER, login_file, read_login
 from pgproof.commands.console import Session
 from pgproof.errors import ConfigError, PgproofError, TransientError
+from pgproof.private import make_private
 
 _PR_SET_PDEATHSIG = 1
 _GRACE = 20  # seconds a process has to end
 
 
 def environment(state: Path, port: int) -> dict[str, str]:
-    """The environment of a local Prefect: its own home and temporary files, loopback only, no telemetry."""
+    """The environment of a local Prefect: its own home and temporary files, loopback only, no telemetry.
+
+    Its server's answers carry no leave for pages of other sites, and its UI asks for the API where it was loaded from.
+    """
     return {
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(
@@ -53,15 +60,21 @@ def environment(state: Path, port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(words: list[str], log: Path, login: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A Prefect process for the time of a block; it is asked to end, and ends with us in any case.
 
     It has a session of its own, so that Ctrl-C reaches us alone and the order of the end is ours.
+
+    Args:
+        words: of Prefect's command.
+        log: gets its output.
+        login: variable and value; in no argument, where every account of the machine could read it.
     """
-    with open(log, "ab") as output:
+    with open(log, "ab", opener=_for_us_alone) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", *words],
             cwd=project(),
+            env=os.environ | login,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -82,6 +95,10 @@ def running(words: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
             with contextlib.suppress(ProcessLookupError):  # nothing of it is left, as a rule
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _end_with_parent() -> None:
@@ -106,18 +123,24 @@ def check_port(port: int) -> None:
 
 
 @contextlib.contextmanager
-def alone(state: Path) -> Iterator[None]:
+def alone(state: Path, port: int) -> Iterator[None]:
     """Nobody else runs this state directory's server for the time of a block: there is one database in it.
+
+    Args:
+        state: the directory.
+        port: of the server; commands find it by the content of the lock.
 
     Raises:
         ConfigError: somebody does.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    with open(state / "up.lock", "w") as lock:
+    with open(state / LOCK, "a", opener=_for_us_alone) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f'pgproof up runs already in "{state}"', hint=f"fuser {lock.name}") from error
+        lock.truncate(0)
+        lock.write(f"http://127.0.0.1:{port}/api\n")
+        lock.flush()
         yield
 
 
@@ -155,13 +178,25 @@ def up(
     state = session.config.state.absolute()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    with contextlib.suppress(KeyboardInterrupt), alone(state):
+    login = read_login(state)
+    with contextlib.suppress(KeyboardInterrupt), alone(state, port):
         check_port(port)
-        (state / "tmp").mkdir(exist_ok=True)
+        make_private(state / "tmp")
         os.environ.update(environment(state, port))  # before Prefect is imported
-        with local_database(state) as note:
-            serve(session, names, port, state, [note] if note else [])
+        with local_database(state) as note, logged_in(login):
+            serve(session, names, port, state, login, [note] if note else [])
     return 0
+
+
+@contextlib.contextmanager
+def logged_in(login: str) -> Iterator[None]:
+    """This process uses the server with a login for the time of a block; its programs but Prefect's never see it."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+
+    for name in (SERVER, CLIENT):  # of another server, perhaps
+        os.environ.pop(name, None)
+    with temporary_settings({PREFECT_API_AUTH_STRING: login}):
+        yield
 
 
 def set_alerts(session: Session, names: list[str]) -> None:
@@ -181,24 +216,29 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def serve(session: Session, names: list[str], port: int, state: Path, said: list[str]) -> None:
+def serve(session: Session, names: list[str], port: int, state: Path, login: str, said: list[str]) -> None:
     """Server, deployments and worker, in this order, until one of them or we are ended.
 
     Raises:
         TransientError: server or worker ended by themselves.
     """
     server_log, worker_log = state / "prefect-server.log", state / "prefect-worker.log"
-    with running(["server", "start", "--host", "127.0.0.1", "--port", str(port)], server_log) as server:
+    words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with running(words, server_log, {SERVER: login}) as server:
         wait_for_server(port, lambda: server.poll() is None, server_log)
-        ensure_pool()
+        close_pool(ensure_pool())
         targets, notes = targets_of([session.cluster(name) for name in names], str(session.config.path))
         notes += deploy_clusters(targets, session.config.path).notes
         set_alerts(session, names)
         end_orphans()  # of an earlier server that was killed: its worker died with it
         try:
-            with running(["worker", "start", "--pool", POOL, "--type", "process"], worker_log) as worker:
+            words = ["worker", "start", "--pool", POOL, "--type", "process"]
+            with running(words, worker_log, {CLIENT: login}) as worker:
                 session.console.print(
                     f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
+                )
+                session.console.print(
+                    f"log in with what this prints: cat {login_file(state)}", markup=False, soft_wrap=True
                 )
                 for note in [*said, *notes]:
                     session.console.print(f"note: {note}", markup=False)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from flows.login import use_login
 from pgproof.commands.console import Session
 from pgproof.errors import PgproofError
 
@@ -68,6 +69,7 @@ def protect(
     session = Session.start(chosen_config(context, config), json)
     cluster = session.cluster(name)
     quiet_prefect()
+    use_login(session.config.state)
     from flows.protect import protect as flow
     from flows.report import report
     from flows.writer import ensure_limit

@@ -1,5 +1,5 @@
 """Prefect tasks: retried by error class, thin, one engine call each."""
 
-from tasks.heartbeat import leave_at_once
+from tasks.heartbeat import improve
 
-leave_at_once()
+improve()

@@ -12,6 +12,7 @@ from rich.console import Console
 from deployments.deploy import configured_clusters
 from deployments.server import server
 from flows.command import chosen_config, quiet_prefect
+from flows.login import use_login
 from pgproof.commands.console import Session, table
 from pgproof.config import AlertsConfig
 from pgproof.errors import ConfigError
@@ -32,7 +33,9 @@ FilePath = Annotated[
 
 def _session(context: typer.Context, config: str | None, json: bool) -> Session:
     quiet_prefect()
-    return Session.start(chosen_config(context, config), json)
+    session = Session.start(chosen_config(context, config), json)
+    use_login(session.config.state)
+    return session
 
 
 @alerts.command()

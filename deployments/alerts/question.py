@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.login import use_login
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import AuthenticationFailed, ConfigError, TransientError
 from pgproof.readiness.check import Check
@@ -22,6 +23,7 @@ def alerts_of(cluster: ClusterConfig, config: Config) -> list[Check]:
     from deployments.server import server
 
     try:
+        use_login(config.state)
         with server() as client:
             found = listed(client, cluster.name)
     except (ConfigError, TransientError):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import psycopg
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Running
 
+from deployments.open_api import api_of
 from deployments.schedules import staggered
+from deployments.work_pools import template_of, template_path
 from pgproof.postgres.programs import find_bin_directory
 from pgproof.postgres.server import LocalServer
 from tests.deployments.upped import Up, until
@@ -56,6 +63,8 @@ def test_the_life_of_a_server(shop: Source) -> None:
         it_says_where(shop, up)
         every_flow_is_deployed(shop, up)
         the_ui_is_served(up)
+        nobody_uses_it_without_the_login(shop, up)
+        no_run_chooses_its_command(up)
         a_run_goes_through_the_worker(up)
         a_schedule_makes_runs(up)
         deploying_again_changes_nothing(shop, up)
@@ -71,6 +80,7 @@ def test_the_life_of_a_server(shop: Source) -> None:
 def it_says_where(shop: Source, up: Up) -> None:
     assert up.said() == (
         f"Prefect runs at http://127.0.0.1:{up.port} with the flows of: main\n"
+        f"log in with what this prints: cat {shop.root}/state/prefect-login\n"
         "note: main: incremental backups are not scheduled: summarize_wal is off\n"
         f"logs: {shop.root}/state/prefect-server.log and {shop.root}/state/prefect-worker.log; Ctrl-C ends both\n"
     )
@@ -129,7 +139,50 @@ def the_ui_is_served(up: Up) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{up.port}{script}", timeout=10) as answer:
         assert len(answer.read()) > 1000
     with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/ui-settings", timeout=10) as answer:
-        assert f'"api_url":"{up.api}"' in answer.read().decode()
+        assert '"api_url":"/api"' in answer.read().decode()  # of whatever name the browser knows us by
+
+
+def nobody_uses_it_without_the_login(shop: Source, up: Up) -> None:
+    state = shop.root / "state"
+    assert [path.stat().st_mode & 0o777 for path in (state, state / "prefect-login")] == [0o700, 0o600]
+    url = f"{up.api}/deployments/count"
+    evil = {"Origin": "http://evil.example", "Content-Type": "application/json"}
+    assert asked(urllib.request.Request(url, b"{}", evil)) == (401, None)
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    assert asked(urllib.request.Request(url, headers=evil | preflight, method="OPTIONS")) == (400, None)
+    secret = up.login.partition(":")[2]
+    assert len(secret) == 32
+    assert secret not in up.said() + up.log("server") + up.log("worker")
+    for process, command in up.processes().items():
+        assert secret not in command
+        if "prefect" not in command:  # PostgreSQL, of which a superuser of it could read this
+            assert secret.encode() not in Path(f"/proc/{process}/environ").read_bytes(), command
+    with patch.dict(os.environ, PREFECT_API_URL=up.api):
+        (check,) = api_of(shop.cluster, shop.config)
+    assert (check.state, check.fact) == ("ok", f"{up.api} wants a login")
+
+
+def asked(request: urllib.request.Request) -> tuple[int, str | None]:
+    """Status of an answer, and which sites' pages may read it."""
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers["Access-Control-Allow-Origin"]
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Access-Control-Allow-Origin"]
+
+
+def no_run_chooses_its_command(up: Up) -> None:
+    deployment = up.deployments()["wal-gap-check/main"]["id"]
+    chosen: tuple[dict[str, Any], ...] = (
+        {"command": "/bin/sh -c id"},
+        {"env": {"LD_PRELOAD": "/tmp/x.so"}},
+        {"env.LD_PRELOAD": "/tmp/x.so"},
+        {"working_dir": "/tmp"},
+    )
+    with up.client() as client:
+        for variables in chosen:
+            with pytest.raises(PrefectHTTPStatusError, match=r"422 Unprocessable.*Additional properties"):
+                client.create_flow_run_from_deployment(UUID(deployment), job_variables=variables)
 
 
 def a_run_goes_through_the_worker(up: Up) -> None:
@@ -172,8 +225,11 @@ def deploying_again_changes_nothing(shop: Source, up: Up) -> None:
     def limits() -> Any:
         return [(limit["id"], limit["name"], limit["limit"]) for limit in up.limits()]
 
-    with up.client() as client:  # an operator's own settings of the pool
-        client.update_work_pool("pgproof", WorkPoolUpdate(concurrency_limit=3, description="ours"))
+    with up.client() as client:  # an operator's own settings of the pool, and a template that is not ours
+        command = {"properties": {"command": {"type": "string"}}}
+        opened = {"job_configuration": {"command": "{{ command }}"}, "variables": command}
+        ours = WorkPoolUpdate(concurrency_limit=3, description="ours", base_job_template=opened)
+        client.update_work_pool("pgproof", ours)
     before = identities(), limits()
 
     done = run_pgproof(
@@ -183,6 +239,10 @@ def deploying_again_changes_nothing(shop: Source, up: Up) -> None:
     assert done.returncode == 0, done.stderr
     assert f'"server": "{up.api}"' in done.stdout
     assert json.loads(done.stdout)["gone"] == []
+    assert json.loads(done.stdout)["notes"][-1] == (
+        "work pool pgproof lets each run choose command, and so what it runs on the worker: prefect work-pool update "
+        f"pgproof --base-job-template {template_path('process')}"
+    )
     assert '"worker": "prefect worker start --pool pgproof --type process"' in done.stdout
     assert (identities(), limits()) == before
     with up.client() as client:
@@ -212,6 +272,7 @@ def the_run_that_was_cut_off_is_crashed(again: Up) -> None:
 
 def every_cluster_is_deployed(again: Up) -> None:
     with again.client() as client:
+        assert client.read_work_pool("pgproof").base_job_template == template_of("process")
         found = client.request("POST", "/deployments/filter", json={}).json()
     names = [name for name in (deployment["name"] for deployment in found)]
     assert [names.count("main"), names.count("second_one")] == [len(FLOWS) - 1] * 2

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 
 from prefect.client.orchestration import SyncPrefectClient
 
+from flows.login import login_file
+from pgproof.postgres.programs import account, as_account
+from tests.servers.place import give_to_server
 from tests.servers.postgres import PGPROOF, PROJECT, Source
 from tests.servers.s3 import free_ports
 
@@ -44,12 +47,17 @@ class Up:
     def output(self) -> Path:
         return self.source.root / f"up-{self.mark}.out"
 
+    @property
+    def login(self) -> str:
+        return login_file(self.source.root / "state").read_text().strip()
+
     def client(self) -> SyncPrefectClient:
-        return SyncPrefectClient(self.api)
+        return SyncPrefectClient(self.api, auth_string=self.login)
 
     def start(self) -> None:
         home = self.source.root / "home"
         home.mkdir(exist_ok=True)
+        give_to_server(home)
         with open(self.output, "w") as output:
             self.process = subprocess.Popen(
                 [*PGPROOF, "--config", str(self.source.config_path), "up", "--port", str(self.port)],
@@ -60,6 +68,7 @@ class Up:
                 stderr=output,
                 text=True,
                 start_new_session=True,
+                **as_account(account(None)),  # type: ignore[call-overload]
             )
 
     @contextlib.contextmanager

@@ -54,6 +54,10 @@ def page(up: Up) -> Iterator[Page]:
         )
         page.set_default_timeout(30_000)
         expect.set_options(timeout=30_000)
+        page.goto("/deployments")  # Prefect's own page asks for the login, and then shows what was wanted
+        page.get_by_placeholder("admin:pass").fill(up.login)
+        page.get_by_role("button", name="Login").click()
+        page.wait_for_url("**/deployments")
         yield page
         browser.close()
 
