@@ -11,6 +11,9 @@ from rich.markup import escape
 
 from pgproof.commands.console import table
 from pgproof.config import ClusterConfig, Config
+from pgproof.errors import ConfigError
+from pgproof.packages import require_own
+from pgproof.readiness.check import answer_of
 from pgproof.readiness.checks import Check, examine, stopped
 
 COLUMNS = ("check", "state", "fact")
@@ -28,13 +31,18 @@ def doctor(name: str, config: Config) -> list[Check]:
 
 def further_checks(cluster: ClusterConfig, config: Config) -> list[Check]:
     """What layers that the engine does not know have to say, found as their commands are."""
-    found: list[Check] = []
+    try:
+        require_own()
+    except ConfigError as error:
+        found = answer_of(error)
+        return [Check("packages", found.ok, "", found.fact, found.mend)]
+    checks: list[Check] = []
     for point in entry_points(group="pgproof.checks"):
         try:
-            found += point.load()(cluster, config)
+            checks += point.load()(cluster, config)
         except ImportError:  # a database host has the engine alone
             continue
-    return found
+    return checks
 
 
 def exit_code(checks: list[Check]) -> int:

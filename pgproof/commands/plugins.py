@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from pgproof.errors import ConfigError
+from pgproof.packages import require_own
 
 Plugin = Callable[..., int] | typer.Typer
 _OURS = ("pgproof", "tasks", "flows", "deployments")
@@ -42,9 +43,12 @@ def add_plugins(to: typer.Typer, words: list[str]) -> frozenset[str]:
             continue
         _added.add(point.name)
         try:
+            require_own()
             add_plugin(to, point.name, point.load())
+        except ConfigError as error:
+            to.command(point.name, context_settings=_ANY_WORDS)(_refusing(error))
         except ImportError as error:
-            to.command(point.name, context_settings=_ANY_WORDS)(_missing(point.name, error))
+            to.command(point.name, context_settings=_ANY_WORDS)(_refusing(_lacking(point.name, error)))
     return frozenset(_added)
 
 
@@ -71,9 +75,9 @@ def _saying_what_is_missing(name: str, plugin: Callable[..., int]) -> Callable[.
     return command
 
 
-def _missing(name: str, error: ImportError) -> Callable[..., int]:
+def _refusing(error: ConfigError) -> Callable[..., int]:
     def command(context: typer.Context) -> int:
-        raise _lacking(name, error)
+        raise error
 
     command.__doc__ = "Needs pgproof[prefect]."
     return command

@@ -45,7 +45,7 @@ def standing(
         parameters={"cluster": "shop", "config": "/etc/pgproof.toml"},
         work_pool_name="pgproof",
         work_queue_name="shop",
-        pull_steps=[{"deployments.pull.installed": {}}],
+        pull_steps=[{"pgproof.packages.installed": {}}],
         parameter_openapi_schema={"type": "object"},
     )
 
@@ -145,12 +145,12 @@ def test_schedules_that_were_made_in_the_ui_stay() -> None:
             "parameters": {"incremental": True},
         },
     ]
-    found = differences(kept, [{"deployments.pull.installed": {}}], {"type": "object"}, there)
+    found = differences(kept, [{"pgproof.packages.installed": {}}], {"type": "object"}, there)
     assert found == ["schedule an-old-one is gone", f"version 0.0.9 -> {__version__}"]
 
 
 def test_what_does_not_differ_is_not_deployed() -> None:
-    steps, schema = [{"deployments.pull.installed": {}}], {"type": "object"}
+    steps, schema = [{"pgproof.packages.installed": {}}], {"type": "object"}
     assert differences(rendered(True), steps, schema, standing(True, schedule(True))) == []
     assert differences(rendered(True), steps, schema, None) == ["new"]
 

@@ -99,7 +99,7 @@ def every_flow_is_deployed(shop: Source, up: Up) -> None:
         assert found["paused"] is False
         more = MORE.get(title, {})
         assert found["parameters"] == {"cluster": "main", "config": str(shop.config_path), **more}
-        assert found["pull_steps"] == [{"deployments.pull.installed": {}}]
+        assert found["pull_steps"] == [{"pgproof.packages.installed": {}}]
         cluster = found["parameter_openapi_schema"]["properties"]["cluster"]
         assert (cluster["title"], cluster["type"], cluster["enum"]) == ("Cluster", "string", ["main"])
         assert cluster["description"] == "as pgproof.toml names it"
