@@ -18,8 +18,9 @@ The same command goes on afterwards; where the server is down it says to start i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ import psycopg
 from pgproof.config import ClusterConfig
 from pgproof.errors import DestinationRefused, RecoveryFailed
 from pgproof.postgres.control import MINIMA
+from pgproof.postgres.faults import said_by
+from pgproof.postgres.lock_file import RunningServer
 from pgproof.postgres.programs import run
 from pgproof.repository.repository import Archive
 from pgproof.restore.configuration import ACCEPTED, keep_configuration
@@ -35,7 +38,8 @@ from pgproof.restore.isolation import isolation
 from pgproof.restore.new_timeline import ask_archive, mark_history, reserve
 from pgproof.restore.old_server import ask_old_server, refuse_others
 from pgproof.restore.prepared import PreparedTransaction, find_prepared
-from pgproof.restore.record import DIRECTORY, SHUT_DOWN, RestoreRecord, forget
+from pgproof.restore.prerequisites import SETTINGS, Machine, missing
+from pgproof.restore.record import DIRECTORY, SHUT_DOWN, TREE, RestoreRecord, forget
 from pgproof.restore.restored import RestoredCluster, config_file
 from pgproof.restore.running import end_note
 from pgproof.restore.settings import setting_of, take_out
@@ -49,8 +53,8 @@ _START = 300  # seconds that a start may take: it ended with a shutdown
 _PROMOTE = 600
 # what needs a restart has an error there, and is as good
 _FILES = """
-SELECT name, setting FROM pg_file_settings
- WHERE name IS NOT NULL AND sourcefile NOT LIKE '%/postgresql.auto.conf' ORDER BY seqno
+SELECT name, setting, sourcefile LIKE '%/postgresql.auto.conf' FROM pg_file_settings
+ WHERE name IS NOT NULL ORDER BY seqno
 """
 _STATE = """
 SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
@@ -73,6 +77,7 @@ class Configured:
         prepared: transactions that somebody has to end; in recovery no server tells them.
         kept: settings that its files have smaller than its source had them: raised after the backup, or given on a
             command line. A prepared transaction may keep a server from starting with less.
+        will: what its files make of every setting that was asked for.
     """
 
     settings: dict[str, str]
@@ -83,6 +88,7 @@ class Configured:
     archives: bool
     prepared: tuple[PreparedTransaction, ...] = ()
     kept: tuple[str, ...] = ()
+    will: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recovers(self) -> bool:
@@ -203,11 +209,15 @@ def plan_acceptance(
         )
     refuse_others(restored)
     cautions = [ask_old_server(restored, cluster)]
-    with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
+    with _session(restored, running, "could not be asked what it will be") as connection:
         configured = read_configured(connection, restored.record)
+        machine = Machine.of(connection, restored.data, restored.owner)
     if configured.timeline is not None and not configured.archives:
         cautions.append(ask_archive(restored, archive, configured.timeline))
     keeps = named.parent.name == DIRECTORY
+    taken = restored.record.taken if keeps else None
+    hba = Path(f"{restored.data / DIRECTORY / TREE}{taken.hba}") if taken and taken.hba else None
+    cautions += missing(configured.will, machine, hba)
     if not keeps and configured.data_directory and Path(configured.data_directory) != restored.data:
         cautions.append(
             f"{named} names data_directory = {configured.data_directory!r}: change it to {str(restored.data)!r} "
@@ -223,12 +233,14 @@ def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) 
         connection: to its server, as a superuser.
         record: of the restore.
     """
-    files: dict[str, str] = dict(connection.execute(_FILES).fetchall())
-    own = dict(filter(None, map(setting_of, record.replaced)))
-    names = [*isolation(record.major), *MINIMA, "port"]
-    defaults: dict[str, str] = dict(connection.execute(_DEFAULTS, (names,)).fetchall())
-    will = {**dict.fromkeys(names, ""), **defaults, **files, **own}
     now = record.settings
+    rows: list[Any] = connection.execute(_FILES).fetchall()
+    files: dict[str, str] = {name: value for name, value, automatic in rows if not automatic}
+    own = dict(filter(None, map(setting_of, record.replaced)))
+    stays = {name: value for name, value, automatic in rows if automatic and now.get(name) != value}
+    names = [*isolation(record.major), *MINIMA, *SETTINGS]
+    defaults: dict[str, str] = dict(connection.execute(_DEFAULTS, (names,)).fetchall())
+    will = {**dict.fromkeys(names, ""), **defaults, **files, **own, **stays}
     subscriptions = connection.execute(
         "SELECT subname FROM pg_subscription WHERE subenabled ORDER BY subname"
     ).fetchall()
@@ -242,6 +254,7 @@ def read_configured(connection: psycopg.Connection[Any], record: RestoreRecord) 
         state[1] != "off",
         find_prepared(connection),
         tuple(sorted(name for name in MINIMA if name in now and _less(will[name], now[name]))),
+        will,
     )
 
 
@@ -287,13 +300,34 @@ def _change(plan: AcceptancePlan) -> None:
     forget(data)
 
 
+@contextmanager
+def _session(
+    restored: RestoredCluster, running: RunningServer, failed: str
+) -> Iterator[psycopg.Connection[Any]]:
+    """A session of a superuser; where the server ends meanwhile, what its log says of that is the error."""
+    before = _size(restored.log)
+    try:
+        with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
+            yield connection
+    except psycopg.Error as error:
+        said = _last_lines(restored.log, before) or f"{said_by(error)}."
+        again = f"pgproof start {restored.data}; then run the same command again"
+        raise RecoveryFailed(
+            f'the server in "{restored.data}" {failed}', said, f"{restored.log} has all of it; {again}"
+        ) from error
+
+
 def _open(restored: RestoredCluster) -> tuple[PreparedTransaction, ...]:
     running = restored.running
     assert running is not None
-    with open_as_superuser(running.dsn, restored.roles, restored.record.major) as connection:
-        row: Any = connection.execute("SELECT pg_promote(true, %s)", (_PROMOTE,)).fetchone()
-        if row[0]:
-            return find_prepared(connection)
+    try:
+        with _session(restored, running, "did not open") as connection:
+            row: Any = connection.execute("SELECT pg_promote(true, %s)", (_PROMOTE,)).fetchone()
+            if row[0]:
+                return find_prepared(connection)
+    except RecoveryFailed:
+        ask_for_room(restored.data)  # where its log lies on the same disk, that does not say it
+        raise
     raise RecoveryFailed(
         f'the server in "{restored.data}" has not opened within {_PROMOTE} s',
         hint=f"{restored.log} says why; then run the same command again",
@@ -306,7 +340,7 @@ def _start(plan: AcceptancePlan) -> None:
     words = f"-c 'data_directory={_quoted(restored.data)}' -c 'config_file={_quoted(plan.will_be)}'"
     command: list[str | Path] = [restored.bin_directory / "pg_ctl", "-D", restored.data, "-l", restored.log]
     command += ["-o", words, "-w", "-t", str(_START), "start"]
-    before = restored.log.stat().st_size if restored.log.exists() else 0
+    before = _size(restored.log)
     done = run(command, timeout=_START + 60, owner=restored.owner)
     if done.returncode != 0:
         raise RecoveryFailed(
@@ -314,6 +348,10 @@ def _start(plan: AcceptancePlan) -> None:
             _last_lines(restored.log, before) or (done.stderr or done.stdout).strip()[-600:],
             f"{restored.log} says why; it is started as any other cluster now",
         )
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def _quoted(path: Path) -> str:

@@ -6,13 +6,18 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import psycopg
 import pytest
 
+from pgproof.postgres.lock_file import running_in
 from pgproof.postgres.programs import account
-from tests.drills.damage import assert_command_refused, tree
-from tests.servers.place import make_directory
+from pgproof.restore import acceptance
+from tests.drills.damage import answer, assert_command_refused, tree
+from tests.servers.place import give_to_server, make_directory
 from tests.servers.postgres import Source
 
 pytestmark = pytest.mark.as_root
@@ -127,3 +132,76 @@ def test_restore_onto_a_file_system_that_is_too_small(small: Source) -> None:
         f"{state.f_bavail * state.f_frsize:,} are free. Nothing was written.",
     )
     assert not place.exists()
+
+
+@contextmanager
+def restored_onto(source: Source, size: str) -> Iterator[Path]:
+    """A restored cluster that runs on a file system of its own; its source is down."""
+    place, owner = source.root / "disk", account(None)
+    assert owner is not None
+    place.mkdir()
+    (source.root / "accepted").mkdir()
+    give_to_server(source.root / "accepted")
+    options = f"size={size},mode=0750,uid={owner.pw_uid},gid={owner.pw_gid}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    data = place / "restored"
+    try:
+        code, _, err = answer(source, "restore", "main", "--to", str(data), "--target-immediate")
+        assert code == 0, err
+        with open(data / "postgresql.conf", "a") as file:
+            file.write(f"unix_socket_directories = '{source.root}/accepted'\nlisten_addresses = ''\n")
+            file.write("wal_recycle = off\nmin_wal_size = 2MB\n")
+        code, _, err = answer(source, "start", str(data))
+        assert code == 0, err
+        with source.away():
+            yield data
+    finally:
+        if server := running_in(data):
+            server.stop()
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def filled(place: Path) -> None:
+    """Nothing more goes onto a file system."""
+    try:
+        with open(place / "filler", "ab", buffering=0) as file:
+            while True:
+                file.write(b"f" * 4096)
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize("step", ["_open", "reserve", "take_out"])
+def test_a_disk_that_fills_while_a_cluster_is_accepted(
+    source: Source, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Said as what it is; nothing is lost or half written, and the same command goes on when there is room."""
+    source.sql("CREATE TABLE t AS SELECT 1 AS g")
+    source.backup()
+    source.archive_now()
+    with restored_onto(source, "120m") as data:
+        before = (data / "postgresql.auto.conf").read_bytes()
+        real: Callable[..., object] = getattr(acceptance, step)
+
+        def in_a_full_disk(*words: object, **options: object) -> object:
+            filled(data.parent)
+            return real(*words, **options)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(acceptance, step, in_a_full_disk)
+            code, _, err = answer(source, "accept", str(data), "--yes")
+        assert not list(data.rglob("*.pgproof"))
+        (data.parent / "filler").unlink()
+        again = f"HINT: df -h {data}; then run the same command again"
+        assert (code, err.splitlines()[1:]) == (44, ["DETAIL: No space left on device.", again])
+        assert (data / "postgresql.auto.conf").read_bytes() == before
+        code, _, err = answer(source, "accept", str(data), "--yes")
+        assert (code, err.rpartition("HINT: ")[2].strip()) == (43, f"pgproof start {data}")
+        for words in (["start", str(data)], ["accept", str(data), "--yes"]):
+            code, _, err = answer(source, *words)
+            assert code == 0, err
+        server = running_in(data)
+        assert server is not None
+        with psycopg.connect(server.dsn, user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute("INSERT INTO t VALUES (2)")
+            assert connection.execute("SELECT sum(g) FROM t").fetchone() == (3,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.source_files import runs_here
 from pgproof.postgres.lock_file import running_in
+from pgproof.restore import acceptance, configuration
 from pgproof.restore.configuration import ACCEPTED
 from pgproof.restore.record import DIRECTORY, TREE
 from tests.drills.damage import answer, flip_bit
@@ -142,6 +145,42 @@ def test_a_restored_cluster_starts_with_it_and_keeps_it_when_it_is_accepted(debi
         copy = debian.start_copy(data)
         copy.wait_ready()
         copy.stop()
+
+
+@pytest.mark.parametrize("died", ["keep_configuration", "_make", "replace_file", "quote"])
+def test_an_acceptance_that_dies_while_it_keeps_it_goes_on_later(
+    debian: Source, monkeypatch: pytest.MonkeyPatch, died: str
+) -> None:
+    """Before it, and in it: before the directory, a file of it, and the postgresql.conf that includes it."""
+    if debian.major != 17:
+        pytest.skip("the order is the same in every version")
+    module = acceptance if died == "keep_configuration" else configuration
+    if not read_catalog(debian.archive).entries:
+        debian.backup()
+    with restored(debian, "--target-immediate") as data, away(debian):
+        start(debian, data)
+        before = show(data, "work_mem", "archive_mode")
+        with monkeypatch.context() as patched:
+            patched.setattr(module, died, dies)
+            with contextlib.suppress(KeyboardInterrupt):
+                answer(debian, "accept", str(data), "--yes")
+        assert running_in(data) is None
+        code, _, err = answer(debian, "accept", str(data), "--yes")
+        assert (code, err.rpartition("HINT: ")[2].strip()) == (43, f"pgproof start {data}")
+        again = start(debian, data)
+        assert (again["state"], again["findings"]) == ("open", [])
+        assert "is isolated again" in again["again"]
+        assert show(data, "work_mem", "archive_mode") == before == ["11MB", "off"]
+        code, _, err = answer(debian, "accept", str(data), "--yes")
+        assert code == 0, err
+        assert not list(data.rglob("*.pgproof"))
+        assert show(data, "work_mem", "maintenance_work_mem", "data_directory") == ["11MB", "77MB", str(data)]
+        assert show(data, "hba_file") == [f"{data / ACCEPTED}{debian.root}/etc/main/pg_hba.conf"]
+
+
+def dies(*_: object, **__: object) -> None:
+    """What a killed process comes to."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
