@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,6 +129,25 @@ def test_the_worker_reads_it(kind: str) -> None:
         assert job["task_definition"]["containerDefinitions"][0]["image"] == "pgproof:latest"
     if kind == "process":
         assert job["stream_output"] is True
+
+
+def start_a_run(**environment: str) -> subprocess.CompletedProcess[str]:
+    """The process pool's command, as a worker splits it."""
+    command = template_of("process")["job_configuration"]["command"]
+    return subprocess.run(shlex.split(command), env=environment, capture_output=True, text=True)
+
+
+def test_a_run_is_started_with_the_interpreter_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a worker without our entry point is not guessed."""
+    assert start_a_run(PGPROOF_PYTHON="/bin/echo").stdout == "-m prefect.engine\n"
+    done = start_a_run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PGPROOF_PYTHON: pgproof is not installed beside the worker" in done.stderr
+
+    monkeypatch.setenv("PGPROOF_PYTHON", "of another one")
+    (ours,) = entry_points(group="prefect.collections", name="pgproof")
+    importlib.reload(ours.load())
+    assert os.environ["PGPROOF_PYTHON"] == sys.executable
 
 
 def test_there_are_no_others() -> None:
