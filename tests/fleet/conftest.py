@@ -1,4 +1,4 @@
-"""One fleet of three and one Prefect server for the scenarios of a module; each brings its own workers."""
+"""One fleet of three and one Prefect server for the scenarios of a module."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks.life import unfinished
 from tests.servers.fleet import Fleet, running_fleet
 from tests.trouble.plant import Plant, running_plant
 
@@ -24,7 +25,24 @@ def works(fleet: Fleet) -> Iterator[Plant]:
 
 @pytest.fixture
 def plant(works: Plant, fleet: Fleet) -> Iterator[Plant]:
-    """The server, without a worker."""
+    """The server, with the workers that the tests before left."""
     fleet.write_config()
     yield works
-    works.end_workers()
+    with works.client() as client:
+        if unfinished(client):  # of a test that failed
+            works.end_workers()
+
+
+@pytest.fixture
+def alone(plant: Plant) -> Iterator[None]:
+    """No worker, and none afterwards."""
+    plant.end_workers()
+    yield
+    plant.end_workers()
+
+
+@pytest.fixture
+def served(plant: Plant) -> None:
+    """A worker that has two runs at once; to start one takes three CPU seconds."""
+    if not plant.workers:
+        plant.start_worker("--limit", "2")

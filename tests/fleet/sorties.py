@@ -42,7 +42,7 @@ def wait_for_child(plant: Plant, parent: UUID, state: str, count: int = 1) -> li
     def look() -> list[FlowRun]:
         return [run for run in children(plant, parent) if run.state_name == state]
 
-    found = until(look, lambda seen: len(seen) >= count, 120)
+    found = until(look, lambda seen: len(seen) >= count, 120, 0.5)
     assert len(found) >= count, f"{states(plant, parent)}\n{plant.logs(parent)}\n{plant.log('worker')}"
     return found
 

@@ -35,6 +35,7 @@ def proven(fleet: Fleet, name: str) -> int:
     return sum(entry.state == "proven" for entry in read_catalog(fleet.members[name].archive).entries)
 
 
+@pytest.mark.usefixtures("alone")
 def test_nobody_serves_a_queue(plant: Plant) -> None:
     """First of all, before any worker asked for one."""
     plant.start_worker("--work-queue", "default")
@@ -68,14 +69,14 @@ def test_nobody_serves_a_queue(plant: Plant) -> None:
     assert told["payload"]["failed"] == ["two", "one"]
 
 
+@pytest.mark.usefixtures("served")
 def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     """Half way: its run is found dead, and run again on the worker that lives; the others know nothing of it."""
     fleet.write_config(one=SLOW, two=SLOW, three=SLOW)
-    plant.start_worker("--limit", "2")
     # dead is then who is silent for two beats of the living, and for 25 s more
     with said_to_beat(plant, fleet.names, seconds=10):
         run = plant.order("protect-fleet", silence=60)
-        started = until(lambda: children(plant, run), lambda found: len(found) == 2, 90)
+        started = until(lambda: children(plant, run), lambda found: len(found) == 2, 90, 0.5)
         assert len(started) == 2, plant.logs(run)
     (first,) = wait_for_child(plant, run, "Running")
     other = plant.start_worker()
@@ -101,10 +102,10 @@ def test_a_machine_dies_with_its_worker(plant: Plant, fleet: Fleet) -> None:
     assert set(plant.slots().values()) == {0}
 
 
+@pytest.mark.usefixtures("served")
 def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) -> None:
     """Its children go on, and none is started twice."""
     fleet.write_config(one=SLOW)
-    plant.start_worker()
     run = plant.order("protect-fleet", clusters=["one"])
     (child,) = wait_for_child(plant, run, "Running")
 
@@ -120,10 +121,10 @@ def test_the_fleet_itself_dies_and_is_tried_again(plant: Plant, fleet: Fleet) ->
     assert states(plant, run) == [("one", "Completed")]
 
 
+@pytest.mark.usefixtures("served")
 def test_the_fleet_is_cancelled(plant: Plant, fleet: Fleet) -> None:
     """With its children: the one that runs, and the one that no worker has yet; what waits is never started."""
     fleet.write_config(one=ENDLESS, two=ENDLESS)
-    plant.start_worker("--limit", "2")
     run = plant.order("protect-fleet")
     assert len(wait_for_child(plant, run, "Running")) == 1
     assert len(children(plant, run)) == 2
@@ -139,11 +140,13 @@ def test_the_fleet_is_cancelled(plant: Plant, fleet: Fleet) -> None:
     assert set(plant.slots().values()) == {0}
 
 
-def test_what_no_run_can_tell_is_told_once_each(plant: Plant, fleet: Fleet) -> None:
+@pytest.mark.usefixtures("alone")
+def test_what_no_run_can_tell_is_told_once_each(plant: Plant) -> None:
     """One cluster is not deployed, of which only the fleet knows; one is late, which is told without the fleet."""
     late = "Flows of cluster two are due and do not start"
     with web_inbox() as web, mail_inbox() as mail:
-        plant.command("alerts", "apply", "--webhook", web.url, "--mailto", mail.url)
+        for name in ("one", "two"):  # 33 automations each
+            plant.command("alerts", "apply", name, "--webhook", web.url, "--mailto", mail.url)
         with plant.client() as client:
             client.delete_deployment(client.read_deployment_by_name("protect/one").id)
         plant.start_worker("--work-queue", "default", "--work-queue", "one")

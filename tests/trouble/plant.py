@@ -29,7 +29,7 @@ from tests.alerts.answers import answer
 from tests.deployments.upped import MARK, until
 from tests.servers.fleet import Fleet
 from tests.servers.postgres import PROJECT, Source
-from tests.servers.prefect_database import place_database
+from tests.servers.prefect_database import REGISTERED, place_database
 from tests.servers.s3 import free_ports
 
 SLOW = "backup.max_rate = 2048"  # kB/s: a new cluster takes more than ten seconds
@@ -63,7 +63,8 @@ class Plant:
         home.mkdir(exist_ok=True)
         (self.source.root / "state" / "tmp").mkdir(parents=True, exist_ok=True)
         path = f"{PROJECT / 'tests/servers/without_expectations'}:{PROJECT}"
-        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": path, "HOME": str(home)}
+        quick = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PYTHONPATH": path, "HOME": str(home), **REGISTERED}
+        quick["PREFECT_SERVER_UI_ENABLED"] = "false"  # nobody looks: its 17 MB are not copied
         return (
             os.environ
             | environment(self.source.root / "state", self.port)

@@ -45,7 +45,11 @@ def page(up: Up) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            args=[
+                "--no-sandbox",
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                "--disable-gpu",  # there is none: without it, the CPU does as if
+            ],
         )
         page = browser.new_page(
             viewport={"width": 1280, "height": 900},
