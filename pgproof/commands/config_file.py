@@ -71,6 +71,7 @@ _CLUSTER = """\
 # sample_percent = 10.0
 # exclude_databases = []                   # named as not checked
 # exclude_tables = []                      # "database.schema.table", named as not checked
+# as_restored = 1                          # one drill in so many restores as a user is told to, too; 0 none
 """
 
 

@@ -33,6 +33,7 @@ from pgproof.postgres.programs import can_use
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
+from pgproof.readiness.configuration import SUBJECT, ask_configuration
 from pgproof.readiness.mend import hba_mend, peer_mend, restart
 from pgproof.repository.repository import Repository, check_system, create_repository, open_store
 
@@ -294,6 +295,7 @@ def _notes(
         notes += _login_notes(cluster, role)
     else:
         notes.append(f"the role needs a way to log in, unless it has one:\n{_way_in(cluster, server, role)}")
+    notes += _configuration_notes(cluster, server)
     notes += _access_notes(config, cluster, server.account)
     if server.facts.in_recovery:
         notes.append("the server is a standby: run the role's statements on its primary")
@@ -326,6 +328,15 @@ def _login_notes(cluster: ClusterConfig, role: str) -> list[str]:
         if mend := hba_mend(error, cluster, role, "replication"):
             return [f"the replication connection does not open; {mend}"]
     return []
+
+
+def _configuration_notes(cluster: ClusterConfig, server: Candidate) -> list[str]:
+    """What backups can take of the configuration files; nothing while the role cannot log in, as doctor says then."""
+    try:
+        answer = ask_configuration(cluster, server.facts, database_of(cluster.dsn))
+    except (PgproofError, psycopg.Error):
+        return []
+    return [f"{SUBJECT}: {answer.fact}" + (f"\n{answer.mend}" if answer.mend else "")]
 
 
 def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_passwd | None) -> list[str]:

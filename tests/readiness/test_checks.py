@@ -456,7 +456,7 @@ def test_some_programs(ready_sites: Callable[[int], Site]) -> None:
 
 
 def test_configuration_files_outside_the_data_directory(ready: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read from another machine, which may not; then by the role, once it has what the mend says."""
+    """Read from another machine, which may not; then by the role, once it has what the mend says. So says init."""
     assert ready.doctor()["configuration files"].fact == "all of them lie in the data directory"
     data = Path(ready.server.data)
     etc = ready.root / "etc"
@@ -470,10 +470,12 @@ def test_configuration_files_outside_the_data_directory(ready: Site, monkeypatch
         taken = ready.doctor()["configuration files"]
         assert (taken.ok, taken.mend) == (True, "")
         assert taken.fact == "a backup takes 3 files from outside the data directory"
+        assert f"configuration files: {taken.fact}" in ready.init().notes
         monkeypatch.setattr("pgproof.backups.configuration.runs_here", lambda data, system: False)
         found = ready.doctor()["configuration files"]
         assert (found.ok, found.blocks) == (False, "")
         assert "the role has no pg_read_server_files" in found.fact
+        assert f"configuration files: {found.fact}\n{found.mend}" in ready.init().notes
         for statement in found.mend.partition("\n")[2].split("\n"):
             ready.execute(statement)
         assert ready.doctor()["configuration files"].fact == taken.fact
