@@ -11,7 +11,7 @@ from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError
 from pgproof.gaps.copies import CopyCheck, OpenCopy, check_copies
-from pgproof.gaps.doubts import doubts_of, followed_now, strays_of
+from pgproof.gaps.doubts import doubts_of, followed_now, reserved_of, strays_of
 from pgproof.gaps.gap import Expired, GapReport, check_gaps, with_breaks
 from pgproof.gaps.lag import CommitTimes, Lag, measure_lag, with_times
 from pgproof.postgres.connection import connect
@@ -41,6 +41,7 @@ class WalCheck:
         lag_seconds: age of the newest archived commit while the source has newer WAL; 0 for an idle source.
         doubts: what could not be found out: a source that did not answer, an RPO that cannot be said.
         strays: timelines in the archive that nobody goes on with, and futures between which a restore cannot choose.
+        reserved: timelines of which only the history file is archived.
         timeline: that a restore without options follows; None without a backup.
         stalled: why no WAL arrives although the source has finished segments; empty when it does.
         slots: the source's physical replication slots.
@@ -60,6 +61,7 @@ class WalCheck:
     lag_seconds: float | None = None
     doubts: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
     timeline: int | None = None
     stalled: str = ""
     slots: tuple[Slot, ...] = ()
@@ -113,6 +115,7 @@ class WalCheck:
     def notes(self) -> tuple[str, ...]:
         """What whoever keeps the archive should know, and what is no finding."""
         found = [slot.fault for slot in self.slots if slot.fault and slot.name != self.slot]
+        found += self.reserved
         if self.other_systems:
             others = ", ".join(str(system) for system in self.other_systems)
             found.append(
@@ -215,6 +218,7 @@ def _with_doubts(
         found,
         doubts=tuple(doubts_of(catalog, listing, facts, found.source_error, lag)),
         strays=tuple(strays_of(catalog, listing, facts, followed)),
+        reserved=tuple(reserved_of(catalog, listing, facts)),
         timeline=followed.history.timeline if followed else None,
     )
 

@@ -90,5 +90,25 @@ def strays_of(
         )
 
 
+def reserved_of(catalog: Catalog, listing: WalListing, facts: ServerFacts | None) -> Iterator[str]:
+    """Timelines of which the history file is archived and nothing else: no restore loses or wins anything by them.
+
+    An acceptance reserves the number before its server may archive; where it ended there, nobody goes on.
+
+    Args:
+        catalog: the backups.
+        listing: the archive.
+        facts: of the source; None when it did not answer.
+    """
+    used = {fork.timeline for history in listing.histories.values() for fork in history.forks}
+    used |= listing.written | _backed_up(catalog) | ({facts.timeline} if facts else set())
+    for timeline in sorted(set(listing.histories) - used):
+        fork = listing.histories[timeline].forks[-1]
+        yield (
+            f"timeline {timeline}, which left timeline {fork.timeline} at LSN {fork.lsn}, has its history file here "
+            "and nothing else: an acceptance that was not finished reserved it, or its server has archived nothing yet"
+        )
+
+
 def _backed_up(catalog: Catalog) -> set[int]:
     return {entry.record.timeline for entry in catalog.entries}

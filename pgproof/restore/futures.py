@@ -278,24 +278,27 @@ class _Look:
     def _passed_over(self, chosen: Future, others: Sequence[Future]) -> Iterator[str]:
         for other in self._shown(others):
             parting = divergence(chosen.history, other.history)
-            yield (
-                f"timeline {other.timeline} is not followed from LSN {parting} on: {self._told(other)}; "
-                f"--target-timeline {other.timeline} follows it"
-            )
+            way = f"; --target-timeline {other.timeline} follows it"
+            if other.timeline not in self.listing.written and not self._own(other):
+                way = ", and no WAL: an acceptance may have reserved it"
+            yield f"timeline {other.timeline} is not followed from LSN {parting} on: {self._told(other)}{way}"
 
     def _shown(self, futures: Sequence[Future]) -> list[Future]:
         return list(futures[:1]) + sorted(futures[1:], key=self._alive, reverse=True)[: _NAMED - 1]
 
     def _told(self, future: Future) -> str:
         """What a future has, in words."""
-        commit = self._commit(future)
-        shared = {e.label for other in self.found if other is not future for e in other.entries}
-        own = [entry for entry in future.entries if entry.label not in shared]
+        commit, own = self._commit(future), self._own(future)
         words = [f"its newest commit is of {commit.time:%F %T%z}"] if commit and commit.time else []
         words += [f"its newest backup is {own[-1].label}"] if own else []
         if future.timeline in self._unread:
             words.insert(0, "its commits cannot be read")
         return ", ".join(words) or "it has no commit and no backup of its own"
+
+    def _own(self, future: Future) -> list[BackupEntry]:
+        """The backups that lie on it alone."""
+        shared = {e.label for other in self.found if other is not future for e in other.entries}
+        return [entry for entry in future.entries if entry.label not in shared]
 
 
 def _time_of_commit(commit: CommitRecord | None) -> datetime | None:

@@ -276,19 +276,29 @@ def _choose_future(
     """The timeline that was asked for, else the one on which life went on.
 
     Raises:
-        InvalidTarget: it is not in the archive.
+        InvalidTarget: it is not in the archive, or its history alone.
         NoBackup: there is none on any.
     """
     wanted = request.target.timeline
     if wanted is None:
         entries = [catalog.entry(request.label)] if request.label else list(catalog.entries)
         return choose_future(entries, listing, reader_of, source)
-    known = listing.timelines | {entry.record.timeline for entry in catalog.entries}
+    backed_up = {entry.record.timeline for entry in catalog.entries}
+    known = listing.timelines | backed_up
     if wanted not in known:
         raise InvalidTarget(
             f"timeline {wanted} is not in the archive", f"Archived are timelines {sorted(known)}."
         )
-    return Choice(history_of(wanted, listing.histories))
+    history = history_of(wanted, listing.histories)
+    if history.forks and wanted not in listing.written | backed_up:
+        fork = history.forks[-1]
+        raise InvalidTarget(
+            f"timeline {wanted} has nothing in the archive but its history file",
+            f"It left timeline {fork.timeline} at LSN {fork.lsn}; with no WAL of its own, PostgreSQL would replay what "
+            f"timeline {fork.timeline} went on with.",
+            f"--target-timeline {fork.timeline} --target-lsn {fork.lsn} --exclusive is all that it began with",
+        )
+    return Choice(history)
 
 
 def _choose_and_read(

@@ -72,7 +72,12 @@ class WalListing:
 
     @property
     def timelines(self) -> set[int]:
-        return set(self.numbers) | set(self.histories) | set(self.received)
+        return self.written | set(self.histories)
+
+    @property
+    def written(self) -> set[int]:
+        """The timelines that have WAL, and not a history file alone."""
+        return set(self.numbers) | set(self.received)
 
     def newest(self, timeline: int) -> WalSegment | None:
         """The newest segment of a timeline."""
