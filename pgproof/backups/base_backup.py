@@ -39,7 +39,9 @@ from pgproof.postgres.messages import ArchiveStart, ManifestStart, Progress
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
+from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
+from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import is_archived
 
 Clock = Callable[[], datetime]
@@ -138,7 +140,7 @@ def _take(
     started, label = _new_label(archive, "incremental" if parent else "full", clock)
     prefix = archive.layout.backup(label)
     try:
-        stream = _read_stream(cluster, archive, prefix, label, parent, progress)
+        stream = _read_stream(cluster, archive, prefix, label, parent, facts.segment_size, progress)
         configuration = store_configuration(cluster, archive, prefix, stream.skipped)
         record = BackupRecord(
             label=label,
@@ -183,6 +185,7 @@ def _read_stream(
     prefix: str,
     label: str,
     parent: BackupRecord | None,
+    segment_size: int,
     progress: Callable[[int], None],
 ) -> _Stream:
     writer = VolumeWriter(archive, prefix, cluster.backup.volume_size, cluster.backup.workers, progress)
@@ -207,9 +210,14 @@ def _read_stream(
                 else:
                     assert isinstance(message, Progress)
             # first, as it says why a stream ended early
-            stop, timeline = replication.finish_base_backup()
+            try:
+                stop, timeline = replication.finish_base_backup()
+            except ServerNotReady as error:
+                _refuse_promoted(cluster, identity.timeline, error)
+                raise
             if timeline != identity.timeline:  # a standby followed its primary to another one meanwhile
-                store_histories(archive, replication, timeline)
+                history = store_histories(archive, replication, timeline)
+                _refuse_two_timelines(cluster, history, start, segment_size)
             ended = _read_end(cluster)
             skipped = check_skipped(cluster.name, replication.notices)
             volumes = writer.finish()
@@ -222,6 +230,39 @@ def _read_stream(
     return _Stream(
         start, stop, timeline, tablespaces, volumes, stored, writer.raw_size, ended, skipped, tuple(said)
     )
+
+
+def _refuse_promoted(cluster: ClusterConfig, began: int, error: ServerNotReady) -> None:
+    """Say it where a server refused to end a backup because it is no standby any more (``do_pg_backup_stop``).
+
+    Raises:
+        TransientError: the next one is of a primary.
+    """
+    with ReplicationConnection(cluster) as other:
+        timeline = other.identify_system().timeline
+    if timeline != began:
+        raise TransientError(
+            f"could not finish the backup: the standby was promoted, from timeline {began} to timeline {timeline}",
+            error.detail,
+            f"pgproof backup {cluster.name}",
+        ) from error
+
+
+def _refuse_two_timelines(
+    cluster: ClusterConfig, history: TimelineHistory, start: LSN, segment_size: int
+) -> None:
+    """Refuse a backup whose WAL begins on a timeline that its server left, in a segment that the new one does not have.
+
+    Raises:
+        TransientError: the next one begins on the new timeline.
+    """
+    first = WalSegment.containing(history.timeline, start, segment_size)
+    if (began := history.timeline_at(first.end - 1)) != history.timeline:
+        raise TransientError(
+            f"could not finish the backup: the standby went over from timeline {began} to timeline {history.timeline}",
+            f"Its WAL begins at LSN {start}, before timeline {history.timeline} does.",
+            f"pgproof backup {cluster.name}",
+        )
 
 
 def _of_files(skipped: tuple[str, ...], configuration: Configuration | None) -> list[str]:
