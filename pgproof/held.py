@@ -106,7 +106,7 @@ def _remove(path: Path, lock: int) -> None:
     """Remove a directory whose lock we have: renamed first, so that nobody takes half of it for all; the lock last."""
     gone = path.with_name(f"{_GONE}{path.name.removeprefix(_GONE)[:80]}-{secrets.token_hex(4)}")
     try:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.rename(path, gone)
             for name in os.listdir(gone):
                 if name != LOCK:
@@ -126,19 +126,22 @@ def _remove_entry(path: Path) -> None:
             path.unlink()
 
 
-def leftovers(place: Path, names: re.Pattern[str] = _TEMPORARY) -> list[Leftover]:
+def leftovers(
+    place: Path, names: re.Pattern[str] = _TEMPORARY, clock: Callable[[], float] = time.time
+) -> list[Leftover]:
     """What killed processes left in a directory; nothing is changed.
 
     Args:
         place: the directory.
         names: of what may be a leftover.
+        clock: of this machine, seconds since the epoch.
     """
     found = []
     for path in _ours(place, names):
         try:
             lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            if not _may_be_new(path, names):
+            if not _may_be_new(path, names, clock):
                 found.append(Leftover(path, size_of(path)))
             continue
         except OSError:
@@ -154,7 +157,10 @@ def leftovers(place: Path, names: re.Pattern[str] = _TEMPORARY) -> list[Leftover
 
 
 def remove_leftovers(
-    place: Path, names: re.Pattern[str] = _TEMPORARY, may_go: Callable[[Path], bool] = lambda path: True
+    place: Path,
+    names: re.Pattern[str] = _TEMPORARY,
+    may_go: Callable[[Path], bool] = lambda path: True,
+    clock: Callable[[], float] = time.time,
 ) -> list[Path]:
     """Remove what killed processes left in a directory, and nobody holds.
 
@@ -162,13 +168,14 @@ def remove_leftovers(
         place: the directory.
         names: of what may be a leftover.
         may_go: asked once more, of what nobody holds.
+        clock: of this machine, seconds since the epoch.
 
     Returns:
         what was removed.
     """
     removed = []
     for path in _ours(place, names):
-        if not (path / LOCK).exists() and _may_be_new(path, names):
+        if not (path / LOCK).exists() and _may_be_new(path, names, clock):
             continue
         with contextlib.suppress(OSError):  # held, or gone by now
             lock = take(path, make=True)
@@ -180,12 +187,12 @@ def remove_leftovers(
     return removed
 
 
-def _may_be_new(path: Path, names: re.Pattern[str]) -> bool:
+def _may_be_new(path: Path, names: re.Pattern[str], clock: Callable[[], float]) -> bool:
     """Of what has no lock in a place that is not ours alone: another version may use it that made none."""
     if names is not _TEMPORARY:
         return False
     try:
-        return time.time() - path.stat().st_mtime < _OLD
+        return clock() - path.stat().st_mtime < _OLD
     except OSError:
         return True
 

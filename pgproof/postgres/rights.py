@@ -87,11 +87,15 @@ def make_directory(path: Path, owner: pwd.struct_passwd | None) -> None:
     here = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in real.parts[1:]:
+            is_new = False
             with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o755 if name != real.name else 0o700, dir_fd=here)
+                os.mkdir(name, 0o700, dir_fd=here)
+                is_new = True
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
             os.close(here)
             here = below
+            if is_new:
+                os.fchmod(here, 0o755)  # whatever umask we have: the account passes through
         if os.fstat(here).st_uid not in (0, owner.pw_uid):
             raise PermissionError(1, "it belongs to another account", str(path))
         os.fchown(here, owner.pw_uid, owner.pw_gid)

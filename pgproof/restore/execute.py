@@ -275,17 +275,21 @@ def _combine(
                 raise NoRoom(f'no room left in "{data}"', said)
             raise RecoveryFailed("pg_combinebackup failed", said)
         with acting_as(owner):
-            os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
-            for oid in plan.tablespaces.keys() - linked_tablespaces(data, plan.tablespaces).keys():
-                (combined / "pg_tblspc" / str(oid)).unlink()  # it lies in place
-            for made, place in ((combined, data), *((p / _STAGING, p) for p in plan.tablespaces.values())):
-                _move(made, place)
-            _rewrite_links(data, plan.tablespaces)
+            _put_in_place(combined, data, plan.tablespaces)
         return Combined(time.monotonic() - started, warnings_of(done))
     finally:
         with acting_as(owner):
             for directory in (data, *plan.tablespaces.values()):
                 shutil.rmtree(directory / _STAGING, ignore_errors=True)
+
+
+def _put_in_place(combined: Path, data: Path, tablespaces: Mapping[int, Path]) -> None:
+    os.rename(combined / CONTROL, combined / CONTROL_ASIDE)
+    for oid in tablespaces.keys() - linked_tablespaces(data, tablespaces).keys():
+        (combined / "pg_tblspc" / str(oid)).unlink()  # it lies in place
+    for made, place in ((combined, data), *((path / _STAGING, path) for path in tablespaces.values())):
+        _move(made, place)
+    _rewrite_links(data, tablespaces)
 
 
 def _move(source: Path, destination: Path) -> None:

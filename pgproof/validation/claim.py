@@ -48,9 +48,12 @@ def make_claimed(root: Path, owner: pwd.struct_passwd | None = None) -> None:
 
 def _make_place(place: Path, owner: pwd.struct_passwd | None) -> None:
     _require_ours(place)
-    if not place.exists():
-        for directory in (*reversed(place.parents), place):
-            directory.mkdir(mode=0o700 if owner is None else 0o711, exist_ok=True)
+    for directory in (*reversed(place.parents), place):
+        if not directory.exists():
+            directory.mkdir(exist_ok=True)
+            directory.chmod(
+                0o700 if owner is None else 0o711
+            )  # whatever umask we have: the account passes through
 
 
 def _require_ours(place: Path) -> None:

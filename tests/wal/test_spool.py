@@ -12,7 +12,9 @@ from pgproof.wal.background.spool import Spool
 def test_a_place_that_everybody_writes_in(tmp_path: Path) -> None:
     root = tmp_path / "spool"
     root.mkdir()
-    spool = Spool("/var/lib/postgresql/17/main", "/etc/pgproof.toml", root=str(root))
+    config = tmp_path / "pgproof.toml"
+    config.touch()
+    spool = Spool("/var/lib/postgresql/17/main", str(config), root=str(root))
     spool.make()
     root.chmod(0o777)
     with pytest.raises(PermissionError, match="other accounts could exchange the spool"):

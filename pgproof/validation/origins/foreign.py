@@ -42,7 +42,7 @@ from pgproof.validation.drill import Restored
 from pgproof.validation.fences.fence import Fence, NotChecked
 from pgproof.validation.origins.origin import ForeignBackup, Origin
 from pgproof.validation.origins.stored import size_of_files
-from pgproof.validation.scratch import Scratch, contain_wal, isolate, own, require_room, verify_files
+from pgproof.validation.scratch import Scratch, contain_wal, isolate, lend, own, require_room, verify_files
 from pgproof.validation.speeds import rounded
 from pgproof.wal.archive import segments_between
 
@@ -169,7 +169,8 @@ def restore_foreign(
     try:
         for made in (scratch.data, scratch.tablespaces):
             make_directory(made, owner)
-        scratch.wal.mkdir(mode=0o755)
+        scratch.wal.mkdir()
+        lend(scratch.wal, owner)
         require_room(scratch, backup.size or 0)
         started = time.monotonic()
         said = origin.restore(backup, scratch.data, scratch.tablespaces)
