@@ -82,7 +82,7 @@ def init(
 
 @application.command()
 def doctor(name: Name, config: ConfigPath = None, json: Json = False) -> int:
-    """What would stop a backup, a restore or a proof today, each with its mend."""
+    """Check what would prevent a backup, a restore or a proof today, and how to fix it."""
     from pgproof.commands import doctor as doctor_command
 
     session = start_session(config, json)

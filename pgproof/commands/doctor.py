@@ -1,4 +1,4 @@
-"""``doctor``: what would stop a backup, a restore or a proof today, each with its mend."""
+"""``doctor``: what would prevent a backup, a restore or a proof today, and how to fix it."""
 
 from __future__ import annotations
 

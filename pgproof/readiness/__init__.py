@@ -1,1 +1,1 @@
-"""Readiness: what would stop a backup, a restore or a proof today, each with its mend."""
+"""Readiness: what would prevent a backup, a restore or a proof today, and how to fix it."""

@@ -106,6 +106,20 @@ def test_lines_that_are_refused_bad(line: str) -> None:
     assert isinstance(caught.value, AssertionError) or hasattr(caught.value, "show")
 
 
+def test_a_client_of_a_restored_cluster_says_the_port() -> None:
+    """PGPORT of the shell would lead elsewhere: the socket of a restored cluster has the usual number."""
+    clients = [
+        line
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "sh"
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if re.match(r"\s*(psql|pg_dump) .*(-h|--host)", line)
+    ]
+    assert len(clients) > 3
+    assert [line for line in clients if not re.search(r"-p 5432|--port=5432", line)] == []
+
+
 def test_the_table_of_commands_is_complete() -> None:
     shown = {
         re.match(r"`pgproof ((?:wal |alerts )?\w+)", row[0])[1] for row in table_under(README, "Commands")
@@ -128,6 +142,17 @@ def test_options_named_in_a_table_of_the_readme_exist() -> None:
     named = {word for cell in cells for word in re.findall(r"`(--[a-z-]+)", cell)}
     assert named
     assert named <= known
+
+
+def test_every_option_is_named_somewhere() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    missing = {
+        f"{name} {option}"
+        for name, command in leaves().items()
+        for option in options_of(command)
+        if option.startswith("--") and option != "--help" and not re.search(rf"{option}(?![\w-])", text)
+    }
+    assert not missing
 
 
 def test_every_schedule_of_prefect_yaml_is_in_the_readme() -> None:
