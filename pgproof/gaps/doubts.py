@@ -86,7 +86,7 @@ def strays_of(
         yield (
             f"timeline {timeline}, which left timeline {fork.timeline} at LSN {fork.lsn}, has WAL here and no backup, "
             f"and a restore follows timeline {followed.history.timeline}: was a clone promoted that has its source's "
-            "archive_command? Set its archive_mode to off"
+            "archive_command? Set its archive_mode to off; expire removes it when all of it is older than the window"
         )
 
 
@@ -106,7 +106,8 @@ def reserved_of(catalog: Catalog, listing: WalListing, facts: ServerFacts | None
         fork = listing.histories[timeline].forks[-1]
         yield (
             f"timeline {timeline}, which left timeline {fork.timeline} at LSN {fork.lsn}, has its history file here "
-            "and nothing else: an acceptance that was not finished reserved it, or its server has archived nothing yet"
+            "and nothing else: an acceptance that was not finished reserved it, its server has archived nothing yet, or "
+            "expire removed what was older than the window"
         )
 
 

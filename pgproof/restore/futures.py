@@ -83,7 +83,7 @@ def futures_of(entries: Sequence[BackupEntry], listing: WalListing) -> list[Futu
     for path in listing.histories.values():
         for fork in path.forks:
             left[fork.timeline] = max(left.get(fork.timeline, LSN(0)), fork.lsn)
-    alive = {timeline for timeline, lsn in left.items() if _end_of_timeline(listing, timeline) > lsn}
+    alive = {timeline for timeline, lsn in left.items() if listing.end_of(timeline) > lsn}
     alive |= {
         entry.record.timeline
         for entry in entries
@@ -99,11 +99,6 @@ def _future(path: TimelineHistory, entries: Sequence[BackupEntry], listing: WalL
     on_it = tuple(e for e in entries if path.contains(e.record.timeline, e.record.stop_lsn))
     end = end_of_path(listing, path)
     return Future(path, on_it, max(end, on_it[-1].record.stop_lsn) if on_it else end)
-
-
-def _end_of_timeline(listing: WalListing, timeline: int) -> LSN:
-    newest, part = listing.newest(timeline), listing.received.get(timeline)
-    return max(newest.end if newest else LSN(0), part.end if part else LSN(0))
 
 
 def choose_future(

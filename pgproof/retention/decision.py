@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pgproof.backups.catalog import BackupEntry, Catalog
 from pgproof.config import RetentionConfig
 from pgproof.restore.running import RunningRestore
+from pgproof.retention.life import find_futures
 from pgproof.retention.policy import (
     Chain,
     Reasons,
@@ -18,8 +19,8 @@ from pgproof.retention.policy import (
     keep_reasons,
     newest_proven,
 )
-from pgproof.retention.window import Holdings, Need, WalNeeds, find_windows, wal_needs
-from pgproof.timelines.history import TimelineHistory, leaves
+from pgproof.retention.window import Holdings, Need, WalNeeds, Window, find_windows, wal_needs
+from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
 
@@ -77,30 +78,38 @@ def decide(
     chains = chains_of(catalog)
     reasons = keep_reasons(catalog, chains, policy, now)
     cutoff = cutoff_of(catalog, policy, now)
-    ends = leaves(timelines, histories)
     usable = {entry.label for entry in catalog.entries if is_usable(entry, chains)}
     proven = newest_proven(catalog, chains)
     relied = catalog.entry(proven) if proven else None
-    windows = find_windows(catalog.entries, usable, reasons, ends, histories, cutoff, holdings, relied)
-    for window in windows:
-        reason = f"base of the WAL window on timeline {window.path.timeline}"
-        reasons.setdefault(window.base.label, []).append(reason)
+    futures = find_futures(catalog.entries, usable, timelines, histories, cutoff, holdings, relied)
+    windows = find_windows(catalog.entries, usable, futures.paths, cutoff, holdings, relied)
+    for label, reason in _reasons_of(windows):
+        reasons.setdefault(label, []).append(reason)
     for running in restores:
         if running.backup in chains:
             reason = f"restored into {running.destination}: needed until {running.until.isoformat(timespec='seconds')}"
             reasons.setdefault(running.backup, []).append(reason)
     keep_parents(reasons, chains)
     kept = tuple(entry for entry in catalog.entries if entry.label in reasons)
-    covered = {w.path.timeline for w in windows if w.base.record.reachable_from <= cutoff}
-    in_doubt = [leaf.timeline for leaf in ends if leaf.timeline not in {*histories, *covered, min(timelines)}]
     needs = [
         *wal_needs(kept, windows),
         *_needs_of(restores, kept),
-        *(Need(frozenset({timeline}), LSN(0)) for timeline in in_doubt),
+        *(Need(timeline, LSN(0)) for timeline in futures.in_doubt),
     ]
-    wal = WalNeeds(tuple(needs), kept[-1].record)
-    doubts = tuple(_without_history(timeline) for timeline in in_doubt)
+    wal = WalNeeds(tuple(needs), kept[-1].record, futures.ended)
+    doubts = tuple(_without_history(timeline) for timeline in futures.in_doubt)
     return Kept(kept, reasons, chains, proven, wal, doubts)
+
+
+def _reasons_of(windows: Sequence[Window]) -> Iterator[tuple[str, str]]:
+    """Why bases stay, each reason once: a timeline whose past is not known has a window for each that it may have."""
+    found: dict[tuple[str, str], None] = {}
+    for window in windows:
+        reason = f"base of the WAL window on timeline {window.path.timeline}"
+        found[window.base.label, reason] = None
+        if window.following:
+            found[window.following.label, f"next {reason}"] = None
+    yield from found
 
 
 def _needs_of(restores: Sequence[RunningRestore], kept: Sequence[BackupEntry]) -> list[Need]:
@@ -111,7 +120,7 @@ def _needs_of(restores: Sequence[RunningRestore], kept: Sequence[BackupEntry]) -
         size = sizes.get(running.backup, kept[-1].record.segment_size)
         for run in running.wal:
             first, last = (WalSegment.parse(name, size) for name in run)
-            needs.append(Need(frozenset({first.timeline}), first.start, last.end))
+            needs.append(Need(first.timeline, first.start, last.end))
     return needs
 
 
@@ -119,5 +128,5 @@ def _without_history(timeline: int) -> str:
     """A leaf without its history may continue a lower timeline: its WAL stays until its own base is old."""
     return (
         f"the history of timeline {timeline} is not in the archive; all WAL of the timeline is kept; "
-        f"pgproof wal push $PGDATA/pg_wal/{timeline:08X}.history on the source mends it"
+        f"pgproof wal push $PGDATA/pg_wal/{timeline:08X}.history on the source brings it"
     )

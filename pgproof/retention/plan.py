@@ -23,7 +23,6 @@ from pgproof.retention.policy import (
 )
 from pgproof.retention.window import Holdings, WalNeeds, reaching, unneeded
 from pgproof.timelines.history import TimelineHistory, history_of
-from pgproof.timelines.segment import SEGMENT_NAME
 from pgproof.wal.archive import listing_of, part_name, wal_name
 from pgproof.wal.runs import Numbered, intersect
 
@@ -82,9 +81,11 @@ class ExpireFacts:
         size = self.segment_size
         if not size:
             return None
-        objects = [info for info in self.wal if SEGMENT_NAME.fullmatch(wal_name(self.layout, info.key) or "")]
-        listing = listing_of(self.layout, objects, size, lambda key: TimelineHistory(0))
+        listing = listing_of(self.layout, (*self.wal, *self.received), size, self._history_at)
         return Holdings(listing, self.removed)
+
+    def _history_at(self, key: str) -> TimelineHistory:
+        return history_of(int((wal_name(self.layout, key) or "")[:8], 16), self.histories)
 
     @property
     def cutoff(self) -> datetime:
@@ -186,8 +187,8 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
     """Decide what is kept and what goes. Nothing is read or written.
 
     A backup is kept when it is the newest, the newest proven, the one of a day, week or month that the policy counts,
-    held, needed by a running restore, the base of a recovery window, or an ancestor of a kept one. Each kept backup
-    keeps the WAL from its start to its stop, and each recovery window all WAL from its base on.
+    held, needed by a running restore, the base of a recovery window, now or later, or an ancestor of a kept one. Each
+    kept backup keeps the WAL from its start to its stop, and each recovery window all WAL of its path from its base on.
     """
     catalog = facts.catalog
     if not catalog.entries:

@@ -6,7 +6,7 @@ position is in doubt, its WAL stays.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from pgproof.backups.catalog import BackupEntry
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.layout import Layout
 from pgproof.repository.store import ObjectInfo
-from pgproof.timelines.history import TimelineHistory, history_of
+from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import HISTORY_NAME
 from pgproof.wal.archive import WalListing, end_of_segments, part_name, runs_between, wal_name
@@ -25,10 +25,17 @@ _ENDLESS = 1 << 64  # above every segment number
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A recovery window: the path of timelines that it follows, and the backup that it starts from."""
+    """A recovery window: the path of timelines that it follows, and the backup that it starts from.
+
+    Args:
+        path: of timelines.
+        base: the backup.
+        following: the backup that will be the base when it is old enough; None where none is needed for that.
+    """
 
     path: TimelineHistory
     base: BackupEntry
+    following: BackupEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,9 @@ class Island:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A stretch of WAL that stays: on these timelines, from an LSN to another, or without an end."""
+    """A stretch of WAL that stays: on a timeline, from an LSN to another, or without an end."""
 
-    timelines: frozenset[int]
+    timeline: int
     start: LSN
     end: LSN | None = None
 
@@ -74,10 +81,12 @@ class WalNeeds:
     Args:
         needs: of ``wal_needs``, or more.
         newest: the newest kept backup; what may be newer stays, as the next backup may build on it.
+        ended: timelines on which nothing is newer, and no next backup is taken.
     """
 
     needs: tuple[Need, ...]
     newest: BackupRecord
+    ended: frozenset[int] = frozenset()
 
     def on(self, timeline: int, size: int) -> Numbers:
         """The numbers of the segments of a timeline that stay.
@@ -86,56 +95,42 @@ class WalNeeds:
             timeline: of the segments.
             size: of a segment in bytes.
         """
-        intervals = [need.numbers(size) for need in self.needs if timeline in need.timelines]
-        newer = 0 if timeline > self.newest.timeline else self.newest.first_segment.start // size
-        return Numbers.of([*intervals, (newer, _ENDLESS)])
+        intervals = [need.numbers(size) for need in self.needs if need.timeline == timeline]
+        if timeline not in self.ended:
+            newer = 0 if timeline > self.newest.timeline else self.newest.first_segment.start // size
+            intervals.append((newer, _ENDLESS))
+        return Numbers.of(intervals)
 
 
 def find_windows(
     entries: Sequence[BackupEntry],
     usable: Collection[str],
-    kept: Collection[str],
-    leaves: Iterable[TimelineHistory],
-    histories: Mapping[int, TimelineHistory],
+    paths: Iterable[TimelineHistory],
     cutoff: datetime,
     holdings: Holdings | None = None,
     relied: BackupEntry | None = None,
 ) -> tuple[Window, ...]:
-    """The windows that the kept backups allow, each with its base.
-
-    A timeline that others forked from is no leaf, yet its server may live on: a test copy was promoted and
-    archived its history, say. So a kept backup that lies on no leaf's path opens that of its own timeline.
+    """The windows that the backups allow, each with its base.
 
     Args:
         entries: every backup, oldest first.
         usable: labels of the backups that can be restored as far as we know; preferred as a base.
-        kept: labels of the backups that are kept anyway.
-        leaves: the timelines that no other continues.
-        histories: of every timeline that has a history file.
+        paths: of the futures that have a window.
         cutoff: every window reaches back to this time at least, where a backup does.
         holdings: of the archive; a base counts as far as its WAL is unbroken. None takes all WAL as there.
         relied: the newest proven backup; windows along paths on which it lies reach back to it at least, as nothing
             newer is proven.
     """
+    return tuple(
+        window
+        for path in paths
+        for window in _windows(path, entries, usable, reach_of(path, cutoff, relied), holdings)
+    )
 
-    def windows_of(path: TimelineHistory) -> list[Window]:
-        reach = relied.record.reachable_from if relied and lies_on(path, relied) else cutoff
-        return _windows(path, entries, usable, min(cutoff, reach), holdings)
 
-    windows: list[Window] = []
-    paths, tried, kept_labels = list(leaves), set[int](), set(kept)
-    while paths:
-        found = [window for path in paths for window in windows_of(path)]
-        windows += found
-        kept_labels |= {window.base.label for window in found}
-        tried |= {path.timeline for path in paths}
-        beside = {
-            entry.record.timeline
-            for entry in entries
-            if entry.label in kept_labels and not any(lies_on(window.path, entry) for window in windows)
-        }
-        paths = [history_of(timeline, histories) for timeline in sorted(beside - tried)]
-    return tuple(windows)
+def reach_of(path: TimelineHistory, cutoff: datetime, relied: BackupEntry | None) -> datetime:
+    """How far back the window along a path reaches: to the newest proven backup at least, where that lies on it."""
+    return min(cutoff, relied.record.reachable_from) if relied and lies_on(path, relied) else cutoff
 
 
 def lies_on(path: TimelineHistory, entry: BackupEntry) -> bool:
@@ -151,21 +146,28 @@ def _windows(
     holdings: Holdings | None,
 ) -> list[Window]:
     """The window along a path; several where its WAL has holes, each with the base that reaches back in its part."""
-    bases: list[BackupEntry] = []
+    windows: list[Window] = []
     for island in _islands(path, [entry for entry in entries if lies_on(path, entry)], holdings):
         old = [entry for entry in island.entries if entry.record.reachable_from <= cutoff]
         good = [entry for entry in island.entries if entry.label in usable]
         reaching = [entry for entry in good if entry in old]
-        found = ([entry for entry in reaching if entry.state == "proven"] or reaching)[-1:]
-        if (
-            not found
-        ):  # none is both old and usable: keep the one that reaches back, and the oldest usable one
+        found = (_proven(reaching) or reaching)[-1:]
+        if found:
+            younger = [entry for entry in good if entry not in old]
+            following = _proven(younger) or [entry for entry in younger if found[0].state != "proven"]
+            needless = windows or not following  # before a hole no base follows: what is behind it will do
+            windows.append(Window(path, found[0], None if needless else following[0]))
+        else:  # none is both old and usable: keep the one that reaches back, and the oldest usable one
             found = old[-1:] or island.entries[:1]
             found += [entry for entry in good[:1] if entry not in found]
-        bases += found
+            windows += [Window(path, base) for base in found]
         if reaching or (old and island.apart):  # what lies before is older than the window
             break
-    return [Window(path, base) for base in bases]
+    return windows
+
+
+def _proven(entries: Sequence[BackupEntry]) -> list[BackupEntry]:
+    return [entry for entry in entries if entry.state == "proven"]
 
 
 def _islands(
@@ -235,8 +237,7 @@ def wal_needs(kept: Sequence[BackupEntry], windows: Iterable[Window]) -> list[Ne
     needs = []
     for entry in kept:  # each can be restored to its own end
         record = entry.record
-        own = frozenset({record.timeline})
-        needs.append(Need(own, record.first_segment.start, record.last_segment.end))
+        needs.append(Need(record.timeline, record.first_segment.start, record.last_segment.end))
     for window in windows:
         since = window.base.record.stopped_at
         starts = (
@@ -244,8 +245,17 @@ def wal_needs(kept: Sequence[BackupEntry], windows: Iterable[Window]) -> list[Ne
             for entry in kept
             if entry.record.stopped_at >= since and lies_on(window.path, entry)
         )
-        needs.append(Need(frozenset(window.path.path), min(starts)))
+        needs += _needs_of_path(window.path, min(starts))
     return needs
+
+
+def _needs_of_path(path: TimelineHistory, start: LSN) -> Iterator[Need]:
+    """The WAL of a path from an LSN on: each ancestor counts up to the fork, and not where it began behind that."""
+    for index, timeline in enumerate(path.path):
+        begun = path.forks[index - 1].lsn if index else LSN(0)
+        left = min((fork.lsn for fork in path.forks[index:]), default=None)
+        if left is None or left > max(begun, start):
+            yield Need(timeline, start, left)
 
 
 def unneeded(

@@ -97,6 +97,14 @@ def history_of(timeline: int, histories: Mapping[int, TimelineHistory]) -> Timel
     return histories.get(timeline, TimelineHistory(timeline))
 
 
+def past_of(timeline: int, histories: Mapping[int, TimelineHistory]) -> TimelineHistory:
+    """As ``history_of``; where the file is not archived, what a younger timeline's says of it, which is the same."""
+    younger = next((history for history in histories.values() if timeline in history.path), None)
+    if timeline in histories or younger is None:
+        return history_of(timeline, histories)
+    return TimelineHistory(timeline, younger.forks[: younger.path.index(timeline)])
+
+
 def leaves(timelines: set[int], histories: Mapping[int, TimelineHistory]) -> list[TimelineHistory]:
     """The timelines that no other known timeline continues."""
     known = [history_of(timeline, histories) for timeline in sorted(timelines | set(histories))]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import inf
 
 from pgproof.errors import ObjectMissing, WalGap
 from pgproof.repository.layout import SUFFIXES, Layout, without_suffix
@@ -22,7 +24,8 @@ from pgproof.timelines.segment import (
 )
 from pgproof.wal.breaks import Break
 from pgproof.wal.checked import read_memory
-from pgproof.wal.runs import Interval, Numbered, Numbers, Run
+from pgproof.wal.runs import Numbered, Run
+from pgproof.wal.stored import StoredTimes, told
 
 _PART_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
 
@@ -34,6 +37,7 @@ class ReceivedPart:
     segment: WalSegment
     end: LSN
     key: str
+    modified: float = field(default=0.0, compare=False)
 
     @classmethod
     def parse(cls, layout: Layout, key: str, segment_size: int) -> ReceivedPart | None:
@@ -57,6 +61,7 @@ class WalListing:
         histories: of each timeline that has a history file.
         stored_size: bytes that all WAL takes in the repository.
         received: the newest received part of each timeline that has one.
+        times: when segments and histories were stored.
         breaks: where no recovery goes past, as far as content checks have found any; see ``list_for_recovery``.
     """
 
@@ -65,6 +70,7 @@ class WalListing:
     histories: dict[int, TimelineHistory] = field(default_factory=dict)
     stored_size: int = 0
     received: dict[int, ReceivedPart] = field(default_factory=dict)
+    times: StoredTimes = field(default_factory=StoredTimes)
     breaks: tuple[Break, ...] = ()
 
     def __contains__(self, segment: WalSegment) -> bool:
@@ -83,6 +89,11 @@ class WalListing:
         """The newest segment of a timeline."""
         numbers = self.numbers.get(timeline)
         return WalSegment(timeline, numbers.last, self.segment_size) if numbers else None
+
+    def end_of(self, timeline: int) -> LSN:
+        """Up to where a timeline is archived, received parts included; 0 when nothing is."""
+        newest, part = self.newest(timeline), self.received.get(timeline)
+        return max(newest.end if newest else LSN(0), part.end if part else LSN(0))
 
     def count(self) -> int:
         return sum(len(numbers) for numbers in self.numbers.values())
@@ -119,7 +130,7 @@ def listing_of(
 
     A million names pass through here, so that a segment costs three slices and two look-ups: the part of its key
     up to the log is judged once, its last 8 digits are looked up among those that the segment size allows, and
-    one byte is marked.
+    its time is noted.
 
     Args:
         layout: of the archive.
@@ -129,7 +140,7 @@ def listing_of(
     """
     start = len(layout.wal)
     places = {f"{place:08X}": place for place in range(0x1_0000_0000 // segment_size)}
-    logs: dict[str, bytearray | None] = {}
+    logs: dict[str, array[float] | None] = {}
     others: list[ObjectInfo] = []
     total = 0
     log_end, name_end = start + 18 + 16, start + 18 + 24
@@ -140,13 +151,18 @@ def listing_of(
         try:
             known = logs[log]
         except KeyError:
-            known = logs[log] = bytearray(len(places)) if _is_log(layout, log) else None
+            known = logs[log] = array("d", bytes(8 * len(places))) if _is_log(layout, log) else None
         place = places.get(key[log_end:name_end])
         if known is None or place is None or key[name_end:] not in SUFFIXES:
             others.append(info)
         else:
-            known[place] = 1
-    listing = WalListing(segment_size, _numbers(logs), {}, total)
+            modified = info.modified if info.modified > 0 else inf
+            if modified > known[place]:
+                known[place] = modified
+    times = StoredTimes(
+        {(int(log[-16:-8], 16), int(log[-8:], 16)): known for log, known in logs.items() if known is not None}
+    )
+    listing = WalListing(segment_size, times.numbers, {}, total, times=times)
     _add_others(listing, layout, others, history_at)
     return listing
 
@@ -155,23 +171,6 @@ def _is_log(layout: Layout, prefix: str) -> bool:
     """Whether the keys of segments begin so: wal/<timeline>/<log>/<timeline><log>."""
     name = prefix.rsplit("/", 1)[-1] + "00000000"
     return bool(SEGMENT_NAME.fullmatch(name)) and layout.wal_file(name) == prefix + "00000000"
-
-
-def _numbers(logs: dict[str, bytearray | None]) -> Numbered:
-    """The numbers of the segments that are marked in their logs."""
-    found: dict[int, list[Interval]] = {}
-    for prefix, marks in sorted(logs.items()):
-        first = 0 if marks is None else marks.find(1)
-        if marks is None or first < 0:
-            continue
-        before = int(prefix[-8:], 16) * len(marks)
-        intervals = found.setdefault(int(prefix[-16:-8], 16), [])
-        while first >= 0:
-            hole = marks.find(0, first)
-            end = len(marks) if hole < 0 else hole
-            intervals.append((before + first, before + end - 1))
-            first = marks.find(1, end)
-    return {timeline: Numbers.of(intervals) for timeline, intervals in sorted(found.items())}
 
 
 def _add_others(
@@ -184,6 +183,7 @@ def _add_others(
         if info.key.startswith(layout.received):
             part = ReceivedPart.parse(layout, info.key, listing.segment_size)
             if part is not None:
+                part = replace(part, modified=info.modified)
                 newest = listing.received.get(part.segment.timeline, part)
                 listing.received[part.segment.timeline] = max(part, newest, key=lambda one: one.end)
             continue
@@ -193,6 +193,7 @@ def _add_others(
         if HISTORY_NAME.fullmatch(name):
             history = history_at(info.key)
             listing.histories[history.timeline] = history
+            listing.times.histories[history.timeline] = told(info.modified)
         elif SEGMENT_NAME.fullmatch(name):
             WalSegment.parse(name, listing.segment_size)  # says of which segment size it is none
 

@@ -78,10 +78,16 @@ def _data(label: str, name: str, size: int) -> bytes:
     return (f"{label}/{name} " * size).encode()[:size]
 
 
-def wal(timeline: int, numbers: Iterable[int], suffix: str = "") -> list[ObjectInfo]:
-    """Archived segments, or ``.partial`` and ``.backup`` files at their positions."""
+def wal(
+    timeline: int, numbers: Iterable[int], suffix: str = "", stored: datetime | None = None
+) -> list[ObjectInfo]:
+    """Archived segments, or ``.partial`` and ``.backup`` files at their positions; no store tells when by default."""
     names = (WalSegment(timeline, number, SIZE).name + suffix for number in numbers)
-    return [ObjectInfo(LAYOUT.wal_file(name) + ".zst", 7) for name in names]
+    return [ObjectInfo(LAYOUT.wal_file(name) + ".zst", 7, _modified(stored)) for name in names]
+
+
+def _modified(stored: datetime | None) -> float:
+    return stored.timestamp() if stored else 0.0
 
 
 def part(timeline: int, number: int, offset: int = 4096) -> ObjectInfo:
@@ -89,8 +95,8 @@ def part(timeline: int, number: int, offset: int = 4096) -> ObjectInfo:
     return ObjectInfo(LAYOUT.received_part(WalSegment(timeline, number, SIZE).name, offset) + ".zst", 5)
 
 
-def history_object(timeline: int) -> ObjectInfo:
-    return ObjectInfo(LAYOUT.wal_file(f"{timeline:08X}.history") + ".zst", 3)
+def history_object(timeline: int, stored: datetime | None = None) -> ObjectInfo:
+    return ObjectInfo(LAYOUT.wal_file(f"{timeline:08X}.history") + ".zst", 3, _modified(stored))
 
 
 def names(objects: Iterable[ObjectInfo]) -> list[str]:

@@ -118,7 +118,8 @@ class Life:
         end = float("inf")
         while timeline in self.parents:
             parent, lsn = self.parents[timeline]
-            stretches.insert(0, (timeline, lsn, end))
+            if lsn < end:  # else the next one left its past before it began itself
+                stretches.insert(0, (timeline, lsn, end))
             timeline, end = parent, min(end, lsn)
         return [(timeline, 0, end), *stretches]
 

@@ -1,8 +1,11 @@
 """A model of retention: lives of clusters with their true futures, and what every expire owes them, by brute force.
 
 It knows the truth, which the engine has to find out: who forked from whom, when each byte was written, what is proven,
-which backup is good. It answers from that alone, point by point and segment by segment, and shares no code with the
-engine; only the facts that it hands over are the engine's values.
+which backup is good, which future has ended. It answers from that alone, point by point and segment by segment, and
+shares no code with the engine; only the facts that it hands over are the engine's values.
+
+An expire owes in two directions: nothing that is promised may go (``owed``), and nothing may stay for nothing
+(``needless``).
 """
 
 from __future__ import annotations
@@ -59,8 +62,11 @@ class World:
     timeline: int = 1
     position: int = SIZE
     forks: dict[int, tuple[int, int]] = field(default_factory=dict)  # timeline: whence, at which LSN
-    ends: dict[int, int] = field(default_factory=dict)  # of timelines that were left: how far they wrote
     segments: set[Segment] = field(default_factory=set)
+    stored: dict[Segment, datetime] = field(default_factory=dict)  # by a clock that is right
+    promoted: dict[int, datetime] = field(default_factory=dict)  # when the history was stored
+    untold: set[int] = field(default_factory=set)  # timelines whose history is not in the archive
+    clock: timedelta | None = timedelta(0)  # how far the store's clock is ahead; None: it tells no times
     points: list[Point] = field(default_factory=list)
     backups: dict[str, Taken] = field(default_factory=dict)
     removed: set[Segment] = field(default_factory=set)  # by rot or by expire: not archived again
@@ -82,6 +88,7 @@ class World:
         for number in range(begun // SIZE, self.position // SIZE):
             if (self.timeline, number) not in self.removed:
                 self.segments.add((self.timeline, number))
+                self.stored.setdefault((self.timeline, number), self.now)
 
     def switch(self) -> None:
         """The rest of the segment stays empty, and it is archived."""
@@ -103,10 +110,10 @@ class World:
         """A server was promoted there: a new timeline, with the rest of that segment."""
         made = max([1, *self.forks]) + 1
         self.forks[made] = (whence, lsn)
+        self.promoted[made] = self.now
         return made
 
     def fail_over(self) -> None:
-        self.ends[self.timeline] = self.position
         self.timeline = self.fork(self.timeline, self.position)
         self.write(2)
 
@@ -115,12 +122,10 @@ class World:
         home, position, now = self.timeline, self.position, self.now
         self.timeline = self.fork(home, position)
         self.write(halves)
-        self.ends[self.timeline] = self.position
         self.timeline, self.position, self.now = home, position, now
 
     def recover(self, point: Point) -> None:
         """Production is brought back to a point of its past, and goes on from there."""
-        self.ends[self.timeline] = self.position
         self.timeline, self.position = self.fork(point.timeline, point.lsn), point.lsn
         self.write(2)
 
@@ -158,11 +163,31 @@ class World:
             return backup.failed
         return backup.parent in self.backups and self.bad(self.backups[backup.parent or ""])
 
+    def root(self, backup: Taken) -> str:
+        """The full backup of a chain, as far as it is there."""
+        while backup.parent in self.backups:
+            backup = self.backups[backup.parent or ""]
+        return backup.label
+
+    def lies(self, backup: Taken, path: list[tuple[int, int, float]]) -> bool:
+        """Whether a recovery along a path can begin with a backup."""
+        return any(t == backup.timeline and first <= backup.stop <= end for t, first, end in path)
+
+    def reach(self, backup: Taken, path: list[tuple[int, int, float]], segments: set[Segment]) -> int:
+        """The first segment of a path that is not there, from a backup on."""
+        ends = [min((n + 1) * SIZE, end) for on, _, end in path for t, n in self.segments if on == t]
+        last = int(max(ends, default=0))
+        number = backup.start // SIZE
+        while (
+            number * SIZE < last and (self.at(path, min((number + 1) * SIZE, last) - 1), number) in segments
+        ):
+            number += 1
+        return number
+
     def way(self, backup: Taken, point: Point) -> set[Segment] | None:
         """What a recovery from a backup to a point reads; None where there is no way."""
         path = self.path(point.timeline)
-        lies = any(t == backup.timeline and first <= backup.stop <= end for t, first, end in path)
-        if not lies or backup.stop > point.lsn:
+        if not self.lies(backup, path) or backup.stop > point.lsn:
             return None
         return {
             (max(self.at(path, min((n + 1) * SIZE, point.lsn) - 1), backup.timeline), n)
@@ -193,9 +218,10 @@ class World:
         for timeline, (whence, lsn) in sorted(self.forks.items()):
             before = histories[whence].forks if whence in histories else ()
             histories[timeline] = TimelineHistory(timeline, (*before, Fork(whence, LSN(lsn))))
-        objects = [history_object(timeline) for timeline in self.forks]
+        histories = {timeline: known for timeline, known in histories.items() if timeline not in self.untold}
+        objects = [history_object(timeline, self._shown(self.promoted[timeline])) for timeline in histories]
         for timeline, number in sorted(self.segments):
-            objects += wal(timeline, [number])
+            objects += wal(timeline, [number], stored=self._shown(self.stored[timeline, number]))
         expired = {t: Numbers(n for timeline, n in self.expired if timeline == t) for t, _ in self.expired}
         return facts(
             [self._entry(backup) for backup in self.backups.values()],
@@ -205,6 +231,10 @@ class World:
             removed=expired,
             **self.policy,
         )
+
+    def _shown(self, stored: datetime) -> datetime | None:
+        """As the store's clock has it."""
+        return None if self.clock is None else stored + self.clock
 
     def _entry(self, backup: Taken) -> BackupEntry:
         hold = Hold(backup.label, "audit") if backup.held else None
@@ -265,16 +295,120 @@ def owed(world: World, plan: ExpirePlan) -> None:
 
 def _slots(world: World, order: list[Taken], kept: set[str]) -> None:
     """Each day, week and month that counts has its best backup; failed ones fill none."""
+    for best in _best(world, order):
+        assert any(b.label in kept for b in best), f"a period has none of {[b.label for b in best]}"
+
+
+def _best(world: World, order: list[Taken]) -> list[list[Taken]]:
+    """The best backups of each day, week and month that counts, oldest first."""
     good = [backup for backup in order if not world.bad(backup)]
     forms = {"daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m"}
+    found = []
     for kind, form in forms.items():
         periods: dict[str, list[Taken]] = {}
-        for backup in reversed(good):
+        for backup in good:
             periods.setdefault(backup.time.strftime(form), []).append(backup)
-        for period in list(periods)[: world.policy[kind]]:
+        for period in list(reversed(periods))[: world.policy[kind]]:
             inside = periods[period]
             whole = [b for b in inside if world.whole(b, set(world.backups))]
-            best = [b for b in whole if b.proven] or whole or inside
-            assert any(b.label in kept for b in best), (
-                f"{kind} {period} has none of {[b.label for b in best]}"
-            )
+            found.append([b for b in whole if b.proven] or whole or inside)
+    return found
+
+
+def needless(world: World, plan: ExpirePlan, now: datetime) -> None:
+    """What stays and has no reason, checked against the plan before it is carried out.
+
+    Raises:
+        AssertionError: a backup or a segment stays for nothing.
+    """
+    order = sorted(world.backups.values(), key=lambda backup: (backup.time, backup.label))
+    futures = _living(world, order, now)
+    if futures is None:
+        return
+    kept = [backup for backup in order if backup.label in plan.kept]
+    bases = {timeline: _bases(world, order, timeline, reach) for timeline, reach in futures.items()}
+    allowed = {backup.label for backup in _by_rule(world, order)}
+    allowed |= {backup.label for found in bases.values() for backup in found}
+    for backup in reversed(kept):
+        if backup.parent and backup.label in allowed:
+            allowed.add(backup.parent)
+    for backup in kept:
+        assert backup.label in allowed, f"{backup.label} stays for nothing; futures {futures}"
+    needed = {segment for backup in kept for segment in backup.own}
+    for timeline, found in bases.items():
+        path = world.path(timeline)
+        after = [b for b in kept if world.lies(b, path) and found and b.time >= min(b.time for b in found)]
+        begin = min((backup.start // SIZE for backup in after), default=None)
+        if begin is not None:
+            needed |= {
+                (t, n)
+                for t, n in world.segments
+                for on, _, end in path
+                if on == t and n >= begin and n * SIZE < end
+            }
+    newest = order[-1]
+    for timeline, number in sorted(world.segments - set(positions(plan.remove_wal)) - needed):
+        newer = timeline > newest.timeline or number >= newest.start // SIZE
+        assert newer and timeline in futures, (
+            f"segment {(timeline, number)} stays for nothing; futures {futures}"
+        )
+
+
+def _living(world: World, order: list[Taken], now: datetime) -> dict[int, datetime] | None:
+    """The futures that something is owed to, and since when; None where nobody can know that.
+
+    A quarter of an hour is the time by which a backup's WAL is stored before its record.
+    """
+    newest = order[-1]
+    if not newest.own <= world.segments:
+        return None
+    since = min(now, newest.time) - timedelta(seconds=world.policy["wal_window"])
+    proven = [b for b in order if b.proven and not b.failed and world.whole(b, set(world.backups))]
+    found = {}
+    for timeline in [1, *world.forks]:
+        path = world.path(timeline)
+        behind = [b for b in proven[-1:] if world.lies(b, path) or timeline in world.untold]
+        reach = min([since, *(backup.time for backup in behind)])
+        last = [time for (t, _), time in world.stored.items() if t == timeline]
+        last += [world.promoted[timeline]] if timeline in world.promoted else []
+        late = max(world.clock or timedelta(0), timedelta(0)) + timedelta(minutes=15)
+        alive = world.clock is None or (last and max(last) + late >= reach)
+        if alive or world.lies(newest, path):
+            found[timeline] = reach
+    return None if world.untold & set(found) else found
+
+
+def _bases(world: World, order: list[Taken], timeline: int, reach: datetime) -> list[Taken]:
+    """The backups that may be the base of a future's window, now or next.
+
+    A hole parts the backups before it from those behind; each part has a base until one is as old as the window.
+    """
+    path = world.path(timeline)
+    parts: dict[int, list[Taken]] = {}
+    for backup in order:
+        if world.lies(backup, path):
+            parts.setdefault(world.reach(backup, path, world.segments), []).append(backup)
+    found: list[Taken] = []
+    for hole in sorted(parts, reverse=True):
+        part = parts[hole]
+        good = [b for b in part if world.whole(b, set(world.backups)) and not world.bad(b)]
+        old = [backup for backup in good if backup.time <= reach]
+        if old:
+            base = ([backup for backup in old if backup.proven] or old)[-1]
+            young = [backup for backup in good if backup.time > reach and (backup.proven or not base.proven)]
+            return [*found, base, *([backup for backup in young if backup.proven] or young)[:1]]
+        reaching = [backup for backup in part if backup.time <= reach]
+        found += [*(reaching[-1:] or part[:1]), *good[:1]]
+    return found
+
+
+def _by_rule(world: World, order: list[Taken]) -> list[Taken]:
+    """The backups that stay whatever the windows are."""
+    proven = [backup for backup in order if backup.proven and not backup.failed]
+    whole = [backup for backup in proven if world.whole(backup, set(world.backups))]
+    found = [order[-1], *proven[-1:], *whole[-1:], *(backup for backup in order if backup.held)]
+    if not whole:
+        fulls = [backup for backup in order if backup.parent is None]
+        roots = {b.label for b in ([b for b in fulls if not world.bad(b)] or fulls)[-2:]}
+        found += [backup for backup in order if world.root(backup) in roots]
+    return found + [best[-1] for best in _best(world, order)]

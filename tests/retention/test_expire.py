@@ -46,7 +46,7 @@ def eventful() -> ExpireFacts:
         entry("08-full", days_ago(2), 25, timeline=2, proven=True),
         entry("09-incr", days_ago(1), 27, timeline=2, parent="08-full"),
     ]
-    objects = [*wal(1, range(4, 13)), *wal(1, [12], ".partial"), *wal(2, range(12, 30))]
+    objects = [*wal(1, range(4, 12)), *wal(1, [12], ".partial"), *wal(2, range(12, 30))]
     torn = (
         ObjectInfo(LAYOUT.backup("00-torn") + "base-000.tar.zst", 50),
         ObjectInfo(LAYOUT.backup("00-torn") + "base-001.tar.zst", 60),

@@ -34,8 +34,8 @@ def reasons(plan: ExpirePlan, label: str) -> tuple[str, ...]:
         ({"weekly": 3}, "15 22 23"),
         ({"monthly": 2}, "-1 23"),  # -1 is 30 October
         ({"daily": 2, "weekly": 2, "monthly": 2}, "-1 22 23"),
-        ({"wal_window": 2 * 86400}, "21 23"),
-        ({"wal_window": 2 * 86400 + 1}, "20 23"),
+        ({"wal_window": 2 * 86400}, "21 22 23"),
+        ({"wal_window": 2 * 86400 + 1}, "20 21 23"),
         ({"wal_window": 900 * 86400}, "-9 23"),  # none is that old: the oldest
         ({"daily": 900}, " ".join(str(n) for n in [*range(-9, 0), *range(1, 24)])),
     ],

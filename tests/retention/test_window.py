@@ -159,17 +159,17 @@ def test_each_leaf_timeline_has_a_base() -> None:
         backup("three", 10, 35, timeline=3, proven=True),
         backup("newest", 1, 50, timeline=3, proven=True),
     ]
-    objects = [*wal(1, range(5, 21)), *wal(2, range(20, 31)), *wal(3, range(15, 55))]
+    objects = [*wal(1, range(5, 20)), *wal(2, range(20, 31)), *wal(3, range(15, 55))]
     histories = {2: fork(2, (1, 20)), 3: fork(3, (1, 15))}
     plan = plan_expire(facts(entries, objects, histories=histories, wal_window=WEEK))
     assert plan.kept == ("two", "three", "newest")
     assert [verdict.reasons for verdict in plan.verdicts if verdict.keep] == [
         ("base of the WAL window on timeline 2",),
         ("base of the WAL window on timeline 3",),
-        ("newest", "newest proven"),
+        ("newest", "newest proven", "next base of the WAL window on timeline 3"),
     ]
     removed = [
-        *[(1, n) for n in range(5, 21)],
+        *[(1, n) for n in range(5, 20)],
         *[(2, n) for n in range(20, 25)],
         *[(3, n) for n in range(15, 35)],
     ]
@@ -183,10 +183,13 @@ def test_the_stop_lsn_decides_whether_a_backup_lies_before_a_fork() -> None:
         backup("astride", 20, 19, last=21),
         backup("newest", 1, 40, timeline=2, proven=True),
     ]
-    objects = [*wal(1, range(5, 23)), *wal(2, range(20, 45))]
+    objects = [
+        *wal(1, range(5, 23), stored=NOON - timedelta(days=19)),
+        *wal(2, range(20, 45), stored=NOON - timedelta(days=1)),
+    ]
     plan = plan_expire(facts(entries, objects, histories={2: fork(2, (1, 20))}, wal_window=WEEK))
     assert plan.kept == ("before", "newest")
-    assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
+    assert positions(plan.remove_wal) == [(1, n) for n in [*range(5, 10), 21, 22]]
 
 
 def test_a_promoted_test_copy_does_not_end_the_window_of_the_server_that_lives_on() -> None:
@@ -199,11 +202,11 @@ def test_a_promoted_test_copy_does_not_end_the_window_of_the_server_that_lives_o
     ]
     objects = [*wal(1, range(1, 60)), *wal(2, range(8, 10))]
     plan = plan_expire(facts(entries, objects, histories={2: fork(2, (1, 8))}, wal_window=WEEK, daily=1))
-    assert plan.kept == ("fork", "base", "newest")
+    assert plan.kept == ("fork", "base", "middle", "newest")
     assert plan.verdicts[1].reasons == ("base of the WAL window on timeline 1",)
     only_fork_gone = plan_expire(facts(entries[1:], objects, histories={2: fork(2, (1, 8))}, wal_window=WEEK))
     assert (1, 35) not in positions(only_fork_gone.remove_wal)
-    assert only_fork_gone.kept == ("base", "newest")
+    assert only_fork_gone.kept == ("base", "middle", "newest")
 
 
 def test_partial_backup_and_history_files() -> None:
@@ -261,7 +264,7 @@ def test_a_leaf_without_its_history_keeps_its_wal_until_it_has_a_base_of_its_own
     assert positions(plan.remove_wal) == [(1, n) for n in range(5, 10)]
     assert plan.warnings == (
         "the history of timeline 2 is not in the archive; all WAL of the timeline is kept; "
-        "pgproof wal push $PGDATA/pg_wal/00000002.history on the source mends it",
+        "pgproof wal push $PGDATA/pg_wal/00000002.history on the source brings it",
     )
     entries.append(backup("three", -6, 35, timeline=2))
     later = plan_expire(facts(entries, objects, wal_window=WEEK, now=NOON + timedelta(days=6)))

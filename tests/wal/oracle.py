@@ -116,8 +116,8 @@ def expired(archive: Archive, missing: set[WalSegment]) -> Iterable[WalSegment]:
     newest = kept.entries[-1].record
     for segment in missing:
         newer = segment.timeline > newest.timeline or segment.end > newest.first_segment.start
-        if not newer and not any(
-            segment.timeline in need.timelines
+        if not (newer and segment.timeline not in kept.wal.ended) and not any(
+            segment.timeline == need.timeline
             and segment.end > need.start
             and (need.end is None or segment.start < need.end)
             for need in kept.wal.needs
