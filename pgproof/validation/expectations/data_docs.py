@@ -1,8 +1,12 @@
 """Data Docs are Great Expectations' own pages about a drill, and an index of all drills of a cluster.
 
 Great Expectations loads styles, scripts and a logo from a dozen places in the internet. A drill's machine has none, and
-nobody shall learn from such a request that a drill was looked at. So every reference to elsewhere is taken out of the
+nobody may learn from such a request that a drill was looked at. So every reference to elsewhere is taken out of the
 pages, and a small style takes its place.
+
+The values of rows, and names, are data of whoever can write into the database, and some of Great Expectations'
+templates put them into a page as they are. So they are disarmed before a page is made of them (``disarmed``), and
+become text in it. A Content-Security-Policy in each page forbids what would still run or be loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pgproof.visible import visible
+
 SITE = "pgproof"
 _STATE = "drill.json"
 _HELD = 60  # drills of one cluster that the index lists, and whose pages stay
@@ -28,9 +34,20 @@ _SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.DOTALL | re.IGNORECASE)
 _REMOTE = re.compile(
     r"<(?:link|img|iframe|source)\b[^>]*?(?:href|src)=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE
 )
-_LINK = re.compile(r"<a\b[^>]*?href=[\"'](?:https?:)?//[^>]*>(.*?)</a>", re.DOTALL | re.IGNORECASE)
+_LINK = re.compile(
+    r"<a\b[^>]*?href=[\"'](?:(?:https?:)?//|[./]*/expectations/)[^>]*>(.*?)</a>", re.DOTALL | re.IGNORECASE
+)
 _STATIC = re.compile(r"<link\b[^>]*?href=[\"'][^\"']*static/[^>]*>", re.IGNORECASE)
 _IMAGE = re.compile(r"<img\b[^>]*?src=[\"'][^\"']*static/[^>]*>", re.IGNORECASE)
+_POLICY = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'\">"
+)
+# What means something in HTML or in string.Template, as characters for private use that mean nothing anywhere
+_MEANT = "&<>\"'`$"
+_DISARMED = {ord(char): chr(0xF0000 + ord(char)) for char in _MEANT}
+_TEXT = {0xF0000 + ord(char): f"&#{ord(char)};" for char in _MEANT}
+_NOT_IN_PATHS = re.compile(r"[^\w .-]|(?<=\.)\.|^\.|\.$")
 _IMPORT = re.compile(r"@import\s+(?:url\()?[\"']?(?:https?:)?//[^;]*;", re.IGNORECASE)
 _STYLE = """
 :root{color-scheme:light dark}body{font:14px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1180px;
@@ -71,12 +88,50 @@ class DrillDocs:
 
 
 def site(docs: Path) -> dict[str, Any]:
-    """The configuration of the pages below a directory, as Great Expectations wants it."""
+    """The configuration of the pages below a directory, as Great Expectations wants it.
+
+    Those of results alone: a page of a suite says nothing that they do not say.
+    """
     return {
         "class_name": "SiteBuilder",
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "site_section_builders": {
+            "expectations": "None",
+            "profiling": "None",
+        },
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
     }
+
+
+def disarmed(tree: Any) -> Any:
+    """A tree of JSON values for Great Expectations' templates: no text of it can be markup in the page.
+
+    ``finish_docs`` makes the text of it again, whether or not a template has escaped it.
+    """
+    if isinstance(tree, dict):
+        return {disarmed(key): disarmed(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [disarmed(item) for item in tree]
+    return visible(tree).translate(_DISARMED) if isinstance(tree, str) else tree
+
+
+def build_docs(context: Any) -> None:
+    """Have Great Expectations make its pages, of disarmed results.
+
+    Args:
+        context: of Great Expectations, which nothing but the pages reads any more.
+    """
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
+
+    store, schema = context.validation_results_store, ExpectationSuiteValidationResultSchema()
+    for key in store.list_keys():
+        store.add_or_update(key, schema.load(disarmed(store.get(key).to_json_dict())))
+    context.build_data_docs()
+
+
+def page_name(suite: str) -> str:
+    """The name of a suite's page, which is a file in a directory of this name: what no path may hold is escaped."""
+    return _NOT_IN_PATHS.sub(lambda found: "".join(f"%{byte:02X}" for byte in os.fsencode(found[0])), suite)
 
 
 def finish_docs(docs: Path, success: bool, summary: str) -> Path | None:
@@ -111,12 +166,17 @@ def _write_suites(docs: Path, drill: DrillDocs) -> Path:
     for page in sorted(docs.glob("validations/**/*.html")):
         path = page.relative_to(docs)
         lines += f'<tr><td><a href="{quote(path.as_posix())}">{html.escape(path.parts[1])}</a></td></tr>'
-    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Drill {drill.drill}</title>'
-    text += f'<style>{_STYLE}</style></head><body><p><a href="../index.html">all drills</a></p>'
+    text = _head(f"Drill {drill.drill}")
+    text += '<p><a href="../index.html">all drills</a></p>'
     text += f"<h1>Drill {drill.drill}</h1><table><tr><th>expectations</th><th>summary</th></tr>"
     text += f"<tr>{_word(drill)}</td><td>{html.escape(drill.summary)}</td></tr></table>"
     _write(docs / "index.html", f"{text}<table><tr><th>suite</th></tr>{lines}</table></body></html>\n")
     return docs / "index.html"
+
+
+def _head(title: str) -> str:
+    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8">{_POLICY}<title>{title}</title>'
+    return f"{text}<style>{_STYLE}</style></head><body>"
 
 
 def _word(docs: DrillDocs) -> str:
@@ -124,12 +184,13 @@ def _word(docs: DrillDocs) -> str:
 
 
 def offline(page: str) -> str:
-    """A page without scripts, and without anything that would be loaded from elsewhere."""
+    """A page without scripts and without anything loaded from elsewhere, where what was disarmed is text."""
     for form in (_SCRIPT, _REMOTE, _STATIC, _IMAGE, _IMPORT):
         page = form.sub("", page)
     page = _LINK.sub(r"\1", page)
-    style = f"<style>{_STYLE}</style>"
-    return page.replace("</head>", f"{style}</head>", 1) if "</head>" in page else style + page
+    page = page.translate(_TEXT).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+    before, head, after = page.partition("<head>")
+    return f'{before}{head}<meta charset="utf-8">{_POLICY}{after}' if head else _head("") + page
 
 
 def write_index(directory: Path) -> Path:
@@ -140,8 +201,7 @@ def write_index(directory: Path) -> Path:
     name = html.escape(directory.name)
     lines = "".join(map(_line, found[:_HELD]))
     head = "<tr><th>drill (UTC)</th><th>expectations</th><th>summary</th></tr>"
-    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Drills of {name}</title>'
-    text += f"<style>{_STYLE}</style></head><body><h1>Drills of {name}</h1>"
+    text = _head(f"Drills of {name}") + f"<h1>Drills of {name}</h1>"
     text += "<p>What Great Expectations says of each restored copy. The proof is in the repository.</p>"
     _write(directory / "index.html", f"{text}<table>{head}{lines}</table></body></html>\n")
     return directory / "index.html"
@@ -165,5 +225,7 @@ def _line(docs: DrillDocs) -> str:
 
 def _write(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, "utf-8")
+    fresh.unlink(missing_ok=True)
+    with open(fresh, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
     os.replace(fresh, path)

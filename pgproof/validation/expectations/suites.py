@@ -17,6 +17,7 @@ from typing import Any
 
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import PermanentError, PgproofError
+from pgproof.private import make_private
 from pgproof.validation import frames
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.expectations import data_docs
@@ -64,7 +65,8 @@ class ExpectationRun:
 
     Args:
         cluster: whose ``expectations`` are the user's own.
-        docs: directory for the Data Docs of this drill; made at once. Its name is the drill's.
+        docs: directory for the Data Docs of this drill, in that of its cluster; made at once, for this account
+            alone. Its name is the drill's.
         suite: of the cluster, from its file; None takes the expectations of every comparison.
 
     Raises:
@@ -75,7 +77,9 @@ class ExpectationRun:
         self._cluster, self._docs = cluster, docs
         self._suite = tuple(comparison_expectations() if suite is None else suite)
         try:  # before anything is restored
-            docs.mkdir(parents=True, exist_ok=True)
+            for place in (docs.parents[1], docs.parent, docs):
+                make_private(place)
+            docs.parents[1].chmod(0o700)  # root's, too: no server's account passes through
         except OSError as error:
             raise PermanentError(
                 f'cannot write Data Docs into "{docs}"',
@@ -134,7 +138,7 @@ class ExpectationRun:
         success = not failures and met == total > 0
         index = None
         with quiet(), contextlib.suppress(Exception):  # pages to look at; the results are stored besides
-            self._context().build_data_docs()
+            data_docs.build_docs(self._context())
             index = data_docs.finish_docs(self._docs, success, summary)
         return ExpectationOutcome(success, summary, self._suites, self._results, str(index or ""))
 
@@ -168,7 +172,7 @@ class ExpectationRun:
         self._results[name] = []
         try:
             with quiet():
-                rows = batch(Batches(self._context(), name))
+                rows = batch(Batches(self._context(), data_docs.page_name(name)))
                 for hidden in (False, True):
                     chosen = [e for e in expectations if holds_secret(e.kwargs) is hidden]
                     if chosen:
@@ -183,7 +187,7 @@ class ExpectationRun:
         from great_expectations.core.run_identifier import RunIdentifier
 
         context = self._context()
-        title = f"{name}-hidden" if hidden else name
+        title = data_docs.page_name(f"{name}-hidden" if hidden else name)
         suite = context.suites.add_or_update(
             gx.ExpectationSuite(name=title, expectations=[_build(e) for e in chosen])
         )
@@ -244,6 +248,8 @@ def open_run(config: Config, cluster: ClusterConfig, drill: str) -> ExpectationR
     """
     suite = read_suite(config.suite_of(cluster))
     if available():
+        with contextlib.suppress(OSError):  # said for the pages
+            make_private(config.state)
         return ExpectationRun(cluster, config.state / "data-docs" / cluster.name / drill, suite)
     if cluster.expectations or suite is not None:
         raise PgproofError(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgproof.errors import LeaseHeld, NoRoom, ObjectDamaged, PermanentError
+from pgproof.private import make_private
 from pgproof.repository.posix import sync_directory
 from pgproof.repository.store import CHUNK
 from pgproof.timelines.lsn import LSN
@@ -58,7 +59,8 @@ class ReceivedWal:
         self._descriptor: int | None = None
         self._segment: WalSegment | None = None
         with self._mapped():
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(directory.parent)
+            make_private(directory)
             self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
