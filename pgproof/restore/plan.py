@@ -31,7 +31,7 @@ from pgproof.wal.archive import (
     WalListing,
     received_on,
     require,
-    segments_between,
+    runs_between,
 )
 from pgproof.wal.breaks import first_crossed, require_unbroken
 from pgproof.wording import counted
@@ -346,7 +346,8 @@ def _choose(
             (e, f"the only kind left: its {e.failed_what} failed") for e in before if e.state == "failed"
         ]
     received = received_on(listing, history)
-    faults: dict[str, WalGap | NoBackup] = {}
+    faults: list[str] = []
+    first: WalGap | NoBackup | None = None
     for entry, reason in candidates:
         record = entry.record
         if not history.contains(record.timeline, record.stop_lsn) or not (
@@ -356,18 +357,18 @@ def _choose(
         reach = record.stop_lsn if target.kind == "immediate" else max(located.lsn, record.stop_lsn)
         try:
             catalog.chain(record.label)  # what it builds on must be there, too
-            wanted = segments_between(history, record.first_segment, reach)
+            wanted = runs_between(history, record.first_segment, reach)
             part = received if received and reach <= received.end else None
             purpose = f"from backup {record.label} to {target}"
             segments = require(listing, wanted, purpose, part)
             require_unbroken(listing.breaks, history, record.start_lsn, reach, purpose)
         except (WalGap, NoBackup) as error:
-            faults[record.label] = error
+            faults.append(f"backup {record.label} was passed over: {error.fact}")
+            first = first or error.with_traceback(None)  # its frames hold all that was looked at
             continue
-        passed = tuple(f"backup {label} was passed over: {error.fact}" for label, error in faults.items())
-        return entry, segments, reason, passed
-    for fault in faults.values():  # of the one that would have been taken
-        raise fault
+        return entry, segments, reason, tuple(faults)
+    if first is not None:  # of the one that would have been taken
+        raise first
     raise outside(target, on_path[0].record, "")
 
 

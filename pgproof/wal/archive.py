@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf
@@ -24,7 +24,7 @@ from pgproof.timelines.segment import (
 )
 from pgproof.wal.breaks import Break
 from pgproof.wal.checked import read_memory
-from pgproof.wal.runs import Numbered, Run
+from pgproof.wal.runs import Interval, Numbered, Numbers, Run, by_timeline, runs_of, subtract
 from pgproof.wal.stored import StoredTimes, told
 
 _PART_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
@@ -363,24 +363,30 @@ def present_between(
 
 def require(
     listing: WalListing,
-    wanted: Iterable[WalSegment],
+    wanted: Sequence[Run],
     purpose: str,
     received: ReceivedPart | None = None,
 ) -> list[WalSegment]:
     """The wanted segments, all of which must be there: archived, or as far as they are wanted received.
 
+    What is missing is found by the ends of runs: a restore asks for each backup that it may take, and a year of WAL
+    lies behind the oldest.
+
     Raises:
         WalGap: the first missing one is named, with how many others are missing.
     """
-    segments = list(wanted)
-    there = received.segment if received else None
-    missing = [segment for segment in segments if segment not in listing and segment != there]
+    there = by_timeline([Run(received.segment, received.segment)]) if received else {}
+    missing = list(
+        runs_of(subtract(subtract(by_timeline(wanted), listing.numbers), there), listing.segment_size)
+    )
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        first = min((run.first for run in missing), key=lambda segment: (segment.number, segment.timeline))
+        others = sum(run.count for run in missing) - 1
+        more = f" and {others} more" if others else ""
         raise WalGap(
-            f'WAL segment "{missing[0]}"{more} is missing from the archive',
-            f"It holds LSN {missing[0].start} to {missing[0].end}, needed {purpose}.",
+            f'WAL segment "{first}"{more} is missing from the archive',
+            f"It holds LSN {first.start} to {first.end}, needed {purpose}.",
             "pgproof wal check NAME --repair looks for it on the source, on standbys and in copies, and says which "
             "recovery windows remain; when nobody has it, take a new backup",
         )
-    return segments
+    return [segment for run in wanted for segment in run]

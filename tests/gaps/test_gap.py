@@ -15,7 +15,7 @@ from pgproof.gaps.gap import Gap, GapReport, check_gaps, recovery_paths
 from pgproof.gaps.table import rows
 from pgproof.timelines.history import Fork, TimelineHistory
 from pgproof.timelines.segment import WalSegment
-from pgproof.wal.archive import WalListing, end_of_path, require, segments_between
+from pgproof.wal.archive import WalListing, end_of_path, require, runs_between
 from pgproof.wal.runs import Numbered, Numbers, Run, by_timeline, subtract
 from tests.retention.archives import NOON, entry
 from tests.wal.listings import SIZE, at, catalog, listing, name, source
@@ -275,7 +275,7 @@ def test_gaps_in_words() -> None:
 
 
 def test_required_segments_are_named() -> None:
-    wanted = segments_between(TimelineHistory(1), WalSegment(1, 3, SIZE), at(7))
+    wanted = runs_between(TimelineHistory(1), WalSegment(1, 3, SIZE), at(7))
     with pytest.raises(WalGap) as caught:
         require(listing({3, 5}), wanted, "for the test")
     assert str(caught.value).startswith(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -391,6 +393,22 @@ def test_steps_and_warnings() -> None:
     )
     damaged = Catalog((A,), (), (("Z", "its record is damaged"),))
     assert plan(damaged, found).warnings[0] == "backup Z was not considered: its record is damaged"
+
+
+@pytest.mark.parametrize(("backups", "segments"), [(365, 21_000), (2_000, 120_000)])
+def test_many_backups_behind_one_gap(backups: int, segments: int) -> None:
+    """Every backup is passed over, and what was looked at for it is let go: a year of them took 455 MB."""
+    step = (segments - 100) // backups
+    every = catalog(*(entry(f"{n:05}", NOON + timedelta(minutes=n), 3 + n * step) for n in range(backups)))
+    found = listing([*range(3, segments - 10), *range(segments - 9, segments)])
+    tracemalloc.start()
+    before = time.process_time()
+    with pytest.raises(WalGap, match=name(segments - 10)):
+        plan(every, found)
+    took, (_, peak) = time.process_time() - before, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000_000
+    assert took < 30
 
 
 def test_segments_have_the_size_of_the_cluster() -> None:

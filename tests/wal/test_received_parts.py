@@ -32,6 +32,7 @@ from pgproof.wal.archive import (
     received_on,
     require,
 )
+from pgproof.wal.runs import Run
 from tests.retention.archives import LAYOUT, NOON, entry
 from tests.servers.postgres import Source, now, running_source
 from tests.wal.listings import SIZE, at, catalog, listing, name, source
@@ -112,9 +113,10 @@ class TestPath:
     def test_required_for_a_restore(self) -> None:
         found, there = listing({3, 4}), part(5, 0.5)
         wanted = [WalSegment(1, number, SIZE) for number in (3, 4, 5)]
-        assert require(found, wanted, "for the test", there) == wanted
+        runs = [Run(wanted[0], wanted[-1])]
+        assert require(found, runs, "for the test", there) == wanted
         with pytest.raises(WalGap):
-            require(found, wanted, "for the test")
+            require(found, runs, "for the test")
 
 
 @pytest.mark.parametrize(
