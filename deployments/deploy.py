@@ -29,6 +29,7 @@ from flows.login import use_login
 from pgproof.commands.console import Session, show
 from pgproof.config import ClusterConfig
 from pgproof.errors import ConfigError
+from pgproof.visible import on_one_line
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def deploy(
 def _render(clusters: Sequence[ClusterConfig], path: Path, pool: str) -> None:
     """What would be deployed on a server that has nothing yet; what is to be said of it as comments."""
     targets, notes = targets_of(clusters, str(path), ask_server=False)
-    sys.stdout.writelines(f"# note: {note}\n" for note in notes)
+    sys.stdout.writelines(f"# note: {on_one_line(note)}\n" for note in notes)
     sys.stdout.write(yaml.safe_dump(render(targets, pool, str(path)), sort_keys=False, width=1000))
 
 

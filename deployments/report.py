@@ -6,14 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from deployments.differences import NEW
 from deployments.gone import Gone
 from deployments.queues import IdleQueue
 from deployments.server import Pool, server_url
 from deployments.standing import Title
 from deployments.work_pools import template_path
+from pgproof.commands.console import Console
 from pgproof.wording import counted
 
 
@@ -99,32 +98,27 @@ def show_report(
         alerts: how many each cluster has that is gone.
     """
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
     new, changed, count = content["new"], content["changed"], len(content["deployments"])
     what = f"{counted(count, 'deployment')}, {len(new)} new, {len(changed)} changed"
-    say(
+    console.print(
         f"deployed the flows of {', '.join(content['clusters'])} to work pool {content['work_pool']} "
         f"of {content['server']}: {what if new or changed else counted(count, 'deployment') + ', nothing changed'}"
     )
     for name, said in changed.items():
-        say(f"changed {name}: {'; '.join(said)}")
+        console.print(f"changed {name}: {'; '.join(said)}")
     for note in content["notes"]:
-        say(f"note: {note}")
+        console.print(f"note: {note}")
     for owner in content["gone"]:
         theirs = [one for one in gone if one.owner == owner]
-        say(_of_gone(owner, theirs, content["removed"]))
+        console.print(_of_gone(owner, theirs, content["removed"]))
         if alerts.get(owner):
-            say(
+            console.print(
                 f"{owner} has {counted(alerts[owner], 'alert')} as well; pgproof alerts remove {owner} removes them"
             )
     for one in idle:
-        say(_of_idle(one, content["removed"]))
-    say(
-        f"start a worker with:\n  {content['worker']}\n"
-        f"or, for one cluster alone:\n  {content['worker']} --work-queue {content['clusters'][0]}"
-    )
+        console.print(_of_idle(one, content["removed"]))
+    console.print(f"start a worker with:\n  {content['worker']}")
+    console.print(f"or, for one cluster alone:\n  {content['worker']} --work-queue {content['clusters'][0]}")
 
 
 def _of_idle(queue: IdleQueue, removed: bool) -> str:

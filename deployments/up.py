@@ -208,7 +208,7 @@ def set_alerts(session: Session, names: list[str]) -> None:
     try:
         apply_alerts(names, session.config.alerts)
     except PgproofError as error:
-        session.console.print(f"ALERTS ARE NOT SET: {error}", markup=False)
+        session.console.print(f"ALERTS ARE NOT SET: {error}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -237,11 +237,9 @@ def serve(session: Session, names: list[str], port: int, state: Path, login: str
                 session.console.print(
                     f"Prefect runs at http://127.0.0.1:{port} with the flows of: {', '.join(names)}"
                 )
-                session.console.print(
-                    f"log in with what this prints: cat {login_file(state)}", markup=False, soft_wrap=True
-                )
+                session.console.print(f"log in with what this prints: cat {login_file(state)}")
                 for note in [*said, *notes]:
-                    session.console.print(f"note: {note}", markup=False)
+                    session.console.print(f"note: {note}")
                 session.console.print(f"logs: {server_log} and {worker_log}; Ctrl-C ends both")
                 while server.poll() is None and worker.poll() is None:
                     time.sleep(0.5)

@@ -49,6 +49,8 @@ then detail in sentences, then a hint, best a command to paste.
 
 from __future__ import annotations
 
+from pgproof.visible import continued
+
 NOT_ARCHIVED = 97  # exit code of wal fetch alone: no error has it, and no interpreter or shell ends with it
 FETCH_OFFSET = 128  # on top of every error's exit code in wal fetch: over 125 PostgreSQL stops recovery
 
@@ -71,11 +73,11 @@ class PgproofError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [self.fact or type(self).__name__]
+        lines = [continued(self.fact) or type(self).__name__]
         if self.detail:
-            lines.append(f"DETAIL: {self.detail}")
+            lines.append(f"DETAIL: {continued(self.detail)}")
         if self.hint:
-            lines.append(f"HINT: {self.hint}")
+            lines.append(f"HINT: {continued(self.hint)}")
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, str | int]:

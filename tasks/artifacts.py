@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -12,7 +12,6 @@ from pgproof.gaps import table as windows
 from pgproof.gaps.check import WalCheck
 from pgproof.gaps.loss import newest_is_lost
 from pgproof.gaps.repair import RepairReport
-from pgproof.postgres.names import shown
 from pgproof.retention.approval import Removal
 from pgproof.retention.plan import ExpirePlan
 from pgproof.retention.table import rows
@@ -26,6 +25,7 @@ from pgproof.validation.targets.trial import result_in_words, title_of
 from pgproof.wording import duration, load_of, size
 from tasks.base_backup import TakenBackup
 from tasks.keys import key_for
+from tasks.markdown import Markdown, below, block, code, joined, picture, strong, table, text
 from tasks.outage import through_outage
 from tasks.phases import draw_phases, sketch_phases
 from tasks.picture import data_url, draw
@@ -34,15 +34,9 @@ from tasks.validation import StoredProof
 from tasks.windows import view_of
 from tasks.work import now
 
+Page = list[Markdown | Literal[""]]  # its lines
 _LONGEST = 500  # lines of one kind; the records hold all of them
 _TABLES = 100  # of those that are different, and of the biggest that are equal
-
-
-def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; cells are escaped."""
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return "\n".join([*head, *(f"| {' | '.join(line)} |" for line in cells)])
 
 
 def count(number: int, noun: str) -> str:
@@ -50,11 +44,26 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _store(cluster: str, noun: str, lines: Sequence[str], description: str) -> None:
-    key, text = key_for(cluster, noun), shown("\n".join(lines))
-    through_outage(
-        f"artifact {key}", lambda: create_markdown_artifact(text, key=key, description=shown(description))
-    )
+def store(key: str, lines: Sequence[Markdown | Literal[""]], description: str) -> None:
+    """Store an artifact.
+
+    Args:
+        key: of its history.
+        lines: of its page; an empty one ends a paragraph.
+        description: one line.
+    """
+    page, about = "\n".join(lines), text(description)
+    through_outage(f"artifact {key}", lambda: create_markdown_artifact(page, key=key, description=about))
+
+
+def heading(title: object, level: int = 1) -> Markdown:
+    """A heading, and nothing below it yet."""
+    return joined(Markdown("#" * level + " "), title)
+
+
+def item(*parts: object) -> Markdown:
+    """An item of a list."""
+    return joined(Markdown("- "), *parts)
 
 
 def show_backup(cluster: str, taken: TakenBackup) -> None:
@@ -62,52 +71,59 @@ def show_backup(cluster: str, taken: TakenBackup) -> None:
     record, took = taken.record, duration(taken.seconds)
     stored = f"{size(record.stored_size)} in {count(len(record.volumes), 'volume')}"
     lines = [
-        ("builds on", f"`{record.parent}`" if record.parent else "nothing: it is a full backup"),
+        ("builds on", code(record.parent) if record.parent else "nothing: it is a full backup"),
         ("server", record.software.get("postgresql", "")),
         ("raw size", size(record.raw_size)),
         ("stored size", stored),
         ("duration", f"{took}, {size(record.raw_size / max(taken.seconds, 0.001))}/s"),
         ("timeline", record.timeline),
         ("LSN", f"{record.start_lsn} to {record.stop_lsn}"),
-        ("WAL", f"`{record.first_segment}` to `{record.last_segment}`"),
-        ("repository", f"`{taken.repository}`"),
+        ("WAL", joined(code(record.first_segment), " to ", code(record.last_segment))),
+        ("repository", code(taken.repository)),
     ]
-    text = [f"# Base backup of {cluster}", "", markdown_table(("backup", f"`{record.label}`"), lines)]
-    text += [line for warning in record.warnings for line in ("", f"**Warning**: {warning}")]
-    text += ["", "Complete: its WAL is archived. Not proven yet: a restore validation does that."]
-    _store(cluster, "backup", text, f"Base backup {record.label} of {cluster}: {stored}, {took}")
+    page: Page = [heading(f"Base backup of {cluster}"), "", table(("backup", code(record.label)), lines)]
+    page += _warnings(record.warnings)
+    page += ["", text("Complete: its WAL is archived. Not proven yet: a restore validation does that.")]
+    store(key_for(cluster, "backup"), page, f"Base backup {record.label} of {cluster}: {stored}, {took}")
+
+
+def _warnings(warnings: Sequence[str]) -> Page:
+    return [line for one in warnings for line in ("", joined(strong("Warning"), ": ", one))]
 
 
 def show_wal(cluster: str, found: WalCheck, repair: RepairReport | None = None) -> None:
     """The artifact of a gap check: the verdict first, then what a repair did."""
     report, verdict = found.report, verdict_of(found)
     view = view_of(found, now())
-    picture = data_url(draw(f"Recovery windows of {cluster}", view))
-    text = [f"# WAL of {cluster}: {verdict}", ""]
-    text += [f"- **gap**: `{gap}`, LSN {gap.first.start} to {gap.last.end}" for gap in report.gaps]
-    text += [f"- **damaged**: `{name}`: {fault}" for name, fault in report.damaged]
-    text += [f"- **break**: {one}" for one in report.breaks]
+    url = data_url(draw(f"Recovery windows of {cluster}", view))
+    page: Page = [heading(f"WAL of {cluster}: {verdict}"), ""]
+    page += [
+        item(strong("gap"), ": ", code(gap), f", LSN {gap.first.start} to {gap.last.end}")
+        for gap in report.gaps
+    ]
+    page += [item(strong("damaged"), ": ", code(name), f": {fault}") for name, fault in report.damaged]
+    page += [item(strong("break"), f": {one}") for one in report.breaks]
     if found.archiver_failing:
-        text.append(f"- **the archiver is failing**: {found.archiver_failing}")
-    text += [f"- **not known**: {doubt}" for doubt in found.doubts]
-    text += [f"- **timelines**: {stray}" for stray in found.strays]
-    text += _repaired(repair) if repair is not None else []
+        page.append(item(strong("the archiver is failing"), f": {found.archiver_failing}"))
+    page += [item(strong("not known"), f": {doubt}") for doubt in found.doubts]
+    page += [item(strong("timelines"), f": {stray}") for stray in found.strays]
+    page += _repaired(repair) if repair is not None else []
     if report.gaps or report.damaged or report.breaks:
-        text += ["", _outlook(found)]
+        page += ["", text(_outlook(found))]
     lag = size(report.lag) if report.lag is not None else "unknown"
     rpo = "at most " + duration(found.rpo_seconds) if found.rpo_seconds is not None else "unknown"
     facts = [
         ("archived", f"{count(report.segments, 'segment')}, {size(report.stored_size)}"),
-        ("newest", f"`{report.newest}`" if report.newest else "none"),
+        ("newest", code(report.newest) if report.newest else "none"),
         ("in flight", count(report.in_flight, "segment")),
         ("behind the source", lag),
-        ("lost if the source died now", f"**{rpo}**"),
+        ("lost if the source died now", strong(rpo)),
     ]
-    text += ["", f"![recovery windows of {cluster}]({picture})", ""]
-    text += [markdown_table(("WAL archive", cluster), facts), "", "## Recovery windows", ""]
-    text.append(markdown_table(windows.COLUMNS, windows.rows(report)))
-    text += ["", "## The picture in characters", "", "```", sketch(view), "```"]
-    _store(cluster, "wal", text, f"WAL of {cluster}: {verdict}")
+    page += ["", picture(f"recovery windows of {cluster}", url), ""]
+    page += [table(("WAL archive", cluster), facts), "", heading("Recovery windows", 2), ""]
+    page.append(table(windows.COLUMNS, windows.rows(report)))
+    page += ["", heading("The picture in characters", 2), "", *block(sketch(view).splitlines())]
+    store(key_for(cluster, "wal"), page, f"WAL of {cluster}: {verdict}")
 
 
 def _outlook(found: WalCheck) -> str:
@@ -117,20 +133,24 @@ def _outlook(found: WalCheck) -> str:
     return "Points in time behind the gap are lost to the backups before it; new commits are not."
 
 
-def _repaired(repair: RepairReport) -> list[str]:
+def _repaired(repair: RepairReport) -> Page:
     """What was brought back, and what each place answered for what was not."""
-    text = [
-        f"- **repaired**: `{one.name}` was {one.was}, is back from {one.place}" for one in repair.repaired
+    page: Page = [
+        item(strong("repaired"), ": ", code(one.name), f" was {one.was}, is back from {one.place}")
+        for one in repair.repaired
     ]
     for lost in repair.lost[:_LONGEST]:
         answers = "; ".join(f"{place}: {answer}" for place, answer in lost.answers)
-        text.append(f"- **nobody has** `{lost.name}`: {answers or 'there is no place to ask'}")
+        page.append(
+            item(strong("nobody has"), " ", code(lost.name), f": {answers or 'there is no place to ask'}")
+        )
     for copy in repair.copies:
         if copy.brought or copy.mended:
-            text.append(f"- copy `{copy.name}`: {len(copy.brought):,} brought, {len(copy.mended):,} mended")
+            done = f": {len(copy.brought):,} brought, {len(copy.mended):,} mended"
+            page.append(item("copy ", code(copy.name), done))
         reasons = [copy.error] if copy.error else [f"{name}: {reason}" for name, reason in copy.failed]
-        text += [f"- **copy `{copy.name}`**: {reason}" for reason in reasons[:_LONGEST]]
-    return text
+        page += [item(strong(f"copy {copy.name}"), f": {reason}") for reason in reasons[:_LONGEST]]
+    return page
 
 
 def verdict_of(found: WalCheck) -> str:
@@ -153,62 +173,67 @@ def show_proof(cluster: str, stored: StoredProof) -> None:
     exact = f"{fence.exact_candidates} of {fence.candidates} candidates exact"
     lines = [
         ("exact cut", cuts or "none"),
-        ("WAL", f"`{proof.wal[0]}` to `{proof.wal[1]}`, {count(proof.wal[2], 'segment')}"),
+        (
+            "WAL",
+            joined(code(proof.wal[0]), " to ", code(proof.wal[1]), f", {count(proof.wal[2], 'segment')}"),
+        ),
         ("RTO measured", _recovery_time(proof)),
         *([("as restored", in_words(proof.as_restored))] if proof.as_restored else []),
         ("fence", f"{exact}, held {duration(fence.held_seconds)}"),
-        ("software", "<br>".join(f"{name} {version}" for name, version in proof.software.items())),
+        ("software", below(f"{name} {version}" for name, version in proof.software.items())),
         ("Great Expectations", proof.expectations.get("summary", "did not run")),
-        ("Data Docs", f"`{proof.expectations.get('data_docs', '')}`"),
-        ("proof", f"`{stored.key}`"),
+        ("Data Docs", code(proof.expectations.get("data_docs", ""))),
+        ("proof", code(stored.key)),
     ]
-    text = [f"# {proof.verdict.upper()}: {cluster}", "", proof.summary, ""]
+    page: Page = [heading(f"{proof.verdict.upper()}: {cluster}"), "", text(proof.summary), ""]
     if proof.restore_findings:
-        text += [f"**{in_words(proof.as_restored)}**", ""]
-    text += [
-        markdown_table(("backup", f"`{proof.backup}`"), lines),
+        page += [strong(in_words(proof.as_restored)), ""]
+    page += [
+        table(("backup", code(proof.backup)), lines),
         "",
         *_compared(proof.tables, proof.proven),
     ]
-    text += _phases(cluster, proof)
-    text += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
-    text += ["## Not checked", "", *_left_out(proof.not_checked)]
-    text += [line for warning in proof.warnings for line in ("", f"**Warning**: {warning}")]
+    page += _phases(cluster, proof)
+    page += ["", *_objects(proof.objects), "", *_targets(proof.targets), "", *_checked(proof.checks), ""]
+    page += [heading("Not checked", 2), "", *_left_out(proof.not_checked)]
+    page += _warnings(proof.warnings)
     noun = f"proof-{proof.origin['kind']}" if proof.origin else "proof"  # each keeps a history of its own
-    _store(cluster, noun, text, f"{proof.verdict}: {proof.summary}")
+    store(key_for(cluster, noun), page, f"{proof.verdict}: {proof.summary}")
 
 
-def _left_out(items: Sequence[NotChecked]) -> list[str]:
-    text = [f"- {n.database}: `{n.what}`: {n.reason}" for n in items[:_LONGEST]] or ["nothing"]
+def _left_out(items: Sequence[NotChecked]) -> Page:
+    page: Page = [item(f"{n.database}: ", code(n.what), f": {n.reason}") for n in items[:_LONGEST]]
     more = len(items) - _LONGEST
-    return [*text, f"- {more:,} more; the proof record holds all"] if more > 0 else text
+    if more > 0:
+        page.append(item(f"{more:,} more; the proof record holds all"))
+    return page or [text("nothing")]
 
 
-def _phases(cluster: str, proof: Proof) -> list[str]:
+def _phases(cluster: str, proof: Proof) -> Page:
     """Where the time of the drill went, as a picture and in characters."""
     if not proof.phases:
         return []
-    picture = data_url(draw_phases(f"Drill of {proof.backup}", proof.phases))
-    text = ["", "## Phases", "", f"![phases of the drill of {cluster}]({picture})", ""]
-    return [*text, "```", sketch_phases(proof.phases), "```"]
+    url = data_url(draw_phases(f"Drill of {proof.backup}", proof.phases))
+    page: Page = ["", heading("Phases", 2), "", picture(f"phases of the drill of {cluster}", url), ""]
+    return [*page, *block(sketch_phases(proof.phases).splitlines())]
 
 
-def _targets(targets: Sequence[dict[str, Any]]) -> list[str]:
+def _targets(targets: Sequence[dict[str, Any]]) -> Page:
     """Recovery targets, one line each: what recovery was told, and what was found there."""
     lines = [
         (
-            f"`{title_of(t)}`",
+            code(title_of(t)),
             t["place"],
-            {True: "reached", False: "**MISSED**", None: "not tried"}[t["ok"]],
+            {True: "reached", False: strong("MISSED"), None: "not tried"}[t["ok"]],
             result_in_words(t),
             duration(t["seconds"]),
         )
         for t in targets
     ]
     columns = ("recovery target", "place", "result", "found", "took")
-    return (
-        ["## Recovery targets", "", markdown_table(columns, lines)] if lines else ["No targets were tried."]
-    )
+    if not lines:
+        return [text("No targets were tried.")]
+    return [heading("Recovery targets", 2), "", table(columns, lines)]
 
 
 def _recovery_time(proof: Proof) -> str:
@@ -216,15 +241,16 @@ def _recovery_time(proof: Proof) -> str:
         return "not counted: a restore as a user is told to make it does not work"
     if not proof.recovered:
         return "not measured: no server came to the cut"
-    text = (
+    took = (
         f"{duration(proof.rto_seconds)} {proof.rto_way}, for {load_of(proof.restored_bytes, proof.wal_bytes)}"
     )
     if proof.rto_target is None:
-        return text
-    return f"{text}; target {duration(proof.rto_target)}, {'met' if proof.rto_met else '**MISSED**'}"
+        return took
+    met = "met" if proof.rto_met else strong("MISSED")
+    return joined(f"{took}; target {duration(proof.rto_target)}, ", met)
 
 
-def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
+def _checked(checks: Sequence[dict[str, Any]]) -> Page:
     """What was looked at besides, one line a check; its findings are in the last column."""
     lines = [
         (
@@ -233,54 +259,54 @@ def _checked(checks: Sequence[dict[str, Any]]) -> list[str]:
             result_of(c),
             c["checked"],
             duration(c["seconds"]),
-            "<br>".join(c["findings"]),
+            below(c["findings"]),
         )
         for c in checks
     ]
     columns = ("check", "database", "result", "checked", "took", "found")
-    return ["## Checks", "", markdown_table(columns, lines)] if lines else ["No checks were made."]
+    return [heading("Checks", 2), "", table(columns, lines)] if lines else [text("No checks were made.")]
 
 
-def _compared(tables: Sequence[dict[str, Any]], proven: bool = False) -> list[str]:
+def _compared(tables: Sequence[dict[str, Any]], proven: bool = False) -> Page:
     """What differs, both values side by side; then what is equal, the biggest first."""
-    different = [table for table in tables if not table["equal"]]
+    different = [t for t in tables if not t["equal"]]
     equal = sorted((t for t in tables if t["equal"]), key=lambda t: -int(t["source_rows"]))
-    text = []
+    page: Page = []
     if different:
         columns: tuple[str, ...] = ("database", "table", "source rows", "restored rows", "source hash")
         columns += ("restored hash", "note")
-        text += [f"## Different: {count(len(different), 'table')}", ""]
-        text += [markdown_table(columns, [_both(table) for table in different[:_TABLES]]), ""]
+        page += [heading(f"Different: {count(len(different), 'table')}", 2), ""]
+        page += [table(columns, [_both(t) for t in different[:_TABLES]]), ""]
     if equal:
         lines = [
-            (t["database"], f"`{t['table']}`", _rows(t["source_rows"]), t["source_hash"])
+            (t["database"], code(t["table"]), _rows(t["source_rows"]), t["source_hash"])
             for t in equal[:_TABLES]
         ]
-        text += [f"## Equal: {count(len(equal), 'table')}", ""]
-        text.append(markdown_table(("database", "table", "rows", "content hash"), lines))
+        page += [heading(f"Equal: {count(len(equal), 'table')}", 2), ""]
+        page.append(table(("database", "table", "rows", "content hash"), lines))
     if max(len(different), len(equal)) > _TABLES:
-        text += ["", f"Not more than {_TABLES} of each are shown; the proof record holds all."]
-    return text or ["The source has no tables." if proven else "No table was compared."]
+        page += ["", text(f"Not more than {_TABLES} of each are shown; the proof record holds all.")]
+    return page or [text("The source has no tables." if proven else "No table was compared.")]
 
 
-def _objects(objects: Sequence[dict[str, Any]]) -> list[str]:
+def _objects(objects: Sequence[dict[str, Any]]) -> Page:
     """Everything else of a database: what differs, then one line a kind."""
     if not objects:
-        return ["No other objects were compared."]
-    text = ["## Other objects", ""]
+        return [text("No other objects were compared.")]
+    page: Page = [heading("Other objects", 2), ""]
     if differences := list(difference_lines(objects)):
-        text += ["```", *(line.replace("```", "` ` `") for line in differences[:_LONGEST]), "```", ""]
+        page += [*block(differences[:_LONGEST]), ""]
     lines = [
-        (kind, source, restored, f"**{different:,} different**" if different else "equal")
+        (kind, source, restored, strong(f"{different:,} different") if different else "equal")
         for kind, source, restored, different in kind_lines(objects)
     ]
-    return [*text, markdown_table(("objects of all databases", "source", "restored", "content"), lines)]
+    return [*page, table(("objects of all databases", "source", "restored", "content"), lines)]
 
 
-def _both(table: dict[str, Any]) -> tuple[str, ...]:
-    numbers = (_rows(table["source_rows"]), _rows(table["restored_rows"]))
-    hashes = (table["source_hash"], table["restored_hash"])
-    return (table["database"], f"`{table['table']}`", *numbers, *hashes, table["note"])
+def _both(found: dict[str, Any]) -> tuple[str, ...]:
+    numbers = (_rows(found["source_rows"]), _rows(found["restored_rows"]))
+    hashes = (found["source_hash"], found["restored_hash"])
+    return (found["database"], code(found["table"]), *numbers, *hashes, found["note"])
 
 
 def _rows(number: int) -> str:
@@ -296,27 +322,32 @@ def show_retention(cluster: str, plan: ExpirePlan, approval: str = "") -> None:
         approval: what was decided of one that removes more than usual.
     """
     lines = [_retention_line(*row) for row in rows(plan)]
-    text = [f"# Retention of {cluster}", ""]
-    text += (
-        [f"**{approval[0].upper()}{approval[1:]}.** It removes {Removal.of(plan)}.", ""] if approval else []
-    )
-    text.append(markdown_table(("what", "verdict", "why"), lines))
+    page: Page = [heading(f"Retention of {cluster}"), ""]
+    if approval:
+        decided = strong(f"{approval[0].upper()}{approval[1:]}.")
+        page += [joined(decided, f" It removes {Removal.of(plan)}."), ""]
+    page.append(table(("what", "verdict", "why"), lines))
     kept = f"keeps {len(plan.kept)} of {count(len(plan.verdicts), 'backup')}"
-    _store(cluster, "retention", text, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
+    store(key_for(cluster, "retention"), page, f"Retention of {cluster}: {kept}, frees {size(plan.freed)}")
 
 
 def _retention_line(what: str, state: str, verdict: str, stored: str, why: str) -> tuple[str, str, str]:
     """A row of the plan, narrow: state and size below the name, one reason below the other, WAL files likewise."""
     facts = ", ".join([state, stored] if stored else [])
-    reasons = re.sub(r"(?<=[0-9A-F]{24})( to|:) ", r"\1<br>", why.replace("; ", "<br>"))
-    return "<br>".join([what, *([facts] if facts else [])]), verdict, reasons
+    reasons = [
+        part
+        for one in why.split("; ")
+        for part in re.split(r"(?<=[0-9A-F]{24} to) |(?<=[0-9A-F]{24}:) ", one)
+    ]
+    return below([what, *([facts] if facts else [])]), verdict, below(reasons)
 
 
 def show_restore(cluster: str, steps: Sequence[str], warnings: Sequence[str], after: Sequence[str]) -> None:
     """The artifact of a restore: its plan, and what to type next once it was carried out."""
     title = f"Restore of {cluster}" if after else f"Plan of a restore of {cluster}: nothing was written"
-    text = [f"# {title}", "", *(f"{n}. {step}" for n, step in enumerate(steps, 1)), ""]
-    text += [f"- **warning**: {warning}" for warning in warnings]
+    numbered = [joined(Markdown(f"{n}. "), step) for n, step in enumerate(steps, 1)]
+    page: Page = [heading(title), "", *numbered, ""]
+    page += [item(strong("warning"), f": {warning}") for warning in warnings]
     if after:
-        text += ["", "## Next", "", "```", *after, "```"]
-    _store(cluster, "restore", text, title)
+        page += ["", heading("Next", 2), "", *block(after)]
+    store(key_for(cluster, "restore"), page, title)

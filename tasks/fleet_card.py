@@ -9,17 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from pgproof.commands.fleet import COLUMNS, row
 from pgproof.fleet.score import Score, measure_score, unread
+from pgproof.postgres.names import shown_tree
 from pgproof.wording import counted, duration
-from tasks.artifacts import markdown_table
+from tasks.artifacts import Page, heading, item, store
 from tasks.events import Event, emit, words
 from tasks.fleet import Outcome
+from tasks.markdown import below, code, joined, strong, table
 from tasks.members import Member
-from tasks.outage import through_outage
 from tasks.retries import HOUR, RETRY, settings
 from tasks.work import now, open_work
 
@@ -102,18 +102,18 @@ def show_fleet(card: FleetCard) -> None:
         for outcome, score in zip(card.outcomes, card.scores, strict=True)
     ]
     title = _verdict(card)
-    text = [f"# {title}", "", markdown_table((COLUMNS[0], "this run", *COLUMNS[2:]), lines), ""]
+    page: Page = [heading(title), "", table((COLUMNS[0], "this run", *COLUMNS[2:]), lines), ""]
     if card.failed:
-        text += ["## What went wrong in this run", ""]
-        text += [f"- **{one.cluster}** {one.result}: {one.message}" for one in card.failed] + [""]
+        page += [heading("What went wrong in this run", 2), ""]
+        page += [item(strong(one.cluster), f" {one.result}: {one.message}") for one in card.failed]
+        page += [""]
     misses = [(score.cluster, miss) for score in card.scores for miss in score.misses]
     if misses:
-        text += ["## What is not in order", ""]
-        text += [f"- **{cluster}**: {miss.what}: `{miss.command}`" for cluster, miss in misses] + [""]
-    text.append(f"Read at {card.at:%F %T} UTC; `pgproof fleet` shows it now.")
-    through_outage(
-        f"artifact {KEY}", lambda: create_markdown_artifact("\n".join(text), key=KEY, description=title)
-    )
+        page += [heading("What is not in order", 2), ""]
+        page += [item(strong(cluster), f": {miss.what}: ", code(miss.command)) for cluster, miss in misses]
+        page += [""]
+    page.append(joined(f"Read at {card.at:%F %T} UTC; ", code("pgproof fleet"), " shows it now."))
+    store(KEY, page, title)
 
 
 def _verdict(card: FleetCard) -> str:
@@ -123,13 +123,13 @@ def _verdict(card: FleetCard) -> str:
 
 def _narrow(cell: str) -> str:
     """A value and its target, or both ends of a window, one below the other: the page cuts off what is wider."""
-    return re.sub(r" (to|of) ", r"<br>\1 ", cell)
+    return below(re.split(r" (?=to |of )", cell))
 
 
 def _in_words(outcome: Outcome) -> str:
     took = f", {duration(outcome.seconds)}" if outcome.seconds is not None else ""
     again = f", after {len(outcome.runs) - 1} more" if outcome.ok and len(outcome.runs) > 1 else ""
-    return f"{outcome.result}{took}{again}" if outcome.ok else f"**{outcome.result}**{took}"
+    return f"{outcome.result}{took}{again}" if outcome.ok else joined(strong(outcome.result), took)
 
 
 def fleet_event(card: FleetCard) -> Event:
@@ -186,7 +186,7 @@ def emit_fleet(card: FleetCard) -> None:
         card: of the run.
     """
     event = fleet_event(card)
-    emit_event(event.name, RESOURCE, payload=event.payload)
+    emit_event(event.name, RESOURCE, payload=shown_tree(event.payload))
     for outcome in card.outcomes:
         if (found := cluster_event(outcome)) is not None:
             emit(outcome.cluster, [found])

@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 
 from pgproof.wording import counted, size
 from tasks.keys import key_for
+from tasks.markdown import text
 
 _LAST = 3.0  # seconds that the end of a step waits for its last update
 EVERY = 5.0  # seconds between two looks; a step that is done before the first has no artifact
@@ -60,13 +61,13 @@ class _Progress:
 
     def _show(self, done: int, percent: float) -> None:
         """A server that is away is no reason to stop, nor to wait."""
-        text = f"{self._what}: {told(done, self._total, self._unit)}"
+        shown = text(f"{self._what}: {told(done, self._total, self._unit)}")
         try:
             if self._artifact is None:
-                made = create_progress_artifact(round(percent, 1), self._key, text)
+                made = create_progress_artifact(round(percent, 1), self._key, shown)
                 self._artifact = made if isinstance(made, UUID) else None
             else:
-                update_progress_artifact(self._artifact, round(percent, 1), text)
+                update_progress_artifact(self._artifact, round(percent, 1), shown)
             self._shown = done
         except Exception as error:
             self._log.debug("progress is not shown: %s", error)

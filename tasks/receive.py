@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from pgproof.config import RepositoryConfig
 from pgproof.repository.repository import Archive
+from pgproof.visible import continued
 from pgproof.wal.receiving.events import ReceiveEvent, Report
 from pgproof.wal.receiving.receive import Receiver, ReceiveRequest, ReceiveResult
 from tasks.retries import HOUR, RETRY, settings
@@ -46,7 +47,7 @@ def _logging(stop: threading.Event) -> Report:
 
     def report(happened: ReceiveEvent) -> None:
         if happened.kind not in _QUIET:
-            logger.log(logging.WARNING if happened.bad else logging.INFO, happened.text)
+            logger.log(logging.WARNING if happened.bad else logging.INFO, continued(happened.text))
         if happened.kind == "hole":
             stop.set()
 

@@ -171,6 +171,18 @@ def test_only_a_terminal_module_prints() -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        (r"^ *(?:import|from) rich\b", "pgproof/commands/console.py"),
+        (r"\bcreate_markdown_artifact\(", "tasks/artifacts.py"),
+    ],
+)
+def test_what_others_wrote_is_escaped_in_one_place(word: str, place: str) -> None:
+    found = [module.name for module in MODULES if re.search(word, module.text, re.MULTILINE)]
+    assert found == [place]
+
+
 def test_time_enters_the_engine_as_an_argument() -> None:
     """A ``clock=time.time`` is an argument; a call of it is not."""
     wrong = [

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from deployments.deploy import configured_clusters
 from deployments.server import server
 from flows.command import chosen_config, quiet_prefect
 from flows.login import use_login
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, table
 from pgproof.config import AlertsConfig
 from pgproof.errors import ConfigError
 from pgproof.wording import counted
@@ -146,12 +145,11 @@ def show_steps(console: Console, clusters: list[str], steps: dict[str, list[Any]
             off = step.wanted is not None and not (step.wanted.core.enabled or step.switched_on)
             console.print(
                 f"{would}{past[step.what]}: {step.name}" + (", off until it is switched on" if off else ""),
-                markup=False,
                 soft_wrap=True,
             )
         for step in steps[cluster]:
             if step.paused:
-                console.print(f"paused, and stays so: {step.name}", markup=False)
+                console.print(f"paused, and stays so: {step.name}")
         kept = len(steps[cluster]) - len(changed)
         console.print(
             f"cluster {cluster}: {counted(len(changed), 'automation')} changed, {kept} as they should be"

@@ -12,11 +12,10 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
-from rich.console import Console
 
 from deployments.demo.place import Place, prepare, start_writer
 from pgproof.commands.backups import now
-from pgproof.commands.console import make_console
+from pgproof.commands.console import Console, line, make_console
 from pgproof.commands.init import initialise as initialise_cluster
 from pgproof.config import load
 from pgproof.errors import ProgramMissing, RecoveryFailed
@@ -85,8 +84,8 @@ def _dsn(server: LocalServer, database: str, user: str = "postgres") -> str:
     return f"host={server.socket} port={server.port} user={user} dbname={database}"
 
 
-def _step(console: Console, text: str) -> None:
-    console.print(f"[bold cyan]>[/bold cyan] {text}")
+def _step(console: Console, *parts: str | tuple[str, str]) -> None:
+    console.print(line(("> ", "bold cyan"), *parts))
 
 
 def _start(console: Console, place: Place, stack: ExitStack) -> LocalServer:
@@ -146,7 +145,7 @@ def _protect(console: Console, place: Place) -> None:
 
 
 def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack: ExitStack) -> None:
-    console.rule("[red]the disaster[/red]")
+    console.rule(line(("the disaster", "red")))
     with psycopg.connect(_dsn(server, "shop"), autocommit=True) as connection:
         before: Any = connection.execute(LOST).fetchone()
         time.sleep(1.1)
@@ -180,8 +179,8 @@ def _lose_and_restore(console: Console, place: Place, server: LocalServer, stack
         )
     _step(
         console,
-        f"[green]shop.product is back[/green] after {duration(seconds)}: {after[0]:,} rows, "
-        f"content hash {after[1]}, as before",
+        ("shop.product is back", "green"),
+        f" after {duration(seconds)}: {after[0]:,} rows, content hash {after[1]}, as before",
     )
     _step(console, f"the newest order in the copy is of {last[0]:%T.%f}, the target was {target:%T.%f}")
 
@@ -228,4 +227,4 @@ def _say_next(console: Console, place: Place) -> None:
         "pgproof protect NAME",
         "pgproof up      # Prefect's UI with every flow, its schedule and a worker",
     ):
-        console.print(f"  {text}", highlight=False)
+        console.print(f"  {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from functools import cache
@@ -11,11 +12,12 @@ import typer
 
 from pgproof import __version__
 from pgproof.commands import restored_cluster
-from pgproof.commands.console import show, show_any_name, write_json
+from pgproof.commands.console import show, show_any_name, write_error, write_json
 from pgproof.commands.options import DEFAULT_CONFIG, ConfigPath, Json, Name, start_session
 from pgproof.commands.plugins import add_plugins
 from pgproof.commands.wal_group import wal
 from pgproof.errors import PgproofError, UsageError
+from pgproof.visible import visible
 
 application = typer.Typer(
     name="pgproof",
@@ -309,7 +311,7 @@ def run(words: list[str]) -> int:
     except PgproofError as error:
         if as_json:
             write_json(error.as_dict())
-        sys.stderr.write(f"pgproof: {error}\n")
+        write_error(error)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("pgproof: interrupted\n")
@@ -317,8 +319,10 @@ def run(words: list[str]) -> int:
     except Exception as error:
         show = getattr(error, "show", None)  # Typer's usage errors, whose class it keeps to itself
         if show is None:
-            traceback.print_exc()
-            sys.stderr.write(f"pgproof: unexpected error: {error!r}\n")
+            sys.stderr.write(visible(traceback.format_exc()))
+            sys.stderr.write(visible(f"pgproof: unexpected error: {error!r}\n"))
             return 70  # EX_SOFTWARE: 1 would read as a finding
-        show()
+        said = io.StringIO()
+        show(said)
+        sys.stderr.write(visible(said.getvalue()))
         return 2

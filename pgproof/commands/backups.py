@@ -8,8 +8,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
-
 from pgproof.backups.base_backup import take_backup
 from pgproof.backups.catalog import BackupEntry, Catalog, read_catalog
 from pgproof.backups.estimate import estimated_size
@@ -17,7 +15,7 @@ from pgproof.backups.record import BackupRecord
 from pgproof.backups.state import ProofAge, State, missing_wal, proof_age, state_of
 from pgproof.backups.verification import Verification, write_verification
 from pgproof.backups.verify import verify_backup
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, line, table
 from pgproof.errors import Finding, NoBackup, NoRoom, ObjectDamaged, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive
 from pgproof.retention.old_system import old_system_notes, old_systems
@@ -49,7 +47,7 @@ def backup(session: Session, name: str, incremental: bool) -> int:
 def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
     """A page about one backup."""
     rate = record.raw_size / max(seconds, 0.001)
-    console.print(f"backup [bold]{record.label}[/bold] is complete")
+    console.print(line("backup ", (record.label, "bold"), " is complete"))
     console.print(
         f"  {size(record.raw_size)} read, {size(record.stored_size)} stored in "
         f"{counted(len(record.volumes), 'volume')}, "
@@ -63,7 +61,7 @@ def show_record(console: Console, record: BackupRecord, seconds: float) -> None:
         count = counted(len(record.configuration.files), "configuration file")
         console.print(f"  {count} from outside the data directory")
     for warning in record.warnings:
-        console.print(f"  warning: {warning}", markup=False, style="yellow")
+        console.print(f"  warning: {warning}", style="yellow")
 
 
 def list_backups(session: Session, name: str) -> int:
@@ -140,16 +138,16 @@ def _show_catalog(
         table(f"backups of cluster {name}", columns, rows) if rows else f"cluster {name} has no backup yet"
     )
     for note in notes:
-        console.print(note, markup=False, style="red")
+        console.print(note, style="red")
     for warning in warnings:
-        console.print(warning, markup=False, style="yellow")
+        console.print(warning, style="yellow")
     if rows:
         style = None if age.at and not age.stale else "yellow"
-        console.print(proof_line(name, age), markup=False, style=style)
+        console.print(proof_line(name, age), style=style)
     for label, fault in (*catalog.damaged, *catalog.unread):
-        console.print(f"damaged: {label}: {fault}", markup=False)
+        console.print(f"damaged: {label}: {fault}")
     for note in old_system_notes(name, old):
-        console.print(note, soft_wrap=True)
+        console.print(note)
     if catalog.torn:
         console.print(f"torn, removed by the next expire: {', '.join(catalog.torn)}")
 
@@ -186,7 +184,7 @@ def verify(session: Session, name: str, label: str | None) -> int:
             else:
                 console.print(f"{result['backup']}: {result['fact']}\n  {result['detail']}")
             if result["unrecorded"]:
-                console.print(f"  not remembered: {result['unrecorded']}", markup=False, style="yellow")
+                console.print(f"  not remembered: {result['unrecorded']}", style="yellow")
         for fault in faults:
             console.print(f"{fault.fact}\n  {fault.detail}")
         if beside and not faults:

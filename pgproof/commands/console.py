@@ -1,4 +1,9 @@
-"""The console: a readable page for a person, one JSON document for a program."""
+"""The console: a readable page for a person, one JSON document for a program.
+
+It is the one place where a text becomes what a terminal shows. Text is text here: square brackets are no markup, a
+control character is written out, and the end of a line in somebody's name begins no line of its own
+(``pgproof.visible``). So nobody above escapes anything; what is to have a colour is said by ``line``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich.console import Console
+import rich.console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,11 +27,50 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from pgproof.config import ClusterConfig, Config, load
 from pgproof.postgres.names import json_bytes
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.repository import Archive, Repository, find_archive, open_repository
+from pgproof.visible import continued, on_one_line, visible
+
+
+class Console(rich.console.Console):
+    """A terminal, a pipe or a file for people."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, soft_wrap=True, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print a line of text, a ``line``, or a ``table``; further lines of a text are indented."""
+        super().print(*(continued(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def paragraph(self, text: str) -> None:
+        """Print a line of text below an empty one."""
+        self.print()
+        self.print(text)
+
+    def script(self, text: str) -> None:
+        """Print lines that somebody pastes, as they are."""
+        super().print(visible(text))
+
+    def rule(self, title: str | Text = "", **options: Any) -> None:
+        """Print a line across the page."""
+        super().rule(title if isinstance(title, Text) else line(title), **options)
+
+
+Line = Text  # what ``line`` makes
+
+
+def line(*parts: str | tuple[str, str]) -> Line:
+    """A line of which some parts have a style.
+
+    Args:
+        parts: texts, each alone or with rich's name of its style.
+    """
+    styled = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((continued(text), style) for text, style in styled))
 
 
 @dataclass(frozen=True)
@@ -79,7 +123,7 @@ def progress_bar(title: str, total: int | None, *, quiet: bool) -> Iterator[Call
         yield lambda size: None
         return
     columns = (
-        TextColumn(title),
+        TextColumn(visible(title).replace("{", "{{").replace("}", "}}"), markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -107,19 +151,30 @@ def show_any_name(stream: TextIO) -> None:
 
 def make_console() -> Console:
     """A console as wide as the terminal; wide enough for our tables where there is none."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def write_json(content: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json_bytes(content, indent=2, default=str).decode() + "\n")
+    """One JSON document on standard output, which is often a terminal."""
+    sys.stdout.write(visible(json_bytes(content, indent=2, default=str).decode()) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table that copies and pastes well."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def write_error(error: BaseException) -> None:
+    """An error of ours on standard error."""
+    sys.stderr.write(f"pgproof: {error}\n")  # its text is visible
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table that copies and pastes well.
+
+    Args:
+        title: above it; may be empty.
+        columns: their names.
+        rows: a cell for each column: a text, or a ``line``.
+    """
+    made = Table(title=line(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=column in ("backup", "state", "LSN", "UTC"))
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(on_one_line(cell)) if isinstance(cell, str) else cell for cell in row))
     return made

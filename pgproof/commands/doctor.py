@@ -6,10 +6,7 @@ from collections import Counter
 from importlib.metadata import entry_points
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
-from pgproof.commands.console import table
+from pgproof.commands.console import Console, table
 from pgproof.config import ClusterConfig, Config
 from pgproof.errors import ConfigError
 from pgproof.packages import require_own
@@ -65,15 +62,15 @@ def render(console: Console, checks: list[Check]) -> None:
     causes = Counter(check.fact for check in checks if check.ok is None)
     shared = [cause for cause, count in causes.items() if count > 1]
     single = [check for check in checks if check.ok is not None or check.fact not in shared]
-    console.print(table("", COLUMNS, [tuple(map(escape, row)) for row in rows(single)]))
+    console.print(table("", COLUMNS, rows(single)))
     for cause in shared:
         names = ", ".join(check.name for check in checks if check.ok is None and check.fact == cause)
-        console.print(f"\n{cause}: {names}", markup=False, highlight=False)
+        console.paragraph(f"{cause}: {names}")
     for check in checks:
         if not check.ok and check.mend:
-            console.print(f"\n{check.name} ({check.state}):", markup=False, highlight=False)
-            console.print(check.mend, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\n{summary(checks)}", markup=False, highlight=False)
+            console.paragraph(f"{check.name} ({check.state}):")
+            console.script(check.mend)
+    console.paragraph(f"{summary(checks)}")
 
 
 def summary(checks: list[Check]) -> str:

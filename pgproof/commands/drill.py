@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.markup import escape
-
 from pgproof.backups.catalog import read_catalog
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, line, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import Finding, RecoveryFailed
 from pgproof.repository.repository import Archive
@@ -122,19 +119,19 @@ def _named(origin: dict[str, str]) -> str:
 def show(console: Console, proof: Proof, key: str) -> None:
     """A page about a proof: the verdict first."""
     colour = "green" if proof.proven else "red"
-    console.print(f"[{colour}]{proof.verdict.upper()}[/{colour}]: {escape(proof.summary)}", markup=True)
+    console.print(line((proof.verdict.upper(), colour), f": {proof.summary}"))
     if proof.as_restored:
         show_as_restored(console, proof)
     if proof.origin:
         restored = ", restored by it" if proof.restored_bytes and proof.origin["version"] else ""
-        console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}", markup=False)
+        console.print(f"  backup {proof.backup} of {_named(proof.origin)}{restored}")
     cuts = ", ".join(f"{database} {lsn}" for database, lsn in proof.cuts.items())
     if len(proof.cuts) > 1 and len(set(proof.cuts.values())) == 1:
         cuts = f"{next(iter(proof.cuts.values()))} of all {len(proof.cuts)} databases"
     wal = f"{proof.wal[0]} to {proof.wal[1]} ({counted(proof.wal[2], 'segment')})" if proof.wal[2] else "none"
     console.print(f"  exact cut: {cuts or 'none'}; WAL {wal}")
     if proof.several_cuts:
-        console.print(f"  {proof.several_cuts}", markup=False)
+        console.print(f"  {proof.several_cuts}")
     show_speeds(console, proof)
     shown, hidden = most_telling(proof.tables, MOST_SHOWN)
     rows = [
@@ -154,12 +151,12 @@ def show(console: Console, proof: Proof, key: str) -> None:
     show_targets(console, proof)
     show_checks(console, proof)
     show_objects(console, proof)
-    for line in not_checked_lines(proof):
-        console.print(f"  {line}", markup=False)
+    for text in not_checked_lines(proof):
+        console.print(f"  {text}")
     for warning in proof.warnings:
-        console.print(f"  warning: {warning}", markup=False, style="yellow")
+        console.print(f"  warning: {warning}", style="yellow")
     if proof.expectations:
-        console.print(f"  Great Expectations: {proof.expectations['summary']}", markup=False)
+        console.print(f"  Great Expectations: {proof.expectations['summary']}")
         console.print(f"  Data Docs: {proof.expectations['data_docs']}")
     console.print(f"  proof: {key}")
 
@@ -167,7 +164,7 @@ def show(console: Console, proof: Proof, key: str) -> None:
 def show_as_restored(console: Console, proof: Proof) -> None:
     """What came of a restore as a user is told to make it."""
     style = "red" if proof.restore_findings else None
-    console.print(f"  {in_words(proof.as_restored)}", markup=False, style=style)
+    console.print(f"  {in_words(proof.as_restored)}", style=style)
 
 
 def not_checked_lines(proof: Proof) -> list[str]:
@@ -181,16 +178,15 @@ def show_targets(console: Console, proof: Proof) -> None:
     """Every recovery target that was tried, and what was found there."""
     for target in proof.targets:
         text = f"  recovery target {title_of(target)}: {result_in_words(target)}"
-        console.print(text, markup=False, style="red" if target["ok"] is False else None)
+        console.print(text, style="red" if target["ok"] is False else None)
 
 
 def show_speeds(console: Console, proof: Proof) -> None:
     """What a recovery took, phase by phase, against its target; then what the drill took besides, and with what."""
     if proof.recovered:
         amount = load_of(proof.restored_bytes, proof.wal_bytes)
-        console.print(
-            f"  RTO measured: {duration(proof.rto_seconds)} {proof.rto_way}, for {amount}{_target(proof)}"
-        )
+        took = f"{duration(proof.rto_seconds)} {proof.rto_way}, for {amount}"
+        console.print(line(f"  RTO measured: {took}", *_target(proof)))
     elif proof.restore_findings:
         console.print("  RTO not counted: a restore as a user is told to make it does not work")
     else:
@@ -203,14 +199,13 @@ def show_speeds(console: Console, proof: Proof) -> None:
         console.print(f"    besides: {', '.join(besides)}")
     software = {"source": "postgresql", "copy": "restored", "pgproof": "pgproof", "on": "platform"}
     named = [f"{word} {proof.software[key]}" for word, key in software.items() if proof.software.get(key)]
-    console.print(f"  software: {', '.join(named)}", markup=False)
+    console.print(f"  software: {', '.join(named)}")
 
 
-def _target(proof: Proof) -> str:
+def _target(proof: Proof) -> tuple[str | tuple[str, str], ...]:
     if proof.rto_target is None:
-        return ""
-    met = "met" if proof.rto_met else "[red]MISSED[/red]"
-    return f"; target {duration(proof.rto_target)}, {met}"
+        return ()
+    return f"; target {duration(proof.rto_target)}, ", "met" if proof.rto_met else ("MISSED", "red")
 
 
 def _phase(proof: Proof, name: str) -> str:
@@ -228,12 +223,11 @@ def show_checks(console: Console, proof: Proof) -> None:
         took = f"{check['checked']} checked in {duration(check['seconds'])}" if check["checked"] else ""
         console.print(
             f"  check {check['name']} of {check['database']}: {result_of(check)}{', ' + took if took else ''}",
-            markup=False,
         )
         for finding in check["findings"]:
-            console.print(f"    {finding}", markup=False, style="red")
+            console.print(f"    {finding}", style="red")
         for warning in check.get("warnings", ()):
-            console.print(f"    {warning}", markup=False, style="yellow")
+            console.print(f"    {warning}", style="yellow")
 
 
 def show_objects(console: Console, proof: Proof) -> None:
@@ -245,5 +239,5 @@ def show_objects(console: Console, proof: Proof) -> None:
     if rows:
         columns = ("objects of all databases", "source", "restored", "content")
         console.print(table("", columns, rows))
-    for line in difference_lines(proof.objects):
-        console.print(f"  {line}", markup=False, style="red")
+    for text in difference_lines(proof.objects):
+        console.print(f"  {text}", style="red")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
-from pgproof.commands.console import Session
+from pgproof.commands.console import Console, Session
 from pgproof.validation.expectations.suite import (
     Changes,
     Expected,
@@ -49,17 +47,17 @@ def expectations(session: Session, name: str, wanted: Sequence[str], write: bool
 def _render(console: Console, content: dict[str, Any], generated: Sequence[Expected], found: Changes) -> None:
     path = content["path"]
     if content["written"]:
-        console.print(f"wrote {path}: {counted(len(generated), 'expectation')}", markup=False)
+        console.print(f"wrote {path}: {counted(len(generated), 'expectation')}")
         return
     if not content["exists"]:
-        console.print(f"{path} does not exist; --write would write:", markup=False)
+        console.print(f"{path} does not exist; --write would write:")
     elif not found:
-        console.print(f"{path} holds what would be generated now", markup=False)
+        console.print(f"{path} holds what would be generated now")
     elif content["changed_by_user"]:
-        console.print(f"{path} was changed by its user and stays as it is", markup=False)
+        console.print(f"{path} was changed by its user and stays as it is")
     else:
-        console.print(f"{path} is as it was generated; --write would write it anew", markup=False)
+        console.print(f"{path} is as it was generated; --write would write it anew")
     for expected in found.missing:
-        console.print(f"  not in the file: {expected}", markup=False)
+        console.print(f"  not in the file: {expected}")
     for expected in found.own:
-        console.print(f"  only in the file: {expected}", markup=False)
+        console.print(f"  only in the file: {expected}")

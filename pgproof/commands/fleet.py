@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.console import Console
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, table
 from pgproof.errors import ConfigError
 from pgproof.fleet.score import Score, measure_score
 from pgproof.fleet.scorecard import Scorecard, make_scorecard
@@ -37,12 +35,12 @@ def show(console: Console, card: Scorecard) -> None:
     """The verdict, a row for each cluster, then what is missed with the command for it."""
     good = sum(score.ok for score in card.scores)
     style = "green" if card.ok else "red"
-    console.print(f"[{style}]{good} of {counted(len(card.scores), 'cluster')} in order[/{style}]")
+    console.print(f"{good} of {counted(len(card.scores), 'cluster')} in order", style=style)
     console.print(table("", COLUMNS, [row(score) for score in card.scores]))
     for score in card.scores:
         for miss in score.misses:
             line = f"{score.cluster}: {miss.what}: {miss.command}"
-            console.print(line, markup=False, style="yellow")
+            console.print(line, style="yellow")
 
 
 def row(score: Score) -> tuple[str, ...]:

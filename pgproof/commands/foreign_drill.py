@@ -18,7 +18,7 @@ def drill(session: Session, name: str, kind: str, label: str | None, oldest: boo
     backup = choose(origin, label, oldest=oldest)
     say: Say = (lambda text: None) if session.json else (lambda text: session.console.print(f"  {text}"))
     if not session.json:
-        session.console.print(f"drill of backup {backup.label} of {origin.title}", markup=False)
+        session.console.print(f"drill of backup {backup.label} of {origin.title}")
     repository = session.repository(cluster)
     proof, key, _ = prove_foreign(session.config, cluster, repository, origin, backup, now, say)
     session.show({**proof.as_dict(), "key": key}, lambda console: show(console, proof, key))

@@ -18,12 +18,10 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Conninfo
-from rich.console import Console
-from rich.markup import escape
 
 from pgproof.commands.applying import StepResult, apply_steps, show_steps, waiting_steps
 from pgproof.commands.config_file import Wanted, plan_addition
-from pgproof.commands.console import table
+from pgproof.commands.console import Console, table
 from pgproof.config import ClusterConfig, Config, find_path, load
 from pgproof.errors import ConfigError, PgproofError, PrivilegeMissing
 from pgproof.postgres.connection import connect
@@ -365,29 +363,27 @@ def _access_notes(config: Config, cluster: ClusterConfig, account: pwd.struct_pa
 def render(console: Console, result: InitResult) -> None:
     """The page for a person."""
 
-    def line(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     verb = "is in" if not result.written else "written to"
-    line(
+    console.print(
         f'cluster "{result.cluster}" {verb} {result.path}, with repository "{result.repository}" at {result.url}'
     )
     for name, url in result.copies.items():
-        line(f'its WAL goes to repository "{name}" at {url}, too')
-    line(f"{result.server}, system identifier {result.system_identifier}")
+        console.print(f'its WAL goes to repository "{name}" at {url}, too')
+    console.print(f"{result.server}, system identifier {result.system_identifier}")
     to_do = [step for step in result.steps if step.state == "to do"]
     if not result.steps:
-        line("\nThe server lacks nothing.")
+        console.paragraph("The server lacks nothing.")
     elif not to_do:
-        rows = [(r.state, escape(r.step.sql), escape(r.detail or r.step.why)) for r in result.steps]
+        rows = [(r.state, r.step.sql, r.detail or r.step.why) for r in result.steps]
         console.print()
         console.print(table("", ("state", "statement", "why"), rows))
     else:
-        line("\nThe server lacks this; as a superuser in psql, or with --apply:\n")
-        line(script(result))
+        console.paragraph("The server lacks this; as a superuser in psql, or with --apply:")
+        console.print()
+        console.script(script(result))
     for note in result.notes:
-        line(f"\n{note}")
-    line(f"\nnext: pgproof doctor {result.cluster}")
+        console.paragraph(f"{note}")
+    console.paragraph(f"next: pgproof doctor {result.cluster}")
 
 
 def script(result: InitResult) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, line, table
 from pgproof.validation.forecast import Forecast
 from pgproof.validation.objectives import Objectives, measure_objectives
 from pgproof.validation.proof import Proof
 from pgproof.wording import counted, duration, load_of, size
 
 COLUMNS = ("date (UTC)", "backup", "verdict", "size", "WAL", "extract", "replay", "total", "target")
-_WORDS = {True: "[green]met[/green]", False: "[red]MISSED[/red]", None: "[red]not measured[/red]"}
+_WORDS = {True: ("met", "green"), False: ("MISSED", "red"), None: ("not measured", "red")}
 
 
 def objectives(session: Session, name: str) -> int:
@@ -26,22 +23,22 @@ def objectives(session: Session, name: str) -> int:
 
 def show(console: Console, name: str, found: Objectives) -> None:
     """A page about both targets: the verdicts first, then the drills that they rest on."""
-    console.print(f"RTO target {duration(found.rto)}: {_WORDS[found.rto_met]}")
+    console.print(line(f"RTO target {duration(found.rto)}: ", _WORDS[found.rto_met]))
     newest = found.trend.newest
     if newest is None:
-        console.print(f"  no drill has measured it: pgproof drill {name}", markup=False)
+        console.print(f"  no drill has measured it: pgproof drill {name}")
     else:
         age = duration(max(0.0, (found.at - newest.at).total_seconds()))
-        line = f"measured {duration(newest.rto_seconds)} by the newest drill, {age} ago: {_amount(newest)}"
-        console.print(f"  {line}", markup=False)
+        told = f"measured {duration(newest.rto_seconds)} by the newest drill, {age} ago: {_amount(newest)}"
+        console.print(f"  {told}")
     if found.outlook.forecast is not None:
-        console.print(f"  {_forecast(found.outlook.backup, found.outlook.forecast)}", markup=False)
+        console.print(f"  {_forecast(found.outlook.backup, found.outlook.forecast)}")
     if found.outlook.fault:
-        console.print(f"  {found.outlook.fault}", markup=False, style="red")
+        console.print(f"  {found.outlook.fault}", style="red")
     for note in found.notes:
-        console.print(f"  [yellow]note[/yellow]: {escape(note)}")
-    console.print(f"RPO target {duration(found.rpo)}: {_WORDS[found.rpo_met]}")
-    console.print(f"  {_loss(found)}", markup=False)
+        console.print(line("  ", ("note", "yellow"), f": {note}"))
+    console.print(line(f"RPO target {duration(found.rpo)}: ", _WORDS[found.rpo_met]))
+    console.print(f"  {_loss(found)}")
     if found.trend.drills:
         rows = [_row(proof, found.rto) for proof in found.trend.drills]
         console.print(table(f"the last drills of cluster {name}", COLUMNS, rows))

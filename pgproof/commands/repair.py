@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.markup import escape
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session
+from pgproof.commands.console import Console, Session, line
 from pgproof.gaps.check import WalCheck, check_wal
 from pgproof.gaps.places import open_copies
 from pgproof.gaps.repair import RepairReport, lost_windows, repair_wal
@@ -52,10 +49,10 @@ def show_content(console: Console, read: ContentReport) -> None:
     )
     if not read.crc:
         console.print(
-            "[yellow]CRCs were not checked[/yellow]: pg_waldump of the cluster's version is not here"
+            line(("CRCs were not checked", "yellow"), ": pg_waldump of the cluster's version is not here")
         )
     for warning in read.warnings:
-        console.print(f"[yellow]warning[/yellow]: {escape(warning)}")
+        console.print(line(("warning", "yellow"), f": {warning}"))
 
 
 def _show(
@@ -67,15 +64,15 @@ def _show(
 ) -> None:
     """What was brought back, what was not and what that costs, and the archive as it is now."""
     for one in report.repaired:
-        console.print(f"[green]repaired[/green]: {one.name} was {one.was}, now from {escape(one.place)}")
+        console.print(line(("repaired", "green"), f": {one.name} was {one.was}, now from {one.place}"))
     for segment in report.intact:
         console.print(f"intact: {segment} is the same elsewhere")
     for lost in report.lost:
-        console.print(f"[red]lost[/red]: {lost.name} {lost.was}")
+        console.print(line(("lost", "red"), f": {lost.name} {lost.was}"))
         for place, answer in lost.answers:
-            console.print(f"  {escape(place)}: {escape(answer)}")
+            console.print(f"  {place}: {answer}")
     for _, text in lost_windows(report, after):
-        console.print(f"[red]lost recovery window[/red]: {text}")
+        console.print(line(("lost recovery window", "red"), f": {text}"))
     for copy in report.copies:
         _show_copy(console, copy)
     if not report.repaired and report.ok and after.ok:
@@ -88,8 +85,8 @@ def _show(
 def _show_copy(console: Console, copy: CopyReport) -> None:
     where = f'repository "{copy.name}"'
     if copy.error:
-        console.print(f"[red]{where} was not brought up to date[/red]: {escape(copy.error)}")
+        console.print(line((f"{where} was not brought up to date", "red"), f": {copy.error}"))
     elif copy.brought or copy.mended:
         console.print(f"{where}: {counted(len(copy.brought), 'file')} brought, {len(copy.mended):,} mended")
     for file, reason in copy.failed:
-        console.print(f"[red]{where} lacks {file}[/red]: {escape(reason)}")
+        console.print(line((f"{where} lacks {file}", "red"), f": {reason}"))

@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session
+from pgproof.commands.console import Console, Session, line
 from pgproof.config import ClusterConfig
 from pgproof.errors import InvalidTarget, ProgramMissing
 from pgproof.postgres.programs import find_bin_directory
@@ -102,7 +99,7 @@ def show_plan(console: Console, plan: RestorePlan) -> None:
         f"({counted(len(plan.segments), 'segment')}, all there{read})"
     )
     for warning in plan.warnings:
-        console.print(f"  [yellow]warning[/yellow]: {escape(warning)}")
+        console.print(line("  ", ("warning", "yellow"), f": {warning}"))
 
 
 def show_end(
@@ -113,7 +110,9 @@ def show_end(
         console.print("dry run: nothing was written")
         return
     for warning in said:
-        console.print(f"  [yellow]warning[/yellow]: {escape(warning)}")
-    console.print(f"[green]restored[/green] into {plan.request.destination}; it recovers when it is started:")
+        console.print(line("  ", ("warning", "yellow"), f": {warning}"))
+    console.print(
+        line(("restored", "green"), f" into {plan.request.destination}; it recovers when it is started:")
+    )
     for step in next_steps(cluster, plan):
-        console.print(f"  {step}", soft_wrap=True)
+        console.print(f"  {step}")

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.console import Console
 
-from pgproof.commands.console import make_console, progress_bar, show
+from pgproof.commands.console import Console, make_console, progress_bar, show
 from pgproof.config import ClusterConfig, Config, load
 from pgproof.errors import ApprovalMissing, ConfigError
 from pgproof.repository.repository import Archive, find_archive, open_repository
@@ -32,7 +31,7 @@ def start(data: Path, config_file: Path | None, timeout: float | None, *, pause:
         restored = with_pause(restored)
     console = make_console()
     if not as_json:
-        console.print(f"starting the cluster in {data}; {restored.log} is its log", markup=False)
+        console.print(f"starting the cluster in {data}; {restored.log} is its log")
     with progress_bar("recovery", None, quiet=as_json) as progress:
         started = begin(restored, timeout, progress)
     found, findings = started.standing, list(started.findings)
@@ -83,20 +82,17 @@ def _content(
 def _show(console: Console, restored: RestoredCluster, started: Started, steps: list[str]) -> None:
     record, found, findings = restored.record, started.standing, started.findings
     if started.again:
-        console.print(started.again, markup=False, style="yellow")
+        console.print(started.again, style="yellow")
     if findings:
-        console.print(f"this is NOT what the plan of the restore said of {restored.data}:", markup=False)
+        console.print(f"this is NOT what the plan of the restore said of {restored.data}:")
     else:
         console.print(
             f"this is the restored cluster: {record.cluster}, backup {record.backup}, in {restored.data}",
-            markup=False,
         )
-    console.print(
-        f"it is {found}" if found else "it shut itself down at its target, as planned", markup=False
-    )
-    console.print(f"the plan said: {in_words(record)}", markup=False)
+    console.print(f"it is {found}" if found else "it shut itself down at its target, as planned")
+    console.print(f"the plan said: {in_words(record)}")
     for finding in findings:
-        console.print(f"finding: {finding}", markup=False, style="red")
+        console.print(f"finding: {finding}", style="red")
     if found and found.target_changed:
         console.print("its recovery target was changed since; the commits of the plan were not looked for")
     if found:
@@ -104,17 +100,16 @@ def _show(console: Console, restored: RestoredCluster, started: Started, steps: 
         for name, value in found.acts:
             console.print(
                 f"warning: it is not isolated as it was restored: {name} = {value!r}",
-                markup=False,
                 style="yellow",
             )
     for step in steps:
-        console.print(f"  {step}", markup=False, soft_wrap=True)
+        console.print(f"  {step}")
 
 
 def _warn(console: Console, prepared: Sequence[PreparedTransaction]) -> None:
     for one in prepared:
-        console.print(f"warning: {one}", markup=False, style="yellow")
-        console.print(f"  {one.hint}", markup=False, soft_wrap=True)
+        console.print(f"warning: {one}", style="yellow")
+        console.print(f"  {one.hint}")
 
 
 def in_words(record: RestoreRecord) -> str:
@@ -154,7 +149,7 @@ def stop_restored(data: Path, as_json: bool) -> int:
     said = "stopped" if ran else "no server runs in"
     show(
         {"directory": str(data), "stopped": ran},
-        lambda console: console.print(f"{said} {data}", markup=False),
+        lambda console: console.print(f"{said} {data}"),
         as_json,
     )
     return 0
@@ -221,14 +216,14 @@ def _agree(console: Console, plan: AcceptancePlan, yes: bool, as_json: bool) -> 
 def show_acceptance(console: Console, plan: AcceptancePlan) -> None:
     """The plan as numbered steps, and what will begin to run."""
     record = plan.restored.record
-    console.print(f"accept the restored cluster {record.cluster} in {plan.restored.data}", markup=False)
+    console.print(f"accept the restored cluster {record.cluster} in {plan.restored.data}")
     for number, step in enumerate(plan.steps(), 1):
-        console.print(f"  {number}. {step}", markup=False)
+        console.print(f"  {number}. {step}")
     console.print("what will begin:")
     for line in plan.begins():
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     for caution in plan.cautions:
-        console.print(f"  warning: {caution}", markup=False, style="yellow")
+        console.print(f"  warning: {caution}", style="yellow")
 
 
 def _show_accepted(
@@ -236,15 +231,15 @@ def _show_accepted(
 ) -> None:
     _warn(console, done.prepared)
     for warning in done.warnings:
-        console.print(f"warning: {warning}", markup=False, style="yellow")
+        console.print(f"warning: {warning}", style="yellow")
     if dry_run:
         console.print("dry run: nothing was changed")
         return
     data = plan.restored.data
     runs = "and runs" if restart else "and is stopped: start it as any other server"
-    console.print(f"accepted: {data} is a cluster as any other now, {runs}", markup=False)
+    console.print(f"accepted: {data} is a cluster as any other now, {runs}")
     for step in (
         f"pgproof doctor {plan.restored.record.cluster}",
         f"pgproof backup {plan.restored.record.cluster}",
     ):
-        console.print(f"  {step}", markup=False)
+        console.print(f"  {step}")

@@ -8,10 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Session, table
 from pgproof.config import ClusterConfig
 from pgproof.errors import UsageError
 from pgproof.repository.lease import hold_lease
@@ -133,9 +131,9 @@ def show(console: Console, plan: ExpirePlan, result: ExpireResult | None, old: S
     """The plan as a table, and what was done of it."""
     console.print(table("retention", COLUMNS, [tuple(row) for row in rows(plan)]))
     for warning in plan.warnings:
-        console.print(f"warning: {warning}", markup=False, style="yellow")
+        console.print(f"warning: {warning}", style="yellow")
     for note in old_system_notes(plan.root.partition("/")[0], old):
-        console.print(note, soft_wrap=True)
+        console.print(note)
     if result is None:
         console.print(f"dry run: nothing was removed; {size(plan.freed)} would be")
     else:
@@ -173,6 +171,6 @@ def hold(
             "reason": made.reason,
             "until": made.until and made.until.isoformat(),
         },
-        lambda console: console.print(f"backup {label} is held{limit}: {made.reason}", markup=False),
+        lambda console: console.print(f"backup {label} is held{limit}: {made.reason}"),
     )
     return 0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
-
 from pgproof.commands.backups import now
-from pgproof.commands.console import Session, table
+from pgproof.commands.console import Console, Line, Session, line, table
 from pgproof.commands.repair import show_content
 from pgproof.gaps import table as windows
 from pgproof.gaps.check import WalCheck, check_wal
@@ -31,13 +28,15 @@ def show(console: Console, found: WalCheck) -> None:
     report = found.report
     console.print(verdict(found))
     for gap in report.gaps[:_SHOWN]:
-        console.print(f"[red]gap[/red]: {gap} missing, LSN {gap.start} to {gap.end}")
+        console.print(line(("gap", "red"), f": {gap} missing, LSN {gap.start} to {gap.end}"))
     if len(report.gaps) > _SHOWN:
-        console.print(f"[red]and {len(report.gaps) - _SHOWN:,} more gaps[/red]: --json shows all of them")
+        console.print(
+            line((f"and {len(report.gaps) - _SHOWN:,} more gaps", "red"), ": --json shows all of them")
+        )
     for finding in found.other_findings:
-        console.print(f"[red]finding[/red]: {escape(finding)}")
+        console.print(line(("finding", "red"), f": {finding}"))
     for note in found.notes:
-        console.print(f"[yellow]note[/yellow]: {escape(note)}")
+        console.print(line(("note", "yellow"), f": {note}"))
     reach = f", {report.oldest} to {report.newest}" if report.oldest and report.newest else ""
     console.print(f"archive: {counted(report.segments, 'segment')}{reach}, {size(report.stored_size)} stored")
     if report.received:
@@ -49,24 +48,24 @@ def show(console: Console, found: WalCheck) -> None:
     for slot in found.slots:
         console.print(f"slot: {_slot(slot, found.slot)}")
     for copy in found.copies:
-        console.print(f"copy: {escape(_copy(copy))}")
+        console.print(f"copy: {_copy(copy)}")
     if report.windows:
         console.print(table("recovery windows", windows.COLUMNS, windows.rows(report)))
     if found.content is not None:
         show_content(console, found.content)
 
 
-def verdict(found: WalCheck) -> str:
+def verdict(found: WalCheck) -> Line:
     """The first line: whether recovery is possible from every backup to the end."""
     report = found.report
     if found.no_backup:
-        return "[red]nothing can be recovered[/red]: there is no backup"
+        return line(("nothing can be recovered", "red"), ": there is no backup")
     if not found.ok:
         gaps = counted(len(report.gaps), "gap") if report.gaps else "no gap"
-        return f"[red]not in order[/red]: {gaps}, {counted(len(found.findings), 'finding')} in all"
+        return line(("not in order", "red"), f": {gaps}, {counted(len(found.findings), 'finding')} in all")
     backups = {window.backup for window in report.windows}
     windows = f"{counted(len(report.windows), 'recovery window')} from {counted(len(backups), 'backup')}"
-    return f"[green]no gap[/green]: {windows}"
+    return line(("no gap", "green"), f": {windows}")
 
 
 def _behind(found: WalCheck) -> str:

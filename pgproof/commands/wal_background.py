@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgproof.errors import FETCH_OFFSET, PgproofError, TransientError
+from pgproof.visible import continued
 from pgproof.wal.background.spool import Spool
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(words: list[str]) -> None:
 
 def log(text: str) -> None:
     """A line in the spool's log."""
-    sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} [{os.getpid()}] {text}\n")
+    sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S%z')} [{os.getpid()}] {continued(text)}\n")
     sys.stdout.flush()
 
 

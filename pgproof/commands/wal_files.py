@@ -26,6 +26,7 @@ from pgproof.errors import (
     WalNotArchived,
 )
 from pgproof.location import config_path
+from pgproof.visible import visible
 from pgproof.wal.background.spool import START_LIMIT, Spool
 
 TYPE_CHECKING = False
@@ -100,7 +101,7 @@ def _reported(action: Callable[[], None], offset: int) -> int:
 def _say(text: str) -> None:
     """Into the server's log; when that disk is full, or there is no log, the exit code still counts."""
     try:
-        sys.stderr.write(text)
+        sys.stderr.write(visible(text))
     except (OSError, AttributeError, ValueError):
         pass
 

@@ -18,6 +18,7 @@ from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import create_slot, drop_slot
 from pgproof.quantity import parse_duration
 from pgproof.repository.repository import Archive, open_repository
+from pgproof.visible import continued, visible
 from pgproof.wal.receiving.events import ReceiveEvent
 from pgproof.wal.receiving.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult
 from pgproof.wording import counted, size
@@ -90,12 +91,12 @@ def _slot(cluster: ClusterConfig, given: str | None) -> str:
 def _show_text(happened: ReceiveEvent) -> None:
     lag = happened.values.get("lag_bytes")
     behind = f" ({size(lag)} behind)" if lag else ""
-    sys.stderr.write(f"pgproof: {happened.text}{behind}\n")
+    sys.stderr.write(f"pgproof: {continued(happened.text)}{behind}\n")
     sys.stderr.flush()
 
 
 def _show_line(happened: ReceiveEvent) -> None:
-    sys.stdout.write(json_bytes(happened.as_dict(), default=str).decode() + "\n")
+    sys.stdout.write(visible(json_bytes(happened.as_dict(), default=str).decode()) + "\n")
     sys.stdout.flush()
 
 

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from pgproof.postgres.facts import FUNCTIONS, ROLES, RoleFacts, ServerFacts
 from pgproof.postgres.versions import INCREMENTAL_BACKUP
+from pgproof.visible import visible
 
 WAL_SENDERS = 4  # a base backup, WAL receive, and one of each in reserve; more could stop a standby (26.4.3)
 ARCHIVE_TIMEOUT = 60  # seconds until a quiet server archives what it has
@@ -236,9 +237,17 @@ def _hba_word(name: str) -> str:
 
 
 def identifier(name: str) -> str:
-    """A name as SQL takes it, always quoted: a role may be called ``user``."""
+    """A name as SQL takes it, always quoted: a role may be called ``user``.
+
+    With a control character it is in PostgreSQL's other form, ``U&"a\\000Ab"``, which can be shown and pasted.
+    """
     quoted = name.replace('"', '""')  # psycopg's own takes no name that is not UTF-8
-    return f'"{quoted}"'
+    if "\n" not in name and visible(name) == name:
+        return f'"{quoted}"'
+    codes = ((char, f"\\{ord(char):04X}") for char in quoted.replace("\\", "\\\\"))
+    return (
+        'U&"' + "".join(code if char == "\n" or visible(char) != char else char for char, code in codes) + '"'
+    )
 
 
 def literal(value: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pgproof.visible import on_one_line
+
 _KEEP, _SHOW = "surrogateescape", "backslashreplace"
 
 
@@ -23,14 +25,14 @@ def bytes_of(name: str) -> bytes:
 
 
 def shown(text: str) -> str:
-    """A text that holds a name, as every terminal and page can show it."""
+    """A text that holds a name, as UTF-8 can hold it; ``pgproof.visible`` is for what is shown."""
     return text.encode(errors=_SHOW).decode()
 
 
 def shown_tree(tree: Any) -> Any:
-    """A tree of plain values, every text of which can be shown."""
+    """A tree of plain values, every text of which is one line that can be shown."""
     if isinstance(tree, str):
-        return shown(tree)
+        return on_one_line(tree)
     if isinstance(tree, dict):
         return {shown_tree(key): shown_tree(value) for key, value in tree.items()}
     return [shown_tree(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
