@@ -162,7 +162,8 @@ def verdict_of(found: WalCheck) -> str:
     parts += ["the archiver is failing"] if found.archiver_failing else []
     parts += ["no backup"] if found.no_backup else []
     parts += ["RPO breached"] if found.rpo_breached else []
-    parts += ["not known what would be lost"] if found.doubts else []
+    parts += ["the archive is ahead of its source"] if found.ahead else []
+    parts += ["not known what would be lost"] if found.doubts and not found.ahead else []
     return ", ".join(parts) or ("no gap" if found.ok else count(len(found.findings), "finding"))
 
 

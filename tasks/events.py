@@ -146,6 +146,8 @@ def _lag(cluster: str, found: WalCheck) -> Event:
     what = f"WAL of cluster {cluster} does not reach the archive: {stopped}"
     if not stopped and found.rpo_breached:
         what = f"the archive of cluster {cluster} is {duration(found.rpo_seconds or 0)} behind"
+    elif found.ahead:
+        what = f"the source of cluster {cluster} was set back: the archive is ahead of it"
     elif not stopped:
         what = f"nobody knows how far the archive of cluster {cluster} is behind: {found.doubts[0]}"
     payload = {

@@ -70,6 +70,8 @@ def verdict(found: WalCheck) -> Line:
 
 def _behind(found: WalCheck) -> str:
     report = found.report
+    if found.ahead:
+        return "it writes before the end of the archive, which is of another future"
     if not report.lag and found.archiver_failing:
         return "nothing in flight by name, but the archiver is failing"
     if not report.lag:

@@ -10,6 +10,7 @@ from typing import Any
 from pgproof.backups.catalog import Catalog, read_catalog
 from pgproof.config import ClusterConfig, RetentionConfig
 from pgproof.errors import PgproofError
+from pgproof.gaps.ahead import ahead_of_source, ask_again
 from pgproof.gaps.copies import CopyCheck, OpenCopy, check_copies
 from pgproof.gaps.doubts import doubts_of, followed_now, reserved_of, strays_of
 from pgproof.gaps.gap import Expired, GapReport, check_gaps, with_breaks
@@ -34,6 +35,7 @@ class WalCheck:
     Args:
         report: gaps, windows, segments in flight.
         source_error: why the source could not be asked; empty when it was.
+        ahead: why the archive does not belong to what the source is now; empty when it does.
         archiver_failing: the source's archiver reports a failure newer than its last success.
         newest_commit: time of the newest commit that a recovery would bring back.
         rpo_seconds: how much would be lost now; None when it cannot be known.
@@ -54,6 +56,7 @@ class WalCheck:
 
     report: GapReport
     source_error: str = ""
+    ahead: str = ""
     archiver_failing: str = ""
     newest_commit: datetime | None = None
     rpo_seconds: float | None = None
@@ -131,6 +134,7 @@ class WalCheck:
             "findings": list(self.findings),
             "notes": list(self.notes),
             "source_error": self.source_error,
+            "ahead": self.ahead,
             "doubts": list(self.doubts),
             "strays": list(self.strays),
             "timeline": self.timeline,
@@ -177,23 +181,23 @@ def check_wal(
     catalog = read_catalog(archive) if catalog is None else catalog
     facts, slots, source_error = _source(cluster, archive)
     listing, major = list_wal(archive, _segment_size(facts, catalog)), _major(facts, catalog)
+    ahead = ahead_of_source(listing, facts, lambda: ask_again(cluster))
     clock = now or (facts.clock if facts else None)
-    report, read = (
-        check_gaps(catalog, listing, facts, _expired(cluster, archive, catalog, listing, clock)),
-        None,
-    )
+    report = check_gaps(catalog, listing, facts, _expired(cluster, archive, catalog, listing, clock))
+    read = None
     if content:
         read = check_content_for(cluster, archive, report.needed, major, clock, everything=everything)
         report = replace(report, damaged=read.damaged)
     report = with_breaks(report, read.breaks if read else read_memory(archive, listing.segment_size).breaks)
     times = CommitTimes.open(cluster, archive, listing, major)
-    lag = measure_lag(report, catalog, facts, times)
+    lag = Lag(unknown=ahead) if ahead else measure_lag(report, catalog, facts, times)
     at = clock or (catalog.newest.record.stopped_at if catalog.entries else None)
     grace = max(cluster.wal.push_timeout, cluster.targets.rpo)
     lacking = check_copies(archive, report, listing.segment_size, copies, at, grace) if copies and at else ()
     found = WalCheck(
         report=with_times(report, catalog, times),
         source_error=source_error,
+        ahead=ahead,
         archiver_failing=_failing(facts),
         newest_commit=lag.newest_commit,
         rpo_seconds=lag.rpo_seconds,
@@ -216,7 +220,7 @@ def _with_doubts(
     listing, followed = times.listing, followed_now(catalog, times, facts)
     return replace(
         found,
-        doubts=tuple(doubts_of(catalog, listing, facts, found.source_error, lag)),
+        doubts=tuple(doubts_of(catalog, listing, facts, found.source_error, lag, found.ahead)),
         strays=tuple(strays_of(catalog, listing, facts, followed)),
         reserved=tuple(reserved_of(catalog, listing, facts)),
         timeline=followed.history.timeline if followed else None,

@@ -15,7 +15,12 @@ from pgproof.wal.archive import WalListing
 
 
 def doubts_of(
-    catalog: Catalog, listing: WalListing, facts: ServerFacts | None, source_error: str, lag: Lag
+    catalog: Catalog,
+    listing: WalListing,
+    facts: ServerFacts | None,
+    source_error: str,
+    lag: Lag,
+    ahead: str = "",
 ) -> Iterator[str]:
     """What is not known of a source and of what it would lose.
 
@@ -25,6 +30,7 @@ def doubts_of(
         facts: of the source; None when it did not answer.
         source_error: why it did not.
         lag: that was measured.
+        ahead: why the archive does not belong to what the source is now; empty when it does.
     """
     if facts is None:
         yield f"the source did not answer, and nobody knows what it has that is not archived: {source_error}"
@@ -33,6 +39,8 @@ def doubts_of(
             f"the source is on timeline {facts.timeline}, of which nothing is archived: nothing that it writes is "
             "protected here; look at archive_mode and archive_command of the new primary"
         )
+    elif ahead:
+        yield ahead
     elif catalog.entries and lag.rpo_seconds is None:
         yield f"nobody knows what would be lost now: {lag.unknown}"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pgproof.errors import ObjectMissing
+from pgproof.gaps.ahead import ahead_of_source, ask_again
 from pgproof.postgres.facts import ServerFacts
 from pgproof.postgres.grants import ARCHIVE_TIMEOUT, alter_system
 from pgproof.readiness.check import Answer, CannotLook, Question, Subject
 from pgproof.readiness.mend import setting_mend, wanted_archive_command
-from pgproof.wal.archive import find_key
+from pgproof.wal.archive import find_key, list_wal
 
 
 def _archiving(subject: Subject) -> Answer:
@@ -70,6 +71,16 @@ def _arrival(subject: Subject) -> Answer:
     return Answer(True, f'"{name}", which was archived last, is in the repository "{url}"')
 
 
+def _position(subject: Subject) -> Answer:
+    facts = subject.facts
+    if facts.in_recovery:
+        return Answer(None, "could not look: a standby may be behind the archive")
+    listing = list_wal(subject.archive, facts.segment_size)
+    if fault := ahead_of_source(listing, facts, lambda: ask_again(subject.cluster)):
+        return Answer(False, fault, f"pgproof wal check {subject.cluster.name}")
+    return Answer(True, f"the source writes at LSN {facts.insert_lsn}, and the archive is not ahead of it")
+
+
 def _backlog(subject: Subject) -> Answer:
     source, rpo = subject.source, subject.cluster.targets.rpo
     if source.waiting is None:
@@ -104,6 +115,7 @@ QUESTIONS = (
     Question("archive_command", "", _archive_command),
     Question("archiver", "backup", _archiver),
     Question("WAL arrival", "backup", _arrival),
+    Question("WAL position", "backup", _position),
     Question("archive backlog", "", _backlog),
     Question("archive_timeout", "", _archive_timeout),
 )
