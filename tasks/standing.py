@@ -41,7 +41,7 @@ class Standing:
 def look_at_standing(cluster: str, config: str | None = None) -> Standing:
     """How old the newest backup and proof are, and how full the repository: noticed also when nothing else runs."""
     work = open_work(cluster, config)
-    catalog = read_catalog(work.archive, tolerant=True)
+    catalog = read_catalog(work.archive)
     at = now()
     age = backup_age(catalog, work.cluster.targets.backup_age, at)
     usage = measure_usage(work.config.repository_of(work.cluster), work.repository.store)

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("pgproof", "tasks", "flows", "deployments")
 # Within the engine, likewise; ``pgproof`` is the package itself, which has the version.
 PACKAGES = (
-    *("pgproof", "visible", "errors", "location", "quantity", "wording", "held", "private", "packages", "interpreter"),
+    *("pgproof", "visible", "errors", "location", "quantity", "wording"),
+    *("held", "private", "packages", "interpreter"),
     *("section", "schedule", "secret", "faults", "config"),
     *("timelines", "postgres", "repository", "wal", "backups", "restore", "retention", "gaps"),
     *("readiness", "validation", "fleet", "commands", "cli"),

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.verification import Verification, read_verification
-from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing
+from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, WrongSystem
 from pgproof.repository.repository import Archive, check_system
+from pgproof.repository.shape import moment
 
 T = TypeVar("T")
 _RECORD, _VERIFIED = 1, 2  # what is there of a label
@@ -35,7 +36,7 @@ class Hold:
     def from_dict(cls, tree: dict[str, Any]) -> Hold:
         """Read a hold as the repository holds it; raises KeyError, TypeError or ValueError."""
         until = tree.get("until")
-        return cls(str(tree["label"]), str(tree["reason"]), datetime.fromisoformat(until) if until else None)
+        return cls(str(tree["label"]), str(tree["reason"]), moment(until) if until else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class DrillResult:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> DrillResult:
         """Read a proof as the repository holds it; raises KeyError, TypeError or ValueError."""
-        at = datetime.fromisoformat(tree["at"])
+        at = moment(tree["at"])
         foreign, identifier = bool(tree.get("origin")), str(tree.get("identifier", ""))
         return cls(str(tree["backup"]), str(tree["verdict"]), at, str(tree["summary"]), foreign, identifier)
 
@@ -105,8 +106,8 @@ class Catalog:
     Args:
         entries: of the backups.
         torn: labels of data without a record.
-        damaged: label and reason of each record that cannot be read; only a tolerant reading has them.
-        unread: key and reason of each proof and hold that cannot be read; only a tolerant reading has them.
+        damaged: label and reason of each record that cannot be read.
+        unread: key and reason of each proof, hold and verification that cannot be read.
     """
 
     entries: tuple[BackupEntry, ...]
@@ -192,18 +193,15 @@ class Catalog:
         return self.entries[-1]
 
 
-def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
+def read_catalog(archive: Archive) -> Catalog:
     """Read every record, proof and hold of an archive.
 
-    A record that names another system identifier than the place where it lies is refused (invariant 6).
+    What cannot be read is named, and stands in the way of nothing else. So is a record that names another system
+    identifier than the place where it lies (invariant 6). Who decides what may go takes the catalog of
+    ``pgproof.retention.unread``, in which what is named stays.
 
     Args:
         archive: of one system identifier.
-        tolerant: leave out what is damaged, so that it does not stand in the way of restoring another backup;
-            never for a decision about what may go.
-
-    Raises:
-        ObjectDamaged: a record, proof or hold cannot be read, unless tolerant.
     """
     labels: dict[str, int] = {}
     for info in archive.store.list(archive.layout.backups):
@@ -212,7 +210,7 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
         found |= _VERIFIED if info.key == archive.layout.verification(label) else 0
         labels[label] = labels.get(label, 0) | found
     there = [label for label, found in labels.items() if found & _RECORD]
-    unread: list[tuple[str, str]] | None = [] if tolerant else None
+    unread: list[tuple[str, str]] = []
     proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, unread, _may_be_of(there))
     holds = {hold.label: hold for hold in _read_below(archive, archive.layout.holds, Hold.from_dict, unread)}
     entries, damaged = [], []
@@ -225,24 +223,18 @@ def read_catalog(archive: Archive, *, tolerant: bool = False) -> Catalog:
             entries.append(_entry(record, proofs, verification, holds.get(label)))
         except ObjectMissing:  # expired while we looked
             continue
-        except ObjectDamaged as error:
-            if not tolerant:
-                raise
+        except (ObjectDamaged, WrongSystem) as error:
             damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
     torn = sorted(label for label, found in labels.items() if not found & _RECORD)
-    return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged), tuple(unread or ()))
+    return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged), tuple(unread))
 
 
-def _read_verification(
-    archive: Archive, label: str, unread: list[tuple[str, str]] | None
-) -> Verification | None:
+def _read_verification(archive: Archive, label: str, unread: list[tuple[str, str]]) -> Verification | None:
     """The verification of a backup; one that is damaged counts as none, and is named."""
     try:
         return read_verification(archive, label)
     except ObjectDamaged as error:
-        if unread is None:
-            raise
         unread.append((archive.layout.verification(label), error.detail))
         return None
 
@@ -260,8 +252,8 @@ def _read_record(archive: Archive, label: str) -> BackupRecord:
 
 
 def read_holds(archive: Archive) -> list[Hold]:
-    """Every hold, active or not."""
-    return _read_below(archive, archive.layout.holds, Hold.from_dict, None)
+    """Every hold that can be read, active or not."""
+    return _read_below(archive, archive.layout.holds, Hold.from_dict, [])
 
 
 def _may_be_of(labels: Collection[str]) -> Callable[[str], bool]:
@@ -282,7 +274,7 @@ def _read_below(
     archive: Archive,
     prefix: str,
     parse: Callable[[Any], T],
-    unread: list[tuple[str, str]] | None,
+    unread: list[tuple[str, str]],
     wanted: Callable[[str], bool] = lambda name: True,
 ) -> list[T]:
     """The JSON records directly below a prefix, in the order of their keys.
@@ -290,7 +282,7 @@ def _read_below(
     Args:
         archive, prefix: where.
         parse: a record.
-        unread: gets key and reason of damaged ones; None refuses them.
+        unread: gets key and reason of damaged ones.
         wanted: whether to read one, by its name without ``.json``.
     """
     records = []
@@ -300,12 +292,8 @@ def _read_below(
         except ObjectMissing:
             continue
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if unread is None:
-                raise ObjectDamaged(f'record "{key}" cannot be read', f"{error!r}.") from error
             unread.append((key, f"{error!r}."))
         except ObjectDamaged as error:
-            if unread is None:
-                raise
             unread.append((key, error.detail))
     return records
 

@@ -23,10 +23,12 @@ from pgproof.errors import PgproofError
 from pgproof.postgres.connection import connect
 from pgproof.postgres.includes import Include, auth_includes, settings_includes
 from pgproof.postgres.names import bytes_of, in_bytes, name_of
+from pgproof.repository.codec import bounded
 from pgproof.repository.repository import Archive, StoredObject
 
 Found = TypeVar("Found")
 ABSENT = "it is not there"
+_LARGEST = 256 << 20  # bytes of all files
 _MAINS = ("config_file", "hba_file", "ident_file")
 _SETTINGS = f"SELECT name, {in_bytes('setting')} FROM pg_settings WHERE name = ANY(%s)"
 _SOURCES = f"SELECT DISTINCT {in_bytes('sourcefile')} FROM pg_settings WHERE sourcefile IS NOT NULL"
@@ -251,8 +253,12 @@ def members(content: Iterable[bytes]) -> Iterator[tuple[str, bytes | None]]:
 
     Args:
         content: of the tar.
+
+    Raises:
+        ObjectDamaged: it is larger than any configuration.
     """
-    with tarfile.open(fileobj=io.BytesIO(b"".join(content)), mode="r:") as tar:
+    whole = b"".join(bounded("configuration.tar", content, _LARGEST))
+    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as tar:
         for member in tar:
             path = f"/{os.path.normpath(member.name)}"
             if ".." in Path(path).parts:

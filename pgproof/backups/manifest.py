@@ -6,15 +6,19 @@ or that belongs to other files, would fetch too little WAL, or be chosen for a p
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from typing import Any
 
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, PgproofError
+from pgproof.repository.seal import strict_json
 from pgproof.timelines.lsn import LSN
 
+LARGEST = 1 << 30  # bytes: of five million files
+_END = 1 << 14  # bytes of each end
 
-def check_manifest(record: BackupRecord, manifest: bytes) -> None:
+
+def check_manifest(record: BackupRecord, chunks: Iterable[bytes]) -> None:
     """Compare the backup record with its manifest: timeline, LSNs, and system identifier (from PostgreSQL 17 on).
 
     Only what comes before the list of files and after it is parsed: of 500,000 files all of it took 318 MB and several
@@ -22,11 +26,12 @@ def check_manifest(record: BackupRecord, manifest: bytes) -> None:
 
     Args:
         record: of the backup.
-        manifest: its content (manual, chapter "Backup Manifest Format").
+        chunks: its content (manual, chapter "Backup Manifest Format"), of which both ends are held.
 
     Raises:
         ObjectDamaged: they contradict each other.
     """
+    manifest = _ends(chunks)
     try:
         tree = _without_files(manifest)
         ranges = [
@@ -49,7 +54,17 @@ def _without_files(manifest: bytes) -> dict[str, Any]:
     if not 0 < before < after:
         raise ValueError("it has no files before its WAL")
     head = manifest[:before].rstrip().removesuffix(b",") + b"}"
-    return {**json.loads(head), **json.loads(b"{" + manifest[after:])}
+    return {**strict_json(head), **strict_json(b"{" + manifest[after:])}
+
+
+def _ends(chunks: Iterable[bytes]) -> bytes:
+    """The beginning and the end of a manifest, each as much as is parsed of any."""
+    head, tail = b"", b""
+    for chunk in chunks:
+        lacks = _END - len(head)
+        head += chunk[:lacks]
+        tail = (tail + chunk[max(lacks, len(chunk) - _END) :])[-_END:]
+    return head + tail
 
 
 def _compare(record: BackupRecord, name: str, said: Any, found: Any) -> None:

@@ -10,8 +10,13 @@ from pgproof.backups.configuration import Configuration
 from pgproof.backups.locales import Locale
 from pgproof.errors import ObjectDamaged, PgproofError
 from pgproof.repository.repository import StoredObject
+from pgproof.repository.shape import moment, shaped
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
+
+_SEGMENT_SIZES = frozenset(1 << power for power in range(20, 31))  # IsValidWalSegSize
+_MOST_WAL = 1 << 42  # bytes between start and stop
+_MOST_BYTES = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +131,9 @@ class BackupRecord:
             for name in ("start_lsn", "stop_lsn"):
                 values[name] = LSN.parse(tree[name])
             for name in ("started_at", "stopped_at"):
-                values[name] = datetime.fromisoformat(tree[name])
+                values[name] = moment(tree[name])
             if at := tree.get("consistent_at"):
-                values["consistent_at"] = datetime.fromisoformat(at)
+                values["consistent_at"] = moment(at)
             values["skipped"] = tuple(str(path) for path in tree.get("skipped", ()))
             values["warnings"] = tuple(str(text) for text in tree.get("warnings", ()))
             values["manifest"] = StoredObject(**tree["manifest"])
@@ -139,7 +144,28 @@ class BackupRecord:
             values["volumes"] = tuple(
                 Volume(**{**item, "object": StoredObject(**item["object"])}) for item in tree["volumes"]
             )
-            return cls(**values)
+            return _sensible(shaped(cls(**values)))
         except (AttributeError, KeyError, TypeError, ValueError, PgproofError) as error:
             label = tree.get("label", "?") if isinstance(tree, dict) else "?"
             raise ObjectDamaged(f'backup record "{label}" cannot be read', f"{error!r}.") from error
+
+
+def _sensible(record: BackupRecord) -> BackupRecord:
+    """A record whose numbers are some that PostgreSQL can have: what is computed with them ends.
+
+    Raises:
+        ValueError: one is not.
+    """
+    sizes = (*(stored.size for stored in record.objects), *(volume.raw_size for volume in record.volumes))
+    allowed = {
+        "segment_size": record.segment_size in _SEGMENT_SIZES,
+        "timeline": 0 < record.timeline < 1 << 32,
+        "server_version": 90_000 < record.server_version < 1_000_000,
+        "start_lsn": 0 < record.start_lsn <= record.stop_lsn < 1 << 64,
+        "stop_lsn": record.stop_lsn - record.start_lsn <= _MOST_WAL,
+        "a size": all(0 <= size <= _MOST_BYTES for size in (record.raw_size, *sizes)),
+        "parent": record.parent != record.label,
+    }
+    if wrong := [name for name, holds in allowed.items() if not holds]:
+        raise ValueError(f"{', '.join(wrong)} cannot be")
+    return record

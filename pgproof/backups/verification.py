@@ -12,6 +12,7 @@ from typing import Any
 from pgproof import __version__
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive
+from pgproof.repository.shape import moment, shaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,11 @@ class Verification:
         Raises:
             KeyError, TypeError, ValueError: a value is missing or cannot be read.
         """
-        at, ok, fault = datetime.fromisoformat(tree["at"]), tree["ok"], str(tree["fault"])
-        if at.tzinfo is None or not isinstance(ok, bool) or ok == bool(fault):
+        at, ok, fault = moment(tree["at"]), tree["ok"], str(tree["fault"])
+        if not isinstance(ok, bool) or ok == bool(fault):
             raise ValueError("it contradicts itself")
         sizes = int(tree["objects"]), int(tree["size"])
-        return cls(str(tree["label"]), at, ok, *sizes, fault, dict(tree["software"]))
+        return shaped(cls(str(tree["label"]), at, ok, *sizes, fault, dict(tree["software"])))
 
 
 def write_verification(archive: Archive, verification: Verification) -> None:

@@ -7,11 +7,11 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pgproof.backups.manifest import check_manifest
+from pgproof.backups.manifest import LARGEST, check_manifest
 from pgproof.backups.record import BackupRecord
 from pgproof.errors import ObjectDamaged, ObjectMissing, ProgramMissing, WalGap
 from pgproof.postgres.programs import find_bin_directory
-from pgproof.repository.codec import Measured
+from pgproof.repository.codec import Measured, bounded
 from pgproof.repository.repository import Archive, StoredObject, check_bytes
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.archive import find_key
@@ -39,11 +39,11 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
             contradicts the backup manifest.
         WalGap: a segment of its WAL is missing (invariant 2).
     """
-    manifest = b"".join(_checked_bytes(archive, record.manifest))
+    manifest = record.manifest
     others = [stored for stored in record.objects if stored != record.manifest]
     list(pool.map(lambda stored: _verify_object(archive, stored), others))
-    content = archive.repository.codec.decode(record.manifest.key, [manifest])
-    check_manifest(record, b"".join(content))  # before its LSNs are believed
+    content = archive.repository.codec.decode(manifest.key, _checked_bytes(archive, manifest))
+    check_manifest(record, bounded(manifest.key, content, LARGEST))  # before its LSNs are believed
     segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))
     directory = None

@@ -68,7 +68,7 @@ def list_backups(session: Session, name: str) -> int:
     """Show every backup with its state."""
     cluster = session.cluster(name)
     archive = session.archive(cluster)
-    catalog = read_catalog(archive, tolerant=True)
+    catalog = read_catalog(archive)
     lacking = missing_wal(archive, [entry.record for entry in catalog.entries])
     at, limit = now(), cluster.drill.stale_after
     states = [state_of(e, at, limit, lacking.get(e.label, "")) for e in catalog.entries]
@@ -168,7 +168,7 @@ def proof_line(name: str, age: ProofAge) -> str:
 def verify(session: Session, name: str, label: str | None) -> int:
     """Read every stored byte of one backup, or of all and of what lies beside them; remember what was found."""
     archive = session.archive(session.cluster(name))
-    catalog = read_catalog(archive, tolerant=True)
+    catalog = read_catalog(archive)
     everything = [*dict(catalog.damaged), *(entry.label for entry in catalog.entries)]
     with ThreadPoolExecutor(2, "verify") as pool:
         results = [_verified(archive, catalog, one, pool) for one in ([label] if label else everything)]

@@ -51,6 +51,7 @@ class WalCheck:
         copies: what each other repository lacks.
         other_systems: other system identifiers that have objects under the cluster's name.
         no_backup: nothing can be recovered, whatever WAL there is.
+        unread: record and reason of each that cannot be read.
         content: what reading the segments gave; None when they were not read.
     """
 
@@ -72,6 +73,7 @@ class WalCheck:
     copies: tuple[CopyCheck, ...] = ()
     other_systems: tuple[int, ...] = ()
     no_backup: bool = False
+    unread: tuple[tuple[str, str], ...] = ()
     content: ContentReport | None = None
 
     @property
@@ -96,6 +98,7 @@ class WalCheck:
         if self.report.unusable:
             found.append(f"no recovery window can be relied on: {self.report.unusable}")
         found += self.doubts
+        found += [f'record "{what}" cannot be used: {reason.rstrip(".")}' for what, reason in self.unread]
         found += [f"{name} damaged: {fault}" for name, fault in self.report.damaged]
         found += [str(one) for one in self.report.breaks]
         found += [
@@ -149,6 +152,7 @@ class WalCheck:
             "copies": [copy.as_dict() for copy in self.copies],
             "other_systems": [str(system) for system in self.other_systems],
             "no_backup": self.no_backup,
+            "unread": dict(self.unread),
             "content": self.content.as_dict() if self.content else None,
         }
 
@@ -220,6 +224,7 @@ def _with_doubts(
     listing, followed = times.listing, followed_now(catalog, times, facts)
     return replace(
         found,
+        unread=(*catalog.damaged, *catalog.unread, *listing.unread.items()),
         doubts=tuple(doubts_of(catalog, listing, facts, found.source_error, lag, found.ahead)),
         strays=tuple(strays_of(catalog, listing, facts, followed)),
         reserved=tuple(reserved_of(catalog, listing, facts)),

@@ -114,8 +114,8 @@ def reserved_of(catalog: Catalog, listing: WalListing, facts: ServerFacts | None
         fork = listing.histories[timeline].forks[-1]
         yield (
             f"timeline {timeline}, which left timeline {fork.timeline} at LSN {fork.lsn}, has its history file here "
-            "and nothing else: an acceptance that was not finished reserved it, its server has archived nothing yet, or "
-            "expire removed what was older than the window"
+            "and nothing else: an acceptance that was not finished reserved it, its server has archived nothing yet, "
+            "or expire removed what was older than the window"
         )
 
 

@@ -12,7 +12,7 @@ from pgproof.readiness.check import Answer, Question, Subject
 def _proof(subject: Subject) -> Answer:
     cluster = subject.cluster
     now = datetime.fromtimestamp(subject.now, UTC)
-    catalog = read_catalog(subject.archive, tolerant=True)
+    catalog = read_catalog(subject.archive)
     if not catalog.entries:
         return Answer(
             False, "there is no backup that a restore could begin with", f"pgproof backup {cluster.name}"

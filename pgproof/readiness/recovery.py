@@ -45,7 +45,7 @@ def _history(subject: Subject) -> Answer:
         False,
         f'"{name}" of the server\'s timeline is not in the repository "{url}": no recovery along it begins',
         f"pgproof wal check {subject.cluster.name} --repair, or pgproof backup {subject.cluster.name}",
-        blocks="restore" if read_catalog(subject.archive, tolerant=True).entries else "",
+        blocks="restore" if read_catalog(subject.archive).entries else "",
     )
 
 

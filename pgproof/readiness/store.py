@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 from pgproof.errors import ObjectExists, ObjectMissing, PermanentError, PgproofError, RepositoryMissing
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
 from pgproof.repository.repository import open_repository
+from pgproof.repository.seal import strict_json
 from pgproof.repository.store import read
 
 _PROBE = b"pgproof doctor was here; this object may be removed\n"
@@ -103,7 +103,7 @@ def _removed(subject: Subject, key: str) -> PgproofError | None:
 def _lease(subject: Subject) -> Answer:
     archive = subject.archive
     try:
-        held: dict[str, Any] = json.loads(read(archive.store, archive.layout.lease))
+        held: dict[str, Any] = strict_json(read(archive.store, archive.layout.lease))
         expires = float(held["expires"])
         text = f"for {held['purpose']} by process {held['pid']} on {held['host']}"
     except ObjectMissing:

@@ -138,6 +138,27 @@ def _decompress(key: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(pieces)
 
 
+def bounded(key: str, chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """The chunks of an object's content, as far as any of its kind is large: 128 kB of zstd may be 4 GB of zeros.
+
+    Args:
+        key: of the object.
+        chunks: its content.
+        limit: bytes.
+
+    Raises:
+        ObjectDamaged: there are more.
+    """
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise ObjectDamaged(
+                f'object "{key}" is larger than any of its kind', f"It unpacks to more than {limit:,} bytes."
+            )
+        yield chunk
+
+
 class Measured:
     """Chunks that are counted and hashed while they pass by."""
 

@@ -109,7 +109,7 @@ class Lease:
         """What the lease object says; nothing when it cannot be read as a lease."""
         try:
             held = json.loads(read(self._store, self._key))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return held if isinstance(held, dict) else {}
 

@@ -23,7 +23,7 @@ from pgproof.errors import (
     RepositoryMissing,
     WrongSystem,
 )
-from pgproof.repository.codec import Codec, Measured
+from pgproof.repository.codec import Codec, Measured, bounded
 from pgproof.repository.credentials import Credentials, store_settings
 from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
 from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
@@ -263,6 +263,18 @@ class Archive:
     def open(self, key: str) -> Iterator[bytes]:
         """The content of a stored object; the key has its suffix."""
         return self.repository.codec.decode(key, self.store.get(key))
+
+    def read_whole(self, key: str, limit: int) -> bytes:
+        """The content of a stored object at once.
+
+        Args:
+            key: with its suffix.
+            limit: bytes that an object of its kind has at most.
+
+        Raises:
+            ObjectDamaged: it cannot be read, or there is more.
+        """
+        return b"".join(bounded(key, self.open(key), limit))
 
     def open_checked(self, stored: StoredObject) -> Iterator[bytes]:
         """The content of an object that a record names, with its size and SHA-256 checked at the end.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from pgproof.backups.manifest import check_manifest
+from pgproof.backups.manifest import LARGEST, check_manifest
 from pgproof.backups.record import BackupRecord, Volume
 from pgproof.errors import DestinationRefused, NoRoom, ObjectDamaged
 from pgproof.postgres.rights import acting_as
+from pgproof.repository.codec import bounded
 from pgproof.repository.repository import Archive
 
 CONTROL = "global/pg_control"
@@ -78,8 +79,8 @@ def extract_backup(
         NoRoom: the file system is full.
     """
 
-    manifest = b"".join(archive.open_checked(record.manifest))
-    check_manifest(record, manifest)
+    key = record.manifest.key
+    check_manifest(record, bounded(key, archive.open_checked(record.manifest), LARGEST))
 
     def one(volume: Volume) -> None:
         root = data if volume.tablespace is None else tablespaces[volume.tablespace]
@@ -95,7 +96,7 @@ def extract_backup(
             pool.shutdown(cancel_futures=True)
             raise
     link_tablespaces(data, tablespaces, owner)
-    _write(data / "backup_manifest", manifest, 0o600, owner)
+    _write(data / "backup_manifest", archive.open_checked(record.manifest), 0o600, owner)
 
 
 def _extract_volume(archive: Archive, volume: Volume, root: Path, owner: pwd.struct_passwd | None) -> None:
@@ -163,7 +164,7 @@ def link_tablespaces(data: Path, tablespaces: Mapping[int, Path], owner: pwd.str
     with acting_as(owner):
         for oid, path in linked.items():
             (links / str(oid)).symlink_to(path)
-    _write(data / "tablespace_map", os.fsencode(tablespace_map(linked)), 0o600, owner)
+    _write(data / "tablespace_map", [os.fsencode(tablespace_map(linked))], 0o600, owner)
 
 
 def linked_tablespaces(data: Path, tablespaces: Mapping[int, Path]) -> dict[int, Path]:
@@ -177,7 +178,9 @@ def tablespace_map(tablespaces: Mapping[int, Path]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _write(path: Path, content: bytes, mode: int, owner: pwd.struct_passwd | None) -> None:
+def _write(path: Path, chunks: Iterable[bytes], mode: int, owner: pwd.struct_passwd | None) -> None:
     with acting_as(owner):
-        path.write_bytes(content)
+        file = open(path, "wb")
         path.chmod(mode)
+    with file:  # the chunks are read with our own rights
+        file.writelines(chunks)

@@ -52,7 +52,7 @@ def make_plan(
         at: the time, aware: a proof may be stale.
         progress: told the bytes of WAL that are read.
     """
-    catalog = read_catalog(archive, tolerant=True)
+    catalog = read_catalog(archive)
 
     @functools.cache  # the plan, and what lies at its border: an archive may be long
     def listing_of(segment_size: int) -> WalListing:

@@ -151,4 +151,4 @@ def _content(archive: Archive, segment: WalSegment) -> bytes:
         if part is None:
             raise
         key = part.key
-    return b"".join(archive.open(key))
+    return archive.read_whole(key, segment.size)

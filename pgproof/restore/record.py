@@ -20,6 +20,7 @@ from pgproof.errors import DestinationRefused
 from pgproof.postgres.control import wal_sizes
 from pgproof.postgres.rights import acting_as, owner_of
 from pgproof.repository.posix import sync_directory
+from pgproof.repository.seal import strict_json
 from pgproof.restore.plan import RestorePlan
 from pgproof.restore.settings import quote
 from pgproof.restore.whole_file import replace_file
@@ -141,7 +142,7 @@ def read_record(data: Path) -> RestoreRecord:
         DestinationRefused: there is none.
     """
     try:
-        content: dict[str, Any] = json.loads((data / DIRECTORY / _RECORD).read_text())
+        content: dict[str, Any] = strict_json((data / DIRECTORY / _RECORD).read_bytes())
         for side in ("last", "following"):
             content[side] = content[side] and Expected(**content[side])
         taken = content.get("taken")

@@ -19,7 +19,9 @@ from typing import Any
 
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive
+from pgproof.repository.shape import moment
 from pgproof.restore.plan import RestorePlan
+from pgproof.timelines.segment import SEGMENT_NAME
 
 TERM = timedelta(days=1)
 
@@ -57,7 +59,9 @@ class RunningRestore:
     def from_dict(cls, identifier: str, tree: dict[str, Any]) -> RunningRestore:
         """Read a note as the repository holds it; raises KeyError, TypeError or ValueError."""
         wal = tuple((str(run["first"]), str(run["last"])) for run in tree["wal"])
-        until = datetime.fromisoformat(tree["until"])
+        if not all(SEGMENT_NAME.fullmatch(name) for run in wal for name in run):
+            raise ValueError("a name of its WAL is none")
+        until = moment(tree["until"])
         return cls(identifier, str(tree["backup"]), wal, str(tree["destination"]), until)
 
 
@@ -75,8 +79,18 @@ def read_running(archive: Archive) -> tuple[RunningRestore, ...]:
         except ObjectMissing:  # over since
             continue
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ObjectDamaged(f'note of a restore "{key}" cannot be read', f"{error!r}.") from error
+            raise _unreadable(key, f"{error!r}.") from error
+        except ObjectDamaged as error:
+            raise _unreadable(key, error.detail) from error
     return tuple(found)
+
+
+def _unreadable(key: str, detail: str) -> ObjectDamaged:
+    return ObjectDamaged(
+        f'note of a restore "{key}" cannot be read',
+        f"{detail} Nothing expires while nobody knows what that restore needs.",
+        "when no restore runs, remove this object",
+    )
 
 
 def end_note(opened: Callable[[], Archive] | None, data: Path) -> None:

@@ -16,18 +16,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pgproof.backups.catalog import Hold, read_catalog
 from pgproof.config import RetentionConfig
-from pgproof.errors import ObjectMissing, PermanentError, WrongSystem
+from pgproof.errors import ObjectDamaged, ObjectMissing, PermanentError, WrongSystem
 from pgproof.repository.lease import Lease
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
 from pgproof.restore.running import read_running
 from pgproof.retention.hold import read_hold
 from pgproof.retention.plan import ExpireFacts, ExpirePlan
+from pgproof.retention.unread import with_unread_held
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.segment import HISTORY_NAME, SEGMENT_NAME, WalSegment
 from pgproof.wal.archive import read_history, wal_name
@@ -58,16 +60,14 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
         now: aware.
 
     Raises:
-        ObjectDamaged: a backup record, proof, hold or history cannot be read; nothing may expire by guess.
-        WrongSystem: a record belongs to another system identifier.
+        ObjectDamaged: the note of a restore cannot be read; nothing may expire by guess.
     """
-    catalog = read_catalog(archive)
+    catalog = with_unread_held(read_catalog(archive), archive.layout)
     received = tuple(archive.store.list(archive.layout.received))
     wal = tuple(archive.store.list(archive.layout.wal))
     damaged = tuple(archive.store.list(archive.layout.damaged))
     torn = tuple(info for label in catalog.torn for info in archive.store.list(archive.layout.backup(label)))
-    holds = (read_hold(archive, label) for label in catalog.torn)
-    held = frozenset(hold.label for hold in holds if hold is not None and hold.active(now))
+    held = frozenset(label for label in catalog.torn if _may_be_held(archive, label, now))
     histories = _histories(archive, wal)
     size = catalog.entries[-1].record.segment_size if catalog.entries else 0
     restores = tuple(running for running in read_running(archive) if running.active(now))
@@ -87,13 +87,22 @@ def gather_facts(archive: Archive, policy: RetentionConfig, now: datetime) -> Ex
     )
 
 
+def _may_be_held(archive: Archive, label: str, now: datetime) -> bool:
+    try:
+        hold = read_hold(archive, label)
+    except ObjectDamaged:
+        return True
+    return hold is not None and hold.active(now)
+
+
 def _histories(archive: Archive, wal: Sequence[ObjectInfo]) -> dict[int, TimelineHistory]:
     histories = {}
     for info in wal:
         name = wal_name(archive.layout, info.key)
         if name is not None and HISTORY_NAME.fullmatch(name):
-            history = read_history(archive, info.key)
-            histories[history.timeline] = history
+            with suppress(ObjectDamaged):  # as one that is missing: the plan says what it doubts
+                history = read_history(archive, info.key)
+                histories[history.timeline] = history
     return histories
 
 
@@ -150,7 +159,10 @@ def _check_plan(archive: Archive, plan: ExpirePlan) -> None:
         raise PermanentError(
             f'cannot expire "{foreign[0]}"', f'It lies outside "{archive.layout.root}". Nothing was removed.'
         )
-    entries = {entry.label: entry for entry in read_catalog(archive).entries}
+    catalog = read_catalog(archive)
+    if damaged := sorted(set(dict(catalog.damaged)) - set(plan.unreadable)):
+        raise _out_of_date(f'The record of backup "{damaged[0]}" cannot be read any more.')
+    entries = {entry.label: entry for entry in with_unread_held(catalog, archive.layout).entries}
     if new := sorted(set(entries) - {verdict.label for verdict in plan.verdicts}):
         raise _out_of_date(f'Backup "{new[0]}" was not there when the plan was made.')
     if gone := sorted(set(plan.kept) - set(entries)):

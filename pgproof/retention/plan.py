@@ -21,6 +21,7 @@ from pgproof.retention.policy import (
     Reasons,
     why_not,
 )
+from pgproof.retention.unread import warnings_of
 from pgproof.retention.window import Holdings, WalNeeds, reaching, unneeded
 from pgproof.timelines.history import TimelineHistory, history_of
 from pgproof.wal.archive import listing_of, part_name, wal_name
@@ -132,6 +133,7 @@ class ExpirePlan:
         reaching: backups from which all WAL to the end of a timeline is there.
         cut_off: those of them from which it is not any more.
         restores: identifiers of the restores that were known.
+        unreadable: labels whose record could not be read.
     """
 
     root: str
@@ -148,6 +150,7 @@ class ExpirePlan:
     reaching: tuple[str, ...] = ()
     cut_off: tuple[str, ...] = ()
     restores: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def to_agree(self) -> tuple[str, ...]:
@@ -193,13 +196,14 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
     catalog = facts.catalog
     if not catalog.entries:
         torn, warnings = _plan_torn(facts, ())
-        warnings = ("there is no backup; all WAL is kept", *warnings)
+        warnings = (*warnings_of(catalog), "there is no backup; all WAL is kept", *warnings)
         return ExpirePlan(
             facts.layout.root,
             facts.now,
             torn_backups=torn,
             warnings=warnings,
             remove_damaged=_old_damaged(facts),
+            unreadable=tuple(dict(catalog.damaged)),
         )
     kept = decide(
         catalog,
@@ -218,16 +222,23 @@ def plan_expire(facts: ExpireFacts) -> ExpirePlan:
         now=facts.now,
         verdicts=_verdicts(catalog, kept.reasons, kept.proven),
         remove_backups=_removal_order(catalog, kept.reasons, kept.chains),
-        remove_wal=unneeded(facts.layout, facts.wal, sizes, kept.wal),
+        remove_wal=() if catalog.damaged else unneeded(facts.layout, facts.wal, sizes, kept.wal),
         torn_backups=torn,
         proven=kept.proven,
-        warnings=(*_warnings(kept), *kept.doubts, *_unknown_names(facts), *torn_warnings),
-        remove_received=_old_received(facts, sizes, kept.wal),
+        warnings=(
+            *warnings_of(catalog),
+            *_warnings(kept),
+            *kept.doubts,
+            *_unknown_names(facts),
+            *torn_warnings,
+        ),
+        remove_received=() if catalog.damaged else _old_received(facts, sizes, kept.wal),
         remove_damaged=_old_damaged(facts),
         segment_size=facts.segment_size,
         reaching=reached,
         cut_off=cut_off,
         restores=tuple(running.identifier for running in facts.restores),
+        unreadable=tuple(dict(catalog.damaged)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pgproof.backups.catalog import PROVEN
 from pgproof.errors import ObjectDamaged, ObjectMissing
 from pgproof.repository.repository import Archive, StoredObject
+from pgproof.repository.shape import moment, shaped
 from pgproof.validation.fences.fence import NotChecked
 
 AS_RESTORED = "as a user restores"
@@ -120,7 +121,7 @@ class Proof:
             ObjectDamaged: a value is missing or cannot be read.
         """
         try:
-            values = {**tree, "at": datetime.fromisoformat(tree["at"]), "tables": tuple(tree["tables"])}
+            values = {**tree, "at": moment(tree["at"]), "tables": tuple(tree["tables"])}
             values["system_identifier"] = int(tree["system_identifier"])
             values["wal"] = tuple(tree["wal"])
             values["checks"] = tuple(tree.get("checks", ()))
@@ -129,7 +130,7 @@ class Proof:
             values["warnings"] = tuple(tree.get("warnings", ()))
             values["targets"] = tuple(tree.get("targets", ()))
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
-            return cls(**values)
+            return shaped(cls(**values))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             name = tree.get("identifier", "?") if isinstance(tree, dict) else "?"
             raise ObjectDamaged(f'proof "{name}" cannot be read', f"{error!r}.") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf
 
-from pgproof.errors import ObjectMissing, WalGap
+from pgproof.errors import ObjectDamaged, ObjectMissing, WalGap
 from pgproof.repository.layout import SUFFIXES, Layout, without_suffix
 from pgproof.repository.repository import Archive
 from pgproof.repository.store import ObjectInfo
@@ -24,9 +24,10 @@ from pgproof.timelines.segment import (
 )
 from pgproof.wal.breaks import Break
 from pgproof.wal.checked import read_memory
-from pgproof.wal.runs import Interval, Numbered, Numbers, Run, by_timeline, runs_of, subtract
+from pgproof.wal.runs import Numbered, Run, by_timeline, runs_of, subtract
 from pgproof.wal.stored import StoredTimes, told
 
+_LARGEST_HISTORY = 1 << 24  # bytes
 _PART_NAME = re.compile(r"([0-9A-F]{24})\.([0-9A-F]{8})")
 
 
@@ -63,6 +64,7 @@ class WalListing:
         received: the newest received part of each timeline that has one.
         times: when segments and histories were stored.
         breaks: where no recovery goes past, as far as content checks have found any; see ``list_for_recovery``.
+        unread: key and reason of each history file that cannot be read; it counts as missing.
     """
 
     segment_size: int
@@ -72,6 +74,7 @@ class WalListing:
     received: dict[int, ReceivedPart] = field(default_factory=dict)
     times: StoredTimes = field(default_factory=StoredTimes)
     breaks: tuple[Break, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
 
     def __contains__(self, segment: WalSegment) -> bool:
         return segment.number in self.numbers.get(segment.timeline, ())
@@ -191,9 +194,13 @@ def _add_others(
         if name is None:
             continue
         if HISTORY_NAME.fullmatch(name):
-            history = history_at(info.key)
-            listing.histories[history.timeline] = history
-            listing.times.histories[history.timeline] = told(info.modified)
+            try:
+                history = history_at(info.key)
+            except ObjectDamaged as error:  # as one that is missing, which is safe
+                listing.unread[info.key] = f"{error.fact}. {error.detail}"
+            else:
+                listing.histories[history.timeline] = history
+                listing.times.histories[history.timeline] = told(info.modified)
         elif SEGMENT_NAME.fullmatch(name):
             WalSegment.parse(name, listing.segment_size)  # says of which segment size it is none
 
@@ -228,7 +235,9 @@ def read_history(archive: Archive, key: str) -> TimelineHistory:
         ObjectDamaged: it cannot be read.
     """
     name = without_suffix(key).rsplit("/", 1)[-1]
-    return TimelineHistory.parse(int(name[:8], 16), b"".join(archive.open(key)).decode(errors="replace"))
+    return TimelineHistory.parse(
+        int(name[:8], 16), archive.read_whole(key, _LARGEST_HISTORY).decode(errors="replace")
+    )
 
 
 def find_key(archive: Archive, name: str) -> str:

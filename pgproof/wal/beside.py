@@ -93,7 +93,7 @@ def _present(archive: Archive, segments: Iterable[WalSegment]) -> Iterator[bytes
             key = find_key(archive, segment.name)
         except ObjectMissing:
             continue
-        yield b"".join(archive.open(key))
+        yield archive.read_whole(key, segment.size)
 
 
 def _beginnings(archive: Archive, segment: WalSegment) -> Iterator[bytes]:

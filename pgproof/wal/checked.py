@@ -16,12 +16,14 @@ from typing import Any
 
 from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive
+from pgproof.repository.shape import moment
 from pgproof.timelines.segment import WalSegment
 from pgproof.wal.breaks import Break
 
 # An object stored less than this before it was read is read once more: a store may count time in whole seconds, and
 # another object may take its place within the same one.
 MARGIN = timedelta(seconds=10)
+_LONGEST = 1 << 24  # segments in one run
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -193,8 +195,8 @@ def _parse(run: dict[str, Any], size: int) -> CheckedRun:
         first, last = WalSegment.parse(run["first"], size), WalSegment.parse(run["last"], size)
     except PgproofError as error:
         raise ValueError(error.fact) from error
-    checked_at = datetime.fromisoformat(run["checked_at"])
-    if first.timeline != last.timeline or checked_at.tzinfo is None:
+    checked_at = moment(run["checked_at"])
+    if first.timeline != last.timeline or last.number - first.number >= _LONGEST:
         raise ValueError(f"the run {first} to {last} cannot be read")
     stored_until = float(run["stored_until"])
     if not isfinite(stored_until):

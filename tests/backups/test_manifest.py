@@ -32,36 +32,44 @@ def manifest(record: BackupRecord, files: int = 1, system: bool = True) -> bytes
 
 @pytest.mark.parametrize("system", [True, False], ids=["from 17 on", "before"])
 def test_they_agree(system: bool) -> None:
-    check_manifest(RECORD, manifest(RECORD, system=system))
+    check_manifest(RECORD, [manifest(RECORD, system=system)])
 
 
 def test_they_contradict_each_other() -> None:
     other = replace(RECORD, stop_lsn=LSN.parse("0/501001"))
     with pytest.raises(ObjectDamaged) as caught:
-        check_manifest(RECORD, manifest(other))
+        check_manifest(RECORD, [manifest(other)])
     assert str(caught.value) == (
         'backup record "20261123T120000Z-full" contradicts its backup manifest\n'
         "DETAIL: Its stop_lsn is 0/501000; the manifest says 0/501001.\n"
         "HINT: one of them was altered or belongs to another backup; choose another with pgproof list"
     )
     with pytest.raises(ObjectDamaged, match="Its system_identifier is "):
-        check_manifest(RECORD, manifest(replace(RECORD, system_identifier=1)))
+        check_manifest(RECORD, [manifest(replace(RECORD, system_identifier=1))])
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"WAL-Ranges": [], "Files": []}', b'{"Files": "WAL-Ranges"']
 )
 def test_one_that_cannot_be_read_is_left_to_pg_verifybackup(content: bytes) -> None:
-    check_manifest(RECORD, content)
+    check_manifest(RECORD, [content])
 
 
 def test_memory_does_not_grow_with_the_files() -> None:
     content = manifest(RECORD, files=50_000)
     tracemalloc.start()
     try:
-        check_manifest(RECORD, content)
+        check_manifest(RECORD, [content])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(content) > 3_000_000
     assert peak < 100_000
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 14, 1 << 20])
+def test_it_comes_in_chunks(size: int) -> None:
+    content = manifest(replace(RECORD, stop_lsn=LSN.parse("0/501001")), files=1000)
+    chunks = [content[start : start + size] for start in range(0, len(content), size)]
+    with pytest.raises(ObjectDamaged, match="Its stop_lsn is "):
+        check_manifest(RECORD, chunks)

@@ -13,12 +13,12 @@ from pgproof.backups.catalog import CHAIN, VERIFICATION, BackupEntry, Catalog, r
 from pgproof.backups.state import RECORD, ProofAge, State, missing_wal, proof_age, state_of
 from pgproof.backups.verification import Verification, read_verification, write_verification
 from pgproof.config import RepositoryConfig
-from pgproof.errors import ObjectDamaged
 from pgproof.repository.lease import hold_lease
 from pgproof.repository.repository import Archive, create_repository
 from pgproof.restore.cautions import cautions, stale_proof
 from pgproof.retention.expire import expire, gather_facts
 from pgproof.retention.plan import plan_expire
+from pgproof.retention.unread import with_unread_held
 from tests.retention.archives import (
     LAYOUT,
     NOON,
@@ -141,9 +141,7 @@ class TestWhatIsKnown:
         for name in ("20251101T000000Z-barman-one", "renamed"):
             key = f"{LAYOUT.proofs}{name}.json"
             archive.store.put(key, b"not even JSON")
-            with pytest.raises(ObjectDamaged) as caught:
-                read_catalog(archive)
-            assert caught.value.fact == f'record "{key}" is damaged'
+            assert [unread for unread, _ in read_catalog(archive).unread] == [key]
             archive.store.delete(key)
 
 
@@ -245,14 +243,14 @@ class TestTheRecord:
         ids=range(8),
     )
     def test_bad(self, archive: Archive, bad: dict[str, Any]) -> None:
-        """It may hide a failure, so nothing may expire by guess; a restore goes on without it."""
+        """It may hide a failure, so nothing may expire on its account; a restore goes on without it."""
         tree = Verification("one", after(1), True, 7, 1234).as_dict() | bad
         archive.store.put(LAYOUT.verification("one"), json.dumps(tree).encode())
-        with pytest.raises(ObjectDamaged) as caught:
-            read_catalog(archive)
-        assert caught.value.fact == f'record "{LAYOUT.verification("one")}" cannot be read'
-        assert caught.value.hint == "pgproof verify NAME reads the backup again, and replaces it"
-        assert read_catalog(archive, tolerant=True).entry("one").state == "complete"
+        found = read_catalog(archive)
+        assert [key for key, _ in found.unread] == [LAYOUT.verification("one")]
+        assert found.entry("one").state == "complete"
+        kept = with_unread_held(found, LAYOUT).entry("one")
+        assert (kept.state, kept.hold is not None) == ("failed", True)
 
     def test_it_goes_with_its_backup(self, archive: Archive) -> None:
         verified(archive, "one", 1)

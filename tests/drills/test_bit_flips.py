@@ -151,13 +151,16 @@ def test_recovery_stops_at_a_segment_that_was_flipped(kept: Kept) -> None:
     assert not path.exists()
 
 
-def test_a_damaged_hold_stops_whatever_would_remove(kept: Kept) -> None:
-    """A hold that cannot be read may be the one that protects: nothing goes until it is mended."""
+def test_a_damaged_hold_holds(kept: Kept) -> None:
+    """A hold that cannot be read may be the one that protects."""
     flip = choose(kept, "hold", 1)[0]
     with flipped(kept, flip):
-        code, _, err = answer(kept.source, "expire", "main")
-    assert code == 1
-    assert err.startswith(f'pgproof: record "{flip.key}" is damaged\n')
+        code, out, _ = answer(kept.source, "expire", "main", "--dry-run", "--json")
+    tree, label = json.loads(out), flip.key.rpartition("/")[2].removesuffix(".json")
+    assert code == 0
+    assert tree["warnings"][0].startswith(f'the backup of "{flip.key}" is kept')
+    (verdict,) = [one for one in tree["backups"] if one["backup"] == label]
+    assert (verdict["keep"], f'held: "{flip.key}" cannot be read' in verdict["reasons"]) == (True, True)
 
 
 def test_a_damaged_proof_is_told_where_a_backup_is_chosen(kept: Kept) -> None:

@@ -11,7 +11,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from pgproof.backups.catalog import BackupEntry, Hold
-from pgproof.errors import LeaseHeld, ObjectDamaged, PermanentError, StoreUnavailable, WrongSystem
+from pgproof.errors import LeaseHeld, PermanentError, StoreUnavailable, WrongSystem
 from pgproof.repository.layout import Layout
 from pgproof.repository.lease import hold_lease
 from pgproof.repository.objects import ObjectStore
@@ -329,12 +329,28 @@ def test_without_a_proven_backup_the_newest_one_is_relied_upon(store: Store) -> 
     assert str(caught.value) == out_of_date('Backup "05", the newest one, has no backup record any more.')
 
 
-def test_a_copied_backup_directory_stops_the_planning(archive: Archive) -> None:
+def test_a_copied_backup_directory_keeps_what_it_may_need(archive: Archive) -> None:
     for info in list(archive.store.list(LAYOUT.backup("06-full"))):
         copy = info.key.replace("06-full", "06-full-copy")
         archive.store.put(copy, b"".join(archive.store.get(info.key)))
-    with pytest.raises(ObjectDamaged, match='backup record "06-full-copy" names another backup'):
-        gather_facts(archive, LIMITS, NOON)
+    plan = plan_of(archive)
+    assert plan.unreadable == ("06-full-copy",)
+    assert 'backup record "06-full-copy" names another backup' in plan.warnings[0]
+    assert (plan.remove_wal, plan.remove_received) == ((), ())
+    assert [label for label in plan.remove_backups if label < "06-full-copy"] == []
+    run(archive, plan)
+    assert content_of(archive.store, LAYOUT.backup("06-full-copy"))
+
+
+def test_what_cannot_be_read_makes_no_other_backup_unnecessary(archive: Archive) -> None:
+    """The newest proven backup may have failed in a verification that nobody can read."""
+    before = plan_of(archive)
+    assert before.proven is not None and before.remove_backups
+    archive.store.put(LAYOUT.verification(before.proven), b"[")
+    plan = plan_of(archive)
+    assert before.proven in plan.kept
+    assert plan.proven != before.proven
+    assert LAYOUT.verification(before.proven) in plan.warnings[0]
 
 
 def test_a_hold_on_a_backup_with_a_lost_record_keeps_its_data(archive: Archive) -> None:

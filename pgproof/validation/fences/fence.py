@@ -14,6 +14,7 @@ from typing import Any
 
 from pgproof.errors import ObjectDamaged, ObjectMissing, PgproofError
 from pgproof.repository.repository import Archive, StoredObject
+from pgproof.repository.shape import moment, shaped
 from pgproof.timelines.lsn import LSN
 from pgproof.validation.fences.cut import Snapshot
 from pgproof.validation.fences.fingerprint import Fingerprint, table_title
@@ -161,12 +162,12 @@ class Fence:
             ObjectDamaged: a value is missing or cannot be read.
         """
         try:
-            values = {**tree, "at": datetime.fromisoformat(tree["at"]), "end_lsn": LSN.parse(tree["end_lsn"])}
+            values = {**tree, "at": moment(tree["at"]), "end_lsn": LSN.parse(tree["end_lsn"])}
             values["system_identifier"] = int(tree["system_identifier"])
             values["databases"] = tuple(_database(item) for item in tree["databases"])
             values["objects"] = StoredObject(**tree["objects"]) if tree.get("objects") else None
             values["not_checked"] = tuple(NotChecked(**item) for item in tree["not_checked"])
-            return cls(**values)
+            return shaped(cls(**values))
         except (AttributeError, KeyError, TypeError, ValueError, PgproofError) as error:
             name = tree.get("identifier", "?") if isinstance(tree, dict) else "?"
             raise ObjectDamaged(f'fence "{name}" cannot be read', f"{error!r}.") from error
