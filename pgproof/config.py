@@ -48,6 +48,18 @@ class RepositoryConfig(Section):
     age_identity: SecretReference | None = Field(None, description="needed to restore what is encrypted")
     used_limit: float = Field(85.0, ge=0, le=100, description="per cent of a directory's file system; 0 none")
     size_limit: Bytes = Field(0, description="bytes stored in the whole repository; 0 is no limit")
+    patience: Seconds = Field(
+        300, ge=0, description="how long a request to an object store is tried again; 0 is about a second"
+    )
+    total_patience: Seconds = Field(1800, ge=0, description="how long a command waits so in all")
+    command_timeout: Seconds = Field(0, ge=0, description="of a whole command on an object store; 0 is none")
+    answer_timeout: Seconds = Field(30, ge=1, description="without a byte, of a request to an object store")
+    least_rate: Bytes = Field(
+        16 << 10, description="bytes a second below which a request to an object store ends; 0 is none"
+    )
+    retry_buffer: Bytes = Field(
+        1 << 30, description="of an upload, kept on disk (TMPDIR) to send it again; 0 keeps none"
+    )
 
     def model_post_init(self, _: object) -> None:
         if (self.access_key_id is None) != (self.secret_access_key is None):

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from pgproof.config import RepositoryConfig
-from pgproof.repository.repository import Archive
+from pgproof.repository.repository import Archive, impatient
 from pgproof.visible import continued
 from pgproof.wal.receiving.events import ReceiveEvent, Report
 from pgproof.wal.receiving.receive import Receiver, ReceiveRequest, ReceiveResult
@@ -38,7 +38,7 @@ def receive_wal(cluster: str, config: str | None = None, seconds: int = 86340) -
 
 
 def _open(repository: RepositoryConfig, cluster: str, system: int) -> Archive:
-    return open_with_blocks(repository).archive(cluster, system)
+    return open_with_blocks(impatient(repository)).archive(cluster, system)
 
 
 def _logging(stop: threading.Event) -> Report:

@@ -7,6 +7,7 @@ environment, from files or from Prefect blocks.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from pydantic import ValidationError
 
 from pgproof.config import ClusterConfig, Config, RepositoryConfig, load
@@ -97,7 +100,15 @@ def open_with_blocks(settings: RepositoryConfig) -> Repository:
     credentials = None
     if settings.credentials is not None and settings.credentials.startswith(_BLOCK):
         credentials = read_credentials(settings.credentials)
-    return open_repository(settings, credentials)
+    return open_repository(settings, credentials, _logging())
+
+
+def _logging() -> Callable[[str], None]:
+    """Tells the run's log what the store answers; the logger is made here, because other threads have no run."""
+    try:
+        return get_run_logger().warning
+    except MissingContextError:
+        return logging.getLogger(__name__).warning
 
 
 def now() -> datetime:

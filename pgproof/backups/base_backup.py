@@ -28,8 +28,10 @@ from pgproof.backups.volumes import VolumeWriter
 from pgproof.config import ClusterConfig
 from pgproof.errors import (
     BackupFailed,
+    ObjectExists,
     PgproofError,
     ServerNotReady,
+    StoreUnavailable,
     TransientError,
     WalNotArchived,
 )
@@ -39,6 +41,7 @@ from pgproof.postgres.messages import ArchiveStart, ManifestStart, Progress
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.repository.lease import Lease, hold_lease
 from pgproof.repository.repository import Archive, Repository, StoredObject, check_system
+from pgproof.repository.store import within
 from pgproof.timelines.history import TimelineHistory
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import WalSegment
@@ -169,14 +172,40 @@ def _take(
         )
         wait_for_wal(cluster, archive, record)
         lease.check()
-        archive.write_json(archive.layout.backup_record(label), record.as_dict())
-        _check_written(archive, record)
     except BaseException as error:
         _remove_torn(archive, prefix)
         if isinstance(error, BackupFailed):
             raise with_names(cluster, error) from error
         raise
+    _write_record(archive, prefix, record)
     return record
+
+
+def _write_record(archive: Archive, prefix: str, record: BackupRecord) -> None:
+    """Write the record, and read it back.
+
+    All of the backup is there now: nothing is removed because the store does not answer. The record may have been
+    written, and then the backup is complete; otherwise it is torn, and the next expire removes it.
+
+    Raises:
+        BackupFailed, RepositoryReadOnly, NoRoom: what was stored is removed.
+        ObjectExists: another has written a record of this label; nothing is removed.
+        StoreUnavailable: the record is written, or nobody knows whether it is.
+    """
+    try:
+        archive.write_json(archive.layout.backup_record(record.label), record.as_dict())
+        _check_written(archive, record)
+    except TransientError as error:
+        raise StoreUnavailable(
+            f'could not make sure that backup "{record.label}" is complete',
+            f"{error.fact}. {error.detail} All of it but perhaps its record is stored, and nothing was removed.",
+            f"pgproof list {record.cluster} shows whether it is complete; the next expire removes it when it is torn",
+        ) from error
+    except ObjectExists:
+        raise
+    except BaseException:
+        _remove_torn(archive, prefix)
+        raise
 
 
 def _read_stream(
@@ -331,10 +360,13 @@ def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord)
 
 
 def _remove_torn(archive: Archive, prefix: str) -> None:
+    store = within(
+        archive.store, 0
+    )  # it was tried for long enough; what stays is torn, and expire removes it
     with contextlib.suppress(PgproofError):
-        archive.store.delete(f"{prefix}backup.json")  # first: a record must never outlive its data
-        for info in list(archive.store.list(prefix)):
-            archive.store.delete(info.key)
+        store.delete(f"{prefix}backup.json")  # first: a record must never outlive its data
+        for info in list(store.list(prefix)):
+            store.delete(info.key)
 
 
 def _check_written(archive: Archive, record: BackupRecord) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pgproof.backups.record import BackupRecord
 from pgproof.backups.verification import Verification, read_verification
 from pgproof.errors import NoBackup, ObjectDamaged, ObjectMissing, WrongSystem
+from pgproof.repository.reading import reading_ahead
 from pgproof.repository.repository import Archive, check_system
 from pgproof.repository.shape import moment
 
@@ -214,17 +215,21 @@ def read_catalog(archive: Archive) -> Catalog:
     proofs = _read_below(archive, archive.layout.proofs, DrillResult.from_dict, unread, _may_be_of(there))
     holds = {hold.label: hold for hold in _read_below(archive, archive.layout.holds, Hold.from_dict, unread)}
     entries, damaged = [], []
-    for label in sorted(there):
-        try:
-            record = _read_record(archive, label)
-            verification = None
-            if labels[label] & _VERIFIED:
-                verification = _read_verification(archive, label, unread)
-            entries.append(_entry(record, proofs, verification, holds.get(label)))
-        except ObjectMissing:  # expired while we looked
-            continue
-        except (ObjectDamaged, WrongSystem) as error:
-            damaged.append((label, f"{error.fact}. {error.detail}"))
+    there.sort()
+    keys = [archive.layout.backup_record(label) for label in there]
+    keys += [archive.layout.verification(label) for label in there if labels[label] & _VERIFIED]
+    with reading_ahead(archive, keys) as ahead:
+        for label in there:
+            try:
+                record = _read_record(ahead, label)
+                verification = None
+                if labels[label] & _VERIFIED:
+                    verification = _read_verification(ahead, label, unread)
+                entries.append(_entry(record, proofs, verification, holds.get(label)))
+            except ObjectMissing:  # expired while we looked
+                continue
+            except (ObjectDamaged, WrongSystem) as error:
+                damaged.append((label, f"{error.fact}. {error.detail}"))
     entries.sort(key=lambda entry: (entry.record.stopped_at, entry.label))
     torn = sorted(label for label, found in labels.items() if not found & _RECORD)
     return Catalog(tuple(_inherited(entries)), tuple(torn), tuple(damaged), tuple(unread))
@@ -286,15 +291,17 @@ def _read_below(
         wanted: whether to read one, by its name without ``.json``.
     """
     records = []
-    for key in (f"{prefix}{name}.json" for name in archive.record_names(prefix) if wanted(name)):
-        try:
-            records.append(parse(archive.read_json(key)))
-        except ObjectMissing:
-            continue
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            unread.append((key, f"{error!r}."))
-        except ObjectDamaged as error:
-            unread.append((key, error.detail))
+    keys = [f"{prefix}{name}.json" for name in archive.record_names(prefix) if wanted(name)]
+    with reading_ahead(archive, keys) as ahead:
+        for key in keys:
+            try:
+                records.append(parse(ahead.read_json(key)))
+            except ObjectMissing:
+                continue
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                unread.append((key, f"{error!r}."))
+            except ObjectDamaged as error:
+                unread.append((key, error.detail))
     return records
 
 

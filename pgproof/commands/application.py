@@ -13,10 +13,11 @@ import typer
 from pgproof import __version__
 from pgproof.commands import restored_cluster
 from pgproof.commands.console import show, show_any_name, write_error, write_json
-from pgproof.commands.options import DEFAULT_CONFIG, ConfigPath, Json, Name, start_session
+from pgproof.commands.options import DEADLINE, DEFAULT_CONFIG, ConfigPath, Json, Name, start_session
 from pgproof.commands.plugins import add_plugins
 from pgproof.commands.wal_group import wal
 from pgproof.errors import PgproofError, UsageError
+from pgproof.quantity import parse_duration
 from pgproof.visible import visible
 
 application = typer.Typer(
@@ -39,12 +40,17 @@ def _show_version(wanted: bool) -> None:
 @application.callback()
 def main_options(
     config: ConfigPath = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(help='How long a command may take on an object store: "10min". Default: no limit.'),
+    ] = None,
     version: Annotated[  # eager: answered before a command is asked for
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Options before the command."""
     DEFAULT_CONFIG[0] = config
+    DEADLINE[0] = None if deadline is None else parse_duration(deadline)
 
 
 @application.command()

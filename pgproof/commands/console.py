@@ -82,14 +82,19 @@ class Session:
     console: Console
 
     @classmethod
-    def start(cls, config: str | None, as_json: bool) -> Session:
-        return cls(load(config), as_json, make_console())
+    def start(cls, config: str | None, as_json: bool, deadline: int | None = None) -> Session:
+        loaded = load(config)
+        if deadline is not None:
+            limit = {"command_timeout": deadline}
+            limited = {name: found.model_copy(update=limit) for name, found in loaded.repositories.items()}
+            loaded = loaded.model_copy(update={"repositories": limited})
+        return cls(loaded, as_json, make_console())
 
     def cluster(self, name: str) -> ClusterConfig:
         return self.config.cluster(name)
 
     def repository(self, cluster: ClusterConfig, credentials: Credentials | None = None) -> Repository:
-        return open_repository(self.config.repository_of(cluster), credentials)
+        return open_repository(self.config.repository_of(cluster), credentials, self.say)
 
     def archive(self, cluster: ClusterConfig) -> Archive:
         return find_archive(self.repository(cluster), cluster)
@@ -97,7 +102,15 @@ class Session:
     def copies(self, cluster: ClusterConfig) -> dict[str, Callable[[], Repository]]:
         """How to open each other repository that gets the cluster's WAL."""
         configs = self.config.copies_of(cluster)
-        return {name: functools.partial(open_repository, config) for name, config in configs.items()}
+        return {
+            name: functools.partial(open_repository, config, say=self.say) for name, config in configs.items()
+        }
+
+    def say(self, text: str) -> None:
+        """Tell a person, on the error output, what a command waits for."""
+        if not self.json:
+            sys.stderr.write(f"pgproof: {text}\n")
+            sys.stderr.flush()
 
     def show(self, content: Any, page: Callable[[Console], None]) -> None:
         """Answer with JSON or with a page."""

@@ -14,6 +14,7 @@ ConfigPath = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")]
 DEFAULT_CONFIG: list[str | None] = [None]  # of the options before the command
+DEADLINE: list[int | None] = [None]  # likewise, seconds
 
 
 def start_session(config: str | None, as_json: bool) -> Session:
@@ -23,4 +24,4 @@ def start_session(config: str | None, as_json: bool) -> Session:
         config: path that was given after the command.
         as_json: whether it answers with JSON.
     """
-    return Session.start(config or DEFAULT_CONFIG[0], as_json)
+    return Session.start(config or DEFAULT_CONFIG[0], as_json, DEADLINE[0])

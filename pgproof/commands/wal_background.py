@@ -87,10 +87,11 @@ def _fetch(spool: Spool, lock: int) -> None:
     own = own_tablespaces_of(Path(spool.data), spool.own_tablespaces)
     planned = planned_of(Path(spool.data), spool.planned)
     opened = {name: _remembered(opener) for name, opener in archives.items()}
+    _, patient = _configured(spool, 0.8 * cluster.wal.fetch_timeout)
 
     def fetch(name: str, path: Path) -> int:
         try:
-            return fetch_from(opened.values(), name, path, own, planned)
+            return fetch_from(opened.values(), name, path, own, planned, patient.values())
         except TransientError:  # opened anew the next time: its disk may be mounted again
             opened.update({name: _remembered(opener) for name, opener in archives.items()})
             raise
@@ -105,8 +106,8 @@ def _refuse_all(spool: Spool, kind: str, names: list[str], error: PgproofError, 
         spool.refuse(kind, name, code, str(error))
 
 
-def _configured(spool: Spool) -> tuple[ClusterConfig, dict[str, Opener]]:
-    """The cluster of the data directory, and what opens its repositories."""
+def _configured(spool: Spool, patience: float = 0) -> tuple[ClusterConfig, dict[str, Opener]]:
+    """The cluster of the data directory, and what opens its repositories with so many seconds of patience."""
     from pgproof import config as configuration
     from pgproof.commands.wal_files import cluster_of, openers
     from pgproof.postgres.control import read_system_identifier
@@ -114,7 +115,7 @@ def _configured(spool: Spool) -> tuple[ClusterConfig, dict[str, Opener]]:
     config = configuration.load(spool.config)
     system = read_system_identifier(Path(spool.data))
     cluster = cluster_of(config, spool.cluster, system)
-    return cluster, openers(config, cluster, system)
+    return cluster, openers(config, cluster, system, patience)
 
 
 def _remembered(opener: Opener) -> Opener:

@@ -260,7 +260,8 @@ def _fetch_here(options: dict[str, str], name: str, text: str) -> None:
     with _Deadline(
         cluster.wal.fetch_timeout, FETCH_OFFSET + StoreUnavailable.exit_code, f'WAL file "{name}"'
     ):
-        fetch_from(openers(config, cluster, system).values(), name, path, own, planned)
+        again = openers(config, cluster, system, 0.8 * cluster.wal.fetch_timeout).values()
+        fetch_from(openers(config, cluster, system).values(), name, path, own, planned, again)
 
 
 # ---- both
@@ -335,13 +336,19 @@ class _Deadline:
 
 
 def openers(
-    config: Config, cluster: ClusterConfig, system_identifier: int
+    config: Config, cluster: ClusterConfig, system_identifier: int, patience: float = 0
 ) -> dict[str, Callable[[], Archive]]:
-    """What opens each repository that gets a cluster's WAL, by name, the cluster's own first."""
+    """What opens each repository that gets a cluster's WAL, by name, the cluster's own first.
+
+    Args:
+        config, cluster, system_identifier: of the WAL.
+        patience: seconds for which a request is tried again at most; none by default, as PostgreSQL asks again.
+    """
     from pgproof.repository.repository import open_repository
 
     def opener(repository: str) -> Callable[[], Archive]:
         settings = config.repositories[repository]
+        settings = settings.model_copy(update={"patience": min(settings.patience, patience)})
         return lambda: open_repository(settings).archive(cluster.name, system_identifier)
 
     return {name: opener(name) for name in (cluster.repository, *cluster.copies)}

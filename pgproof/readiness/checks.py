@@ -12,7 +12,7 @@ from pgproof.readiness import archiving, configuration, host, proofs, receiving,
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.credentials import Credentials
-from pgproof.repository.repository import open_repository
+from pgproof.repository.repository import impatient, open_repository
 
 __all__ = ["QUESTIONS", "Check", "examine", "stopped"]
 
@@ -52,7 +52,9 @@ def examine(
         cluster,
         config,
         found_source=_found(lambda: look_at_source(cluster, clock)),
-        found_repository=_found(lambda: open_repository(config.repository_of(cluster), credentials)),
+        found_repository=_found(
+            lambda: open_repository(impatient(config.repository_of(cluster)), credentials)
+        ),
         now=clock(),
     )
     return [question.ask(subject) for question in QUESTIONS]

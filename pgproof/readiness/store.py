@@ -10,7 +10,7 @@ from typing import Any
 
 from pgproof.errors import ObjectExists, ObjectMissing, PermanentError, PgproofError, RepositoryMissing
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
-from pgproof.repository.repository import open_repository
+from pgproof.repository.repository import impatient, open_repository
 from pgproof.repository.seal import strict_json
 from pgproof.repository.store import read
 
@@ -37,7 +37,7 @@ def _copies(subject: Subject) -> Answer:
     faults: dict[str, PgproofError] = {}
     for name, settings in copies.items():
         try:
-            open_repository(settings)
+            open_repository(impatient(settings))
         except PgproofError as error:
             faults[name] = error
     if not faults:
@@ -86,7 +86,7 @@ def _writable(subject: Subject) -> Answer:
 
 def _refuses_to_replace(subject: Subject, key: str) -> bool:
     try:
-        subject.archive.store.put(key, _PROBE, create=True)
+        subject.archive.store.put(key, _PROBE * 2, create=True)  # the same bytes would count as stored
     except ObjectExists:
         return True
     return False

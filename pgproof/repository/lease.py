@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pgproof.errors import LeaseHeld, ObjectExists, ObjectMissing, PgproofError, TransientError
-from pgproof.repository.store import Store, read
+from pgproof.repository.store import Store, read, within
 
 TERM = 60.0  # seconds without renewal after which a lease is dead
 SETTLE = 1.0  # seconds; longer than the moment between another's look at a dead lease and its own write
@@ -47,6 +47,8 @@ class Lease:
     ) -> None:
         self._store, self._key, self._purpose, self._clock, self._term = store, key, purpose, clock, term
         self._settle = settle
+        # what renews it must not write it late, over another's, and is tried again by itself
+        self._quick = within(store, 0)
         self._token = secrets.token_hex(8)
         self._expires = 0.0
         self._thread: threading.Thread | None = None
@@ -66,7 +68,7 @@ class Lease:
             except ObjectExists:
                 pass
             try:
-                self._refuse_if_alive(self._read())
+                self._refuse_if_alive(self._read(self._store))
             except ObjectMissing:  # released just now
                 continue
             self._write()  # over the dead one and never after its removal: whoever finds none must be alone
@@ -105,17 +107,17 @@ class Lease:
             "run the command again",
         )
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, store: Store) -> dict[str, Any]:
         """What the lease object says; nothing when it cannot be read as a lease."""
         try:
-            held = json.loads(read(self._store, self._key))
+            held = json.loads(read(store, self._key))
         except (ValueError, RecursionError):
             return {}
         return held if isinstance(held, dict) else {}
 
-    def _read_token(self) -> str | None:
+    def _read_token(self, store: Store | None = None) -> str | None:
         try:
-            return self._read().get("token")
+            return self._read(store or self._store).get("token")
         except ObjectMissing:
             return None
 
@@ -126,10 +128,10 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(self._term / 4):
             try:
-                if self._read_token() != self._token:
+                if self._read_token(self._quick) != self._token:
                     self._lost.set()
                     return
-                self._write()
+                self._write(self._quick)
             except PgproofError:
                 continue  # tried again; if it stays so, the lease dies and check() says so
 
@@ -138,10 +140,10 @@ class Lease:
         if self._thread is not None:  # it must not write the lease again after this removed it
             self._thread.join(max(self._term, TERM))
         with contextlib.suppress(PgproofError):
-            if self._read_token() == self._token:
-                self._store.delete(self._key)
+            if self._read_token(self._quick) == self._token:
+                self._quick.delete(self._key)
 
-    def _write(self, *, create: bool = False) -> None:
+    def _write(self, store: Store | None = None, *, create: bool = False) -> None:
         expires = self._clock() + self._term
         content = {
             "token": self._token,
@@ -151,7 +153,7 @@ class Lease:
             "processes": _process_space(),
             "expires": expires,
         }
-        self._store.put(self._key, json.dumps(content).encode(), create=create)
+        (store or self._store).put(self._key, json.dumps(content).encode(), create=create)
         self._expires = expires
 
 

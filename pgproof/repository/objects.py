@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
 import queue
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -19,52 +20,134 @@ from pgproof.errors import (
     StoreUnavailable,
 )
 from pgproof.repository.credentials import none_found
-from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key
+from pgproof.repository.kept import Kept
+from pgproof.repository.pace import PART, STEPS, Pace
+from pgproof.repository.patience import Patience, Trial
+from pgproof.repository.store import CHUNK, ObjectInfo, Source, check_key, read
+from pgproof.wording import size
 
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden")
-_PART = 16 << 20  # times S3's 10,000 parts: objects up to 156 GB
+_EXPIRED = ("ExpiredToken", "TokenRefreshRequired")  # 400
+_PIECE = 1  # bytes that are waited for: a store that sends a few at a time must be seen to be slow
 
 
 class ObjectStore:
     """Objects in a bucket.
 
     Args:
-        inner: a store of the obstore package, already bound to bucket and prefix, that writes.
+        inner: a store of the obstore package, already bound to bucket and prefix, with limits of time for reading.
         url: for messages.
-        reader: makes the store that reads, when that needs other time limits.
+        connect: makes another one with other time limits of its requests.
+        patience: with which a request is tried again.
+        pace: how slow the store may be.
+        keep: bytes of an upload that are kept, to send them again.
     """
 
-    def __init__(self, inner: Any, url: str, reader: Callable[[], Any] | None = None) -> None:
+    at_once = 16  # requests for small objects that are worth to be made at once: each waits for the network
+
+    def __init__(
+        self,
+        inner: Any,
+        url: str,
+        connect: Callable[[dict[str, Any]], Any] | None = None,
+        patience: Patience | None = None,
+        pace: Pace | None = None,
+        keep: int = 0,
+    ) -> None:
         self.inner = inner
         self.url = url
-        self._make_reader = reader
+        self.patience = patience or Patience()
+        self.pace = pace or Pace()
+        self._keep = keep if self.patience.request else 0
+        self._connect = connect
+        self._clients: dict[int | None, Any] = {None: inner}
 
-    @functools.cached_property
-    def _reader(self) -> Any:
-        return self._make_reader() if self._make_reader else self.inner
+    def within(self, seconds: float) -> ObjectStore:
+        """The same store, with no more patience for a request than this."""
+        made = copy.copy(self)
+        made.patience = self.patience.within(seconds)
+        return made
+
+    def _client(self, size: int | None) -> Any:
+        """The store with time limits for requests that send so many bytes; None reads objects of any size.
+
+        Each takes 20 ms to make, and what only asks has that which reads.
+        """
+        if self._connect is None:
+            return self.inner
+        step = None if size is None else next((step for step in STEPS if size <= step), STEPS[-1])
+        if step not in self._clients:
+            self._clients[step] = self._connect(self.pace.limits(step))
+        return self._clients[step]
 
     def put(self, key: str, data: bytes | Iterable[bytes], *, create: bool = False) -> None:
-        import obstore
-
         check_key(key)
         source = Source(data)
         try:
-            with self._mapped(key, writing=True):
-                if isinstance(data, bytes) or create:
-                    # a conditional write is one request: stores have no conditional multipart upload
-                    whole = b"".join(source)
-                    obstore.put(
-                        self.inner, key, whole, mode="create" if create else "overwrite", use_multipart=False
-                    )
-                else:
-                    self._put_parts(key, source)
+            if isinstance(data, bytes) or create:
+                # a conditional write is one request: stores have no conditional multipart upload
+                whole = b"".join(source)
+                self.patience.run(key, lambda: self._put_whole(key, whole, create))
+            else:
+                self._put_stream(key, source)
             return
         except BaseException:
             if source.failure is None:
                 raise
         raise source.failure  # not the store's; an upload that had begun was aborted
 
-    def _put_parts(self, key: str, source: Source) -> None:
+    def _put_whole(self, key: str, whole: bytes, create: bool) -> None:
+        import obstore
+
+        client, mode = self._client(len(whole)), "create" if create else "overwrite"
+        try:
+            with self._mapped(key, writing=True):
+                obstore.put(client, key, whole, mode=mode, use_multipart=False)  # type: ignore[arg-type]
+        except ObjectExists:
+            if not self._holds(key, whole):
+                raise
+
+    def _holds(self, key: str, whole: bytes) -> bool:
+        """Whether an object is what we were about to create.
+
+        The answer to an earlier try may have been lost, after it was stored: what says "exists already" is ours then.
+        """
+        try:
+            return self.head(key).size == len(whole) and read(self, key) == whole
+        except ObjectMissing:  # removed meanwhile: it was another's
+            return False
+
+    def _put_stream(self, key: str, source: Source) -> None:
+        """Upload chunks in parts, and from the first again when it fails, as long as they are kept."""
+        kept, trial = Kept(source, self._keep), Trial(self.patience, key)
+        try:
+            while True:
+                self.patience.check(key)
+                try:
+                    with self._mapped(key, writing=True):
+                        self._put_parts(key, kept)
+                    return trial.end()
+                except StoreUnavailable as error:
+                    if source.failure is not None:
+                        raise
+                    if not kept.whole:
+                        raise self._not_kept(error, kept.size) from error
+                    trial.wait(error)
+        finally:
+            kept.close()
+            trial.end(well=False)
+
+    def _not_kept(self, error: StoreUnavailable, count: int) -> StoreUnavailable:
+        if not self._keep:
+            return error
+        return StoreUnavailable(
+            error.fact,
+            f"{error.detail} It could not be tried again: its first {size(count)} are gone. "
+            f"retry_buffer keeps {size(self._keep)} of an upload, where {tempfile.gettempdir()} has as much room.",
+            error.hint or "raise retry_buffer, or set TMPDIR to a directory with more room",
+        )
+
+    def _put_parts(self, key: str, source: Iterable[bytes]) -> None:
         """Upload in a thread of its own, and take the chunks here.
 
         obstore would take them inside its runtime, where chunks that read from an object store themselves
@@ -75,6 +158,7 @@ class ObjectStore:
         handed: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
         whole = threading.Event()
         failure: list[BaseException] = []
+        client = self._client(PART)
 
         def chunks() -> Iterator[bytes]:
             while (chunk := handed.get()) is not None:
@@ -84,7 +168,7 @@ class ObjectStore:
 
         def upload() -> None:
             try:
-                obstore.put(self.inner, key, chunks(), chunk_size=_PART, max_concurrency=4)
+                obstore.put(client, key, chunks(), chunk_size=PART, max_concurrency=4)
             except BaseException as error:
                 failure.append(error)
 
@@ -103,23 +187,81 @@ class ObjectStore:
             raise failure[0]
 
     def get(self, key: str) -> Iterator[bytes]:
+        check_key(key)
+        return self._chunks(key, self.patience.run(key, lambda: self._open(key)))
+
+    def _open(self, key: str, start: int = 0, etag: str | None = None) -> Any:
+        """Ask for an object, from a byte on, when it is still the same."""
         import obstore
 
-        check_key(key)
+        options: Any = {"range": {"offset": start}, "if_match": etag} if start else None
         with self._mapped(key):
-            result = obstore.get(self._reader, key)
-        return self._chunks(key, result)
+            return obstore.get(self.inner, key, options=options)
 
     def _chunks(self, key: str, result: Any) -> Iterator[bytes]:
+        """The bytes of an object; after a failure in the middle it is read on where it ended."""
+        given, etag = 0, result.meta.get("e_tag")
+        trial = Trial(self.patience, key)
+        try:
+            while True:
+                try:
+                    self.patience.check(key)
+                    if result is None:
+                        result = self._open(key, given, etag)
+                    for found in self._paced(key, result):
+                        given += len(found)
+                        trial.end()  # bytes come again
+                        yield found
+                    return trial.end()
+                except StoreUnavailable as error:
+                    result = None
+                    trial.wait(error)
+                except ObjectExists as error:  # of if_match
+                    raise StoreUnavailable(
+                        f'could not read "{key}" in the repository "{self.url}"',
+                        "It was replaced while it was read.",
+                    ) from error
+        finally:
+            trial.end(well=False)
+
+    def _paced(self, key: str, result: Any) -> Iterator[bytes]:
+        """The bytes as they come, joined to chunks; refused when they come too slowly."""
+        pieces: list[bytes] = []
+        count = 0
+        watch = self.pace.watch(f'could not read "{key}" in the repository "{self.url}"')
         with self._mapped(key):
-            for chunk in result.stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
+            stream = result.stream(min_chunk_size=_PIECE)
+            while (piece := watch.next(stream)) is not None:
+                self.patience.check(key)
+                pieces.append(bytes(piece))
+                count += len(piece)
+                if count >= CHUNK:
+                    yield b"".join(pieces)
+                    pieces, count = [], 0
+        if pieces:
+            yield b"".join(pieces)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        trial, last = Trial(self.patience, prefix), None
+        try:
+            while True:
+                try:
+                    self.patience.check(prefix)
+                    for info in self._list_after(prefix, last):
+                        last = info.key
+                        trial.end()
+                        yield info
+                    return trial.end()
+                except StoreUnavailable as error:
+                    trial.wait(error)
+        finally:
+            trial.end(well=False)
+
+    def _list_after(self, prefix: str, last: str | None) -> Iterator[ObjectInfo]:
         import obstore
 
         with self._mapped(prefix):
-            for batch in obstore.list(self._reader, prefix=prefix.rstrip("/") or None):
+            for batch in obstore.list(self._client(0), prefix=prefix.rstrip("/") or None, offset=last):
                 for meta in batch:
                     yield _info(meta["path"], meta)
 
@@ -127,8 +269,11 @@ class ObjectStore:
         """The names right below a prefix under which there are objects, without listing all of these."""
         import obstore
 
-        with self._mapped(prefix):
-            found = obstore.list_with_delimiter(self._reader, prefix=prefix.rstrip("/"))
+        def look() -> Any:
+            with self._mapped(prefix):
+                return obstore.list_with_delimiter(self.inner, prefix=prefix.rstrip("/"))
+
+        found = self.patience.run(prefix, look)
         for path in found["common_prefixes"]:  # some stores keep one without objects, as a directory
             if next(self.list(path), None) is not None:
                 yield path.rstrip("/").rsplit("/", 1)[-1]
@@ -137,22 +282,32 @@ class ObjectStore:
         import obstore
 
         check_key(key)
-        with self._mapped(key):
-            try:
-                return _info(key, obstore.head(self._reader, key))
-            except FileNotFoundError:  # S3 does not say what is missing, object or bucket: HEAD has no body
-                return _info(key, obstore.get(self._reader, key).meta)
+
+        def look() -> ObjectInfo:
+            with self._mapped(key):
+                try:
+                    return _info(key, obstore.head(self.inner, key))
+                except (
+                    FileNotFoundError
+                ):  # S3 does not say what is missing, object or bucket: HEAD has no body
+                    return _info(key, obstore.get(self.inner, key).meta)
+
+        return self.patience.run(key, look)
 
     def delete(self, key: str) -> None:
         import obstore
 
         check_key(key)
-        with self._mapped(key):
-            try:
-                obstore.delete(self.inner, key)
-            except FileNotFoundError as error:
-                if not self._says_missing(str(error)):
-                    raise
+
+        def remove() -> None:
+            with self._mapped(key):
+                try:
+                    obstore.delete(self.inner, key)
+                except FileNotFoundError as error:
+                    if not self._says_missing(str(error)):
+                        raise
+
+        self.patience.run(key, remove)
 
     @contextlib.contextmanager
     def _mapped(self, key: str, *, writing: bool = False) -> Iterator[None]:
@@ -175,10 +330,17 @@ class ObjectStore:
             return ObjectMissing(f'object "{key}" is not in the repository "{self.url}"')
         if isinstance(error, (exceptions.AlreadyExistsError, exceptions.PreconditionError)):
             return ObjectExists(f'object "{key}" is already in the repository "{self.url}"')
+        fact = f'cannot access "{key}" in the repository "{self.url}"'
+        if "RequestTimeTooSkewed" in reason:
+            hint = "timedatectl; the clock of this machine and the store's differ by more than 15 minutes"
+            return RepositoryReadOnly(fact, reason, hint)
+        if any(f"<Code>{code}" in reason for code in _EXPIRED):
+            hint = "the session token is no longer valid; get a new access key with its token, and try again"
+            return RepositoryReadOnly(fact, reason, hint)
         denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
         if isinstance(error, denied) or any(code in reason for code in _DENIED):
             hint = "check the access key and what its policy allows"
-            return RepositoryReadOnly(f'cannot access "{key}" in the repository "{self.url}"', reason, hint)
+            return RepositoryReadOnly(fact, reason, hint)
         return StoreUnavailable(f'could not access "{key}" in the repository "{self.url}"', reason)
 
     def _says_missing(self, reason: str) -> bool:
@@ -199,18 +361,6 @@ def _handed_over(chunk: bytes | None, handed: queue.Queue[bytes | None], taker: 
         except queue.Full:
             continue
     return False
-
-
-def time_limits(*, reading: bool) -> dict[str, Any]:
-    """Time limits of one request.
-
-    A read may take as long as bytes come, for an object has no largest size; after 30 s without one it ends.
-    A write gives no such sign of life while it sends: it ends after 5 minutes, 16 MB a part.
-    """
-    limits = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(minutes=5)}
-    if reading:
-        limits |= {"timeout": timedelta(days=30), "read_timeout": timedelta(seconds=30)}
-    return limits
 
 
 def retry_settings() -> dict[str, Any]:

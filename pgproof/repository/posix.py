@@ -81,7 +81,11 @@ class PosixStore:
             os.replace(temporary, target)
             sync_directory(target.parent)
             return
-        os.link(temporary, target)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:  # also of NFS when the answer to the first try was lost: it is ours then
+            if temporary.stat().st_nlink < 2:
+                raise
         try:
             sync_directory(target.parent)
         except OSError:  # it must not be met as archived when it may not be durable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,28 @@ from pgproof.errors import (
 from pgproof.repository.codec import Codec, Measured, bounded
 from pgproof.repository.credentials import Credentials, store_settings
 from pgproof.repository.layout import FORMAT_VERSION, ROOT_KEY, Layout
-from pgproof.repository.objects import ObjectStore, retry_settings, time_limits
+from pgproof.repository.objects import ObjectStore, retry_settings
+from pgproof.repository.pace import Pace
+from pgproof.repository.patience import Patience, Say, silent
 from pgproof.repository.posix import PosixStore
 from pgproof.repository.seal import MEND, sealed, unsealed
 from pgproof.repository.store import Store, read
 from pgproof.secret import resolve_secret
 
 
-def open_store(config: RepositoryConfig, credentials: Credentials | None = None) -> Store:
+def impatient(config: RepositoryConfig) -> RepositoryConfig:
+    """A repository whose store is given a second: for who asks again by himself, or wants to know how it is now."""
+    return config.model_copy(update={"patience": 0})
+
+
+def open_store(config: RepositoryConfig, credentials: Credentials | None = None, say: Say = silent) -> Store:
     """The store that a repository's URL names; nothing is read or written yet.
 
     Args:
         config: of the repository.
         credentials: from a prefect-aws block; otherwise those of the configuration, of the environment, of a
             profile, of the container or the machine.
+        say: told that the store does not answer well, and until when it is tried.
 
     Raises:
         ConfigError: the URL cannot be read, or the credentials cannot be used.
@@ -56,25 +64,41 @@ def open_store(config: RepositoryConfig, credentials: Credentials | None = None)
     if parts.scheme == "memory":
         return _memory_store(config.url)
     if parts.scheme == "s3" and parts.netloc:
-        return _s3_store(config, parts.netloc, unquote(parts.path).strip("/"), credentials)
+        return _object_store(
+            config, _s3(config, parts.netloc, unquote(parts.path).strip("/"), credentials), say
+        )
     if parts.scheme in ("gs", "az", "azure") and parts.netloc:
-        reader = functools.partial(_from_url, config.url, reading=True)
-        return ObjectStore(_from_url(config.url, reading=False), config.url, reader)
+        return _object_store(config, functools.partial(_from_url, config.url), say)
     raise ConfigError(
         f'repository URL "{config.url}" cannot be used',
         "pgproof knows file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix and memory://.",
     )
 
 
-def _from_url(url: str, *, reading: bool) -> Any:
+def _object_store(config: RepositoryConfig, connect: Callable[[dict[str, Any]], Any], say: Say) -> Store:
+    """A store whose requests are tried again for as long as the configuration says.
+
+    Args:
+        config: of the repository.
+        connect: makes a store of the obstore package with these time limits.
+        say: as above.
+    """
     from obstore.exceptions import BaseError
+
+    pace = Pace(config.answer_timeout, config.least_rate)
+    patience = Patience(config.patience, config.total_patience, config.command_timeout, say)
+    try:
+        inner = connect(pace.limits())
+    except (BaseError, ValueError) as error:
+        raise ConfigError(f'repository URL "{config.url}" cannot be used', _first_line(error)) from error
+    return ObjectStore(inner, config.url, connect, patience, pace, config.retry_buffer)
+
+
+def _from_url(url: str, limits: dict[str, Any]) -> Any:
     from obstore.store import from_url
 
-    settings: Any = {"retry_config": retry_settings(), "client_options": time_limits(reading=reading)}
-    try:
-        return from_url(url, **settings)
-    except (BaseError, ValueError) as error:
-        raise ConfigError(f'repository URL "{url}" cannot be used', _first_line(error)) from error
+    settings: Any = {"retry_config": retry_settings(), "client_options": limits}
+    return from_url(url, **settings)
 
 
 def _split(url: str) -> SplitResult:
@@ -102,8 +126,10 @@ def _memory_store(url: str) -> Store:
     return ObjectStore(MemoryStore(), url)
 
 
-def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: Credentials | None) -> Store:
-    from obstore.exceptions import BaseError
+def _s3(
+    config: RepositoryConfig, bucket: str, prefix: str, credentials: Credentials | None
+) -> Callable[[dict[str, Any]], Any]:
+    """What makes an S3 store with some time limits."""
     from obstore.store import S3Store
 
     settings = store_settings(config, credentials)
@@ -111,16 +137,12 @@ def _s3_store(config: RepositoryConfig, bucket: str, prefix: str, credentials: C
         settings["endpoint"] = _checked_endpoint(config)
     plain = bool(config.endpoint and config.endpoint.startswith("http://"))
 
-    def connect(*, reading: bool) -> S3Store:
-        client: Any = {**time_limits(reading=reading), "allow_http": plain}
+    def connect(limits: dict[str, Any]) -> S3Store:
+        client: Any = {**limits, "allow_http": plain}
         retries: Any = retry_settings()
         return S3Store(bucket, prefix=prefix or None, client_options=client, retry_config=retries, **settings)
 
-    try:
-        writer = connect(reading=False)
-    except (BaseError, ValueError) as error:
-        raise ConfigError(f'repository URL "{config.url}" cannot be used', _first_line(error)) from error
-    return ObjectStore(writer, config.url, functools.partial(connect, reading=True))
+    return connect
 
 
 def _checked_endpoint(config: RepositoryConfig) -> str:
@@ -183,6 +205,7 @@ def create_repository(config: RepositoryConfig, credentials: Credentials | None 
     Raises:
         RepositoryFormat: what is there has a newer format.
     """
+    config = impatient(config)  # somebody waits for the answer
     with contextlib.suppress(RepositoryMissing):  # looked first: not every store knows a conditional write
         return open_repository(config, credentials)
     store = open_store(config, credentials)
@@ -194,15 +217,20 @@ def create_repository(config: RepositoryConfig, credentials: Credentials | None 
     return open_repository(config, credentials)
 
 
-def open_repository(config: RepositoryConfig, credentials: Credentials | None = None) -> Repository:
+def open_repository(
+    config: RepositoryConfig, credentials: Credentials | None = None, say: Say = silent
+) -> Repository:
     """Open a repository.
+
+    Args:
+        config, credentials, say: as of ``open_store``.
 
     Raises:
         RepositoryMissing: there is none at the URL; it is never made by mistake, so that an unmounted
             disk is not taken for an empty repository.
         RepositoryFormat: it was written by a newer pgproof, or is no repository.
     """
-    store = open_store(config, credentials)
+    store = open_store(config, credentials, say)
     try:
         content = unsealed(read(store, ROOT_KEY))
         version, identifier = int(content["format"]), str(content["repository"])

@@ -5,7 +5,8 @@ The suite is tests/contracts/test_stores.py. *Must*: breaking it loses data.
 - ``put`` returns only after the object is durable, and a reader never sees part of an object: it must be
   there whole or not at all, also after a crash or an exception from the chunks.
 - ``put(create=True)`` must not replace an object: it raises ObjectExists, and then the object that is there
-  is durable. (A store without conditional writes cannot promise it between two writers at the same moment;
+  is durable. When the answer to a write was lost, what this call itself has stored is no other object: its bytes, or
+  its file, tell. (A store without conditional writes cannot promise it between two writers at the same moment;
   docs/repository-format.md names them.)
 - ``list`` must show an object as soon as ``put`` has returned.
 - "Not there" (ObjectMissing) must never be said for "could not look" (StoreUnavailable).
@@ -45,8 +46,9 @@ class Store(Protocol):
             create: refuse to replace an object.
 
         Raises:
-            ObjectExists: ``create`` and the key is taken.
-            NoRoom, RepositoryReadOnly, StoreUnavailable: nothing was stored.
+            ObjectExists: ``create`` and the key is taken, by something else than what this call has stored.
+            NoRoom, RepositoryReadOnly: nothing was stored.
+            StoreUnavailable: nothing was stored, or the store did not say whether it was.
         """
 
     def get(self, key: str) -> Iterator[bytes]:
@@ -97,6 +99,12 @@ class Source:
         except BaseException as error:
             self.failure = error
             raise
+
+
+def within(store: Store, seconds: float) -> Store:
+    """A store that tries a request again for no longer than this."""
+    limited = getattr(store, "within", None)
+    return store if limited is None else limited(seconds)
 
 
 def read(store: Store, key: str) -> bytes:

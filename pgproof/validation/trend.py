@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pgproof.errors import ObjectDamaged, ObjectMissing
+from pgproof.repository.reading import reading_ahead
 from pgproof.repository.repository import Archive
-from pgproof.validation.proof import Proof, read_proof
+from pgproof.validation.proof import Proof, proof_key, read_proof
 
 MOST = 10  # drills that are shown and forecast from; what was faster or slower long ago says little
 _READ = 60  # records that are read at most: those of drills that measured nothing lie between
@@ -41,17 +42,18 @@ def read_trend(archive: Archive, most: int = MOST) -> Trend:
     Raises:
         StoreUnavailable: the archive could not be looked at.
     """
-    newest_first = archive.record_names(archive.layout.proofs)[::-1]
+    newest_first = archive.record_names(archive.layout.proofs)[::-1][:_READ]
     drills: list[Proof] = []
     unreadable = []
-    for identifier in newest_first[:_READ]:
-        if len(drills) >= most:
-            break
-        try:
-            proof = read_proof(archive, identifier)
-        except (ObjectDamaged, ObjectMissing):
-            unreadable.append(identifier)
-            continue
-        if proof.recovered and not proof.origin:
-            drills.append(proof)
+    with reading_ahead(archive, [proof_key(archive, found) for found in newest_first[:most]]) as ahead:
+        for identifier in newest_first:
+            if len(drills) >= most:
+                break
+            try:
+                proof = read_proof(ahead, identifier)
+            except (ObjectDamaged, ObjectMissing):
+                unreadable.append(identifier)
+                continue
+            if proof.recovered and not proof.origin:
+                drills.append(proof)
     return Trend(tuple(drills), tuple(unreadable))

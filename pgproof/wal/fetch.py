@@ -14,6 +14,7 @@ from pgproof.errors import (
     ObjectMissing,
     PermanentError,
     PgproofError,
+    StoreUnavailable,
     WrongSystem,
 )
 from pgproof.repository.repository import Archive
@@ -30,6 +31,7 @@ def fetch_from(
     destination: Path,
     own_tablespaces: OwnTablespaces | None = None,
     planned: PlannedWal | None = None,
+    patient: Iterable[Callable[[], Archive]] = (),
 ) -> int:
     """Write one archived WAL file to a path, from the first repository that has it whole.
 
@@ -41,6 +43,8 @@ def fetch_from(
         destination: the path.
         own_tablespaces: of the cluster that replays it; None delivers what is archived, byte by byte.
         planned: what its recovery counts on.
+        patient: open the same archives so that they are tried for longer, when one could not be asked: an error here
+            stops recovery, and another repository may have the file at once.
 
     Returns:
         the size of the file in bytes.
@@ -58,11 +62,15 @@ def fetch_from(
             segment = WalSegment.parse(name[:24], path.stat().st_size)
             own_tablespaces.contain(path, ArchivedBeside(openers, segment))
 
-    for open_archive in openers:
-        try:
-            return fetch(open_archive(), name, destination, contain)
-        except PgproofError as error:
-            failures.append(error)
+    for opened in (openers, list(patient)):
+        if opened is not openers and not any(isinstance(failure, StoreUnavailable) for failure in failures):
+            break
+        failures = []
+        for open_archive in opened:
+            try:
+                return fetch(open_archive(), name, destination, contain)
+            except PgproofError as error:
+                failures.append(error)
     fault = next((failure for failure in failures if not isinstance(failure, ObjectMissing)), None)
     if fault is None and planned is not None:
         planned.refuse_hole(name, openers)

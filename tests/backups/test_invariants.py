@@ -13,7 +13,7 @@ import pytest
 from pgproof.backups.base_backup import take_backup
 from pgproof.backups.catalog import read_catalog
 from pgproof.backups.record import BackupRecord
-from pgproof.errors import StoreUnavailable
+from pgproof.errors import PgproofError, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.repository import Archive, Repository
 from pgproof.repository.seal import unsealed
 from pgproof.repository.store import Store
@@ -50,7 +50,7 @@ class Mortal(Passing):
 class Watching(Mortal):
     """A store that looks, before the record is written, at everything that the record names."""
 
-    def __init__(self, archive: Archive, *, fail_after_record: bool = False) -> None:
+    def __init__(self, archive: Archive, *, fail_after_record: PgproofError | None = None) -> None:
         super().__init__(archive.store, 10_000)
         self.archive, self.fail, self.seen = archive, fail_after_record, 0
         self.removed: list[str] = []
@@ -60,8 +60,8 @@ class Watching(Mortal):
             assert isinstance(data, bytes)
             self._look(BackupRecord.from_dict(unsealed(data)))
             super().put(key, data, create=create)
-            if self.fail:
-                raise StoreUnavailable("could not sync the directory")
+            if self.fail is not None:
+                raise self.fail
             return
         super().put(key, data, create=create)
 
@@ -143,8 +143,8 @@ def hours_from_now(count: int) -> datetime:
 
 def test_invariant_5_a_backup_that_failed_late_is_removed_record_first(shared: Source) -> None:
     before = listed(shared)
-    store = Watching(shared.archive, fail_after_record=True)
-    with pytest.raises(StoreUnavailable):
+    store = Watching(shared.archive, fail_after_record=RepositoryReadOnly("mounted read-only"))
+    with pytest.raises(RepositoryReadOnly):
         take_backup(shared.cluster, on(shared, store), partial(hours_from_now, 1000))
     removed = [key for key in store.removed if "/backups/" in key]
     assert removed[0].endswith("/backup.json")
@@ -152,3 +152,16 @@ def test_invariant_5_a_backup_that_failed_late_is_removed_record_first(shared: S
     assert listed(shared) == before
     prefix = removed[0].rpartition("/")[0] + "/"
     assert list(shared.archive.store.list(prefix)) == []
+
+
+def test_a_complete_backup_stays_when_the_store_does_not_answer_any_more(shared: Source) -> None:
+    """It was removed, with hours of work, because nobody could be asked whether it is whole."""
+    before = listed(shared)
+    store = Watching(shared.archive, fail_after_record=StoreUnavailable("could not sync the directory"))
+    with pytest.raises(StoreUnavailable) as caught:
+        take_backup(shared.cluster, on(shared, store), partial(hours_from_now, 1001))
+    assert "nothing was removed" in caught.value.detail
+    assert store.removed == [shared.archive.layout.lease]
+    (added,) = set(listed(shared)) - set(before)
+    for info in shared.archive.store.list(shared.archive.layout.backup(added)):
+        shared.archive.store.delete(info.key)

@@ -16,6 +16,7 @@ import pytest
 
 from pgproof.errors import (
     NoRoom,
+    ObjectExists,
     ObjectMissing,
     PermanentError,
     RepositoryReadOnly,
@@ -407,3 +408,19 @@ def test_empty_directories_go_and_others_stay(tmp_path: Path) -> None:
         "shop/1/kept",
         "shop/1/kept/object",
     ]
+
+
+def test_a_link_whose_answer_was_lost_has_succeeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS repeats a call whose answer did not come, and the second one says that the name is taken: by ourselves."""
+    link = os.link
+
+    def repeated(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    store = PosixStore(tmp_path)
+    monkeypatch.setattr(os, "link", repeated)
+    store.put("a/lease.json", b"ours", create=True)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["lease.json"]
+    with pytest.raises(ObjectExists):
+        store.put("a/lease.json", b"ours", create=True)

@@ -51,7 +51,7 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=
 
 
 def broken_store(server: BrokenS3) -> Store:
-    return open_store(RepositoryConfig(url="s3://bucket/prefix", endpoint=server.endpoint), KEY)
+    return open_store(RepositoryConfig(url="s3://bucket/prefix", endpoint=server.endpoint, patience=0), KEY)
 
 
 def failure(operation: Operation, store: Store) -> PgproofError:
@@ -189,7 +189,8 @@ def test_an_object_is_what_another_program_sees(seaweedfs: S3Server, s3_store: S
 def test_a_server_that_is_down_is_unavailable(operation: Operation) -> None:
     endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
     begin = time.monotonic()
-    error = failure(operation, open_store(RepositoryConfig(url="s3://bucket", endpoint=endpoint), KEY))
+    config = RepositoryConfig(url="s3://bucket", endpoint=endpoint, patience=0)
+    error = failure(operation, open_store(config, KEY))
     assert time.monotonic() - begin < 15
     assert type(error) is StoreUnavailable
     assert isinstance(error, TransientError)
@@ -200,7 +201,7 @@ def test_a_server_that_is_down_is_unavailable(operation: Operation) -> None:
 def test_a_server_that_is_killed_during_a_read(tmp_path: Path) -> None:
     with running_seaweedfs(tmp_path) as server:
         server.make_bucket("bucket")
-        store = open_store(server.repository("bucket"), server.credentials)
+        store = open_store(server.repository("bucket", patience=0), server.credentials)
         store.put("large", iter([bytes(60 * MB)]))
         chunks = store.get("large")
         next(chunks)
@@ -236,8 +237,16 @@ def test_reads_have_no_time_limit_as_long_as_bytes_come() -> None:
     store = open_store(RepositoryConfig(url="s3://bucket", endpoint="http://127.0.0.1:1"), KEY)
     assert isinstance(store, ObjectStore)
     always = {"connect_timeout": "5s", "allow_http": "true"}
-    assert store._reader.client_options == {**always, "timeout": "30days", "read_timeout": "30s"}
-    assert store.inner.client_options == {**always, "timeout": "5m"}
+    assert store.inner.client_options == {**always, "timeout": "30days", "read_timeout": "30s"}
+    for size, limit in (
+        (0, "1m 34s"),
+        (1, "34s"),
+        (1 << 20, "1m 34s"),
+        (16 << 20, "17m 34s"),
+        (64 << 20, "4h 33m 34s"),
+    ):
+        silence = {} if size else {"read_timeout": "30s"}
+        assert store._client(size).client_options == {**always, "timeout": limit, **silence}
     assert retry_settings()["retry_timeout"] == timedelta(seconds=30)
 
 
@@ -286,7 +295,7 @@ def test_a_passing_fault_is_tried_again() -> None:
 
 @pytest.mark.parametrize("status", ["412 Precondition Failed", "304 Not Modified"])
 def test_a_conditional_write_that_is_refused(status: str) -> None:
-    with answering(fault(status, "PreconditionFailed")) as server:
+    with answering(fault(status, "PreconditionFailed"), answer("200 OK", b"another's")) as server:
         assert type(failure(OPERATIONS["create"], broken_store(server))) is ObjectExists
     assert "if-none-match: *" in server.requests[0].lower()
 
