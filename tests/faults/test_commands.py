@@ -40,7 +40,7 @@ def site(shared: Site) -> Iterator[Site]:
 def test_a_backup_whose_volume_is_refused_for_seconds(site: Site) -> None:
     """It ended after 5 s, and all that was stored was thrown away: the retries of the library last for a second."""
     before = site.labels
-    site.proxy.break_(BEFORE, method="PUT|POST", key=r"base-\d+\.tar", seconds=4)  # type: ignore[union-attr]
+    site.front.break_(BEFORE, method="PUT|POST", key=r"base-\d+\.tar", seconds=4)
     code, _, err = site.run("backup", "main")
     assert code == 0, err
     assert re.match(WAITS, err)
@@ -49,7 +49,7 @@ def test_a_backup_whose_volume_is_refused_for_seconds(site: Site) -> None:
 
 def test_a_restore_whose_volume_is_refused_for_seconds(site: Site) -> None:
     place = site.source.root / "restored"
-    site.proxy.break_(BEFORE, method="GET", key=r"base-\d+\.tar", seconds=4)  # type: ignore[union-attr]
+    site.front.break_(BEFORE, method="GET", key=r"base-\d+\.tar", seconds=4)
     try:
         code, _, err = site.run("restore", "main", "--to", str(place))
         assert code == 0, err
@@ -63,7 +63,7 @@ def test_a_wal_file_that_is_refused_for_seconds(site: Site) -> None:
     site.commit()
     name = site.source.archive_now()
     path = site.source.data / "pg_wal" / "RECOVERYXLOG"
-    site.proxy.break_(BEFORE, method="GET", key=name, seconds=4)  # type: ignore[union-attr]
+    site.front.break_(BEFORE, method="GET", key=name, seconds=4)
     try:
         code, _, err = site.run("wal", "fetch", name, str(path))
         assert code == 0, err
@@ -77,7 +77,7 @@ def test_a_wal_file_that_is_refused_for_seconds(site: Site) -> None:
 def test_a_backup_that_gets_no_answer_to_a_create(site: Site, key: str) -> None:
     """Its own lease was another's, and its own record was there already: the complete backup was removed."""
     before = site.labels
-    fault = site.proxy.break_(LOST, method="PUT", key=key, times=1)  # type: ignore[union-attr]
+    fault = site.front.break_(LOST, method="PUT", key=key, times=1)
     code, _, err = site.run("backup", "main")
     assert (code, fault.met) == (0, 1), err
     assert len(site.labels) == len(before) + 1
@@ -86,7 +86,7 @@ def test_a_backup_that_gets_no_answer_to_a_create(site: Site, key: str) -> None:
 def test_a_backup_that_cannot_read_its_record_back_stays(site: Site) -> None:
     before = site.labels
     site.configure(patience='"1s"')
-    site.proxy.break_(BEFORE, method="GET|HEAD", key="backup.json")  # type: ignore[union-attr]
+    site.front.break_(BEFORE, method="GET|HEAD", key="backup.json")
     code, _, err = site.run("backup", "main")
     site.heal()
     assert code == 77
@@ -97,7 +97,7 @@ def test_a_backup_that_cannot_read_its_record_back_stays(site: Site) -> None:
 
 def test_a_backup_whose_volume_is_refused_for_good_says_how_long(site: Site) -> None:
     site.configure(patience='"2s"')
-    site.proxy.break_(BEFORE, method="PUT|POST", key=r"base-\d+\.tar")  # type: ignore[union-attr]
+    site.front.break_(BEFORE, method="PUT|POST", key=r"base-\d+\.tar")
     code, _, err = site.run("backup", "main")
     site.heal()
     assert code == 77
@@ -110,7 +110,7 @@ def test_a_list_of_a_store_that_trickles_ends(site: Site, limit: str) -> None:
     """A byte a second came, and no time limit was reached."""
     keys = {"patience": '"1s"', "answer_timeout": '"1s"'} if limit == "config" else {"least_rate": "0"}
     site.configure(**keys)
-    site.proxy.break_(SLOW, method="GET", key="backup.json", rate=5)  # type: ignore[union-attr]
+    site.front.break_(SLOW, method="GET", key="backup.json", rate=5)
     began = time.monotonic()
     words = ["list", "main"] if limit == "config" else ["--deadline", "3s", "list", "main"]
     code, _, err = site.run(*words)
