@@ -2,8 +2,8 @@
 
 Order, for a segment that is missing:
 
-1. the content is read from the places into temporary files, and checked: pages, and its records together with those of
-   its archived neighbours;
+1. the content is read from the places into temporary files, and checked: pages, its records together with those of
+   its archived neighbours, and that the place has the same neighbours;
 2. it is stored with *create*;
 3. it is read back.
 
@@ -29,7 +29,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pgproof.errors import NoRoom, ObjectDamaged, ObjectExists, ObjectMissing, PgproofError, WalConflict
+from pgproof.errors import (
+    NoRoom,
+    ObjectDamaged,
+    ObjectExists,
+    ObjectMissing,
+    PgproofError,
+    TransientError,
+    WalConflict,
+)
 from pgproof.gaps.places import Place
 from pgproof.held import temporary_directory
 from pgproof.repository.codec import Measured
@@ -116,7 +124,9 @@ class Search:
                 answers.append((place.name, said(error)))
                 continue
             replacement = Replacement(segment, path, digest, place.name)
-            if fault := self._fault(replacement, doubted):
+            if fault := self._fault(replacement, doubted) or self._another(
+                place, segment, doubted, directory
+            ):
                 answers.append((place.name, fault))
                 continue
             found.append(replacement)
@@ -140,6 +150,30 @@ class Search:
             after = loader.neighbours(segment, _without(self.survey.after, doubted))
             chain = check_chain(self.bin_directory, [*before, link, *after], len(after))
             return chain.faults.get(segment, "")
+
+    def _another(
+        self, place: Place, segment: WalSegment, doubted: Collection[WalSegment], directory: Path
+    ) -> str:
+        """Why a place is another server's of the same timeline; empty when nothing contradicts it.
+
+        Two clones that were promoted to one number write segments of the same names, and where they have written
+        records of the same lengths, even the links between these fit. What both have must be the same; what a place
+        has damaged says nothing.
+        """
+        for step in (self.survey.before, self.survey.after):
+            neighbour = _without(step, doubted)(segment)
+            if neighbour is None or neighbour.timeline != segment.timeline:
+                continue  # what a server has of a timeline that it left may end at the fork
+            path = directory / f"{neighbour}.witness"
+            with suppress(ObjectMissing, ObjectDamaged, TransientError):
+                theirs = Replacement(neighbour, path, _fetched(place, neighbour, path), place.name)
+                archived = _content_digest(self.archive, find_key(self.archive, neighbour.name))
+                if archived not in ("", theirs.sha256) and not self._fault(theirs, doubted):
+                    return (
+                        f"another server's WAL of the same timeline: its {neighbour} has SHA-256 {theirs.sha256}, "
+                        f"archived is {archived}"
+                    )
+        return ""
 
 
 def _without(
