@@ -77,6 +77,7 @@ class AsRestored:
         seconds: of all of it.
         skipped: why it was not tried at all; empty when it was.
         configuration: how many of the source's configuration files it had from outside the data directory.
+        warnings: what the restore warned of when its files were in place.
     """
 
     findings: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class AsRestored:
     seconds: float = 0.0
     skipped: str = ""
     configuration: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -191,7 +193,7 @@ class _Trial:
         began = time.monotonic()
         remove_leftovers(self._scratch.root.parent)
         self._scratch.remove()
-        files = 0
+        files, warned = 0, tuple[str, ...]()
         try:
             plan = self._plan()
             owner = account(self._cluster.drill.run_as)
@@ -208,6 +210,7 @@ class _Trial:
             found = plan.record.configuration
             files = len(found.files) if found else 0
             findings = [text for text in said if text.startswith(LOST)]
+            warned = tuple(text for text in said if text not in findings)
             findings += self._start()
         except NoRoom as error:
             findings = []
@@ -220,7 +223,7 @@ class _Trial:
         came = "replay" in self._phases and not findings
         phases = {name: round(seconds, 3) for name, seconds in self._phases.items()} if came else {}
         seconds = time.monotonic() - began
-        return AsRestored(tuple(findings), tuple(self._not_checked), phases, seconds, "", files)
+        return AsRestored(tuple(findings), tuple(self._not_checked), phases, seconds, "", files, warned)
 
     def _plan(self) -> RestorePlan:
         """The plan of a user who wants the state just before the cut."""

@@ -203,7 +203,7 @@ def make_proof(
         cuts={d.database: str(d.cut) for d in fence.databases if d.cut is not None},
         **_found(comparison),
         not_checked=(*_left_out(fence, restored, comparison), *_not_tried(as_restored), NEVER_CHECKED),
-        warnings=restored.warnings if restored else (),
+        warnings=_warnings(restored, as_restored),
         phases={"fence": fence.held_seconds, **phases},
         restored_bytes=size,
         software=_software(fence, restored),
@@ -216,6 +216,12 @@ def make_proof(
         several_cuts=fence.several_cuts,
         **_recovery_time(phases, as_restored),
     )
+
+
+def _warnings(restored: Restored | None, as_restored: AsRestored | None) -> tuple[str, ...]:
+    """What the drill's copy and a restore as a user makes it warned of, each thing once."""
+    said = (*(restored.warnings if restored else ()), *(as_restored.warnings if as_restored else ()))
+    return tuple(dict.fromkeys(said))
 
 
 def _found(comparison: Comparison | None) -> dict[str, Any]:

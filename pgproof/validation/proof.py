@@ -28,7 +28,8 @@ class Proof:
         several_cuts: why the databases do not share one cut; empty when they do.
         tables: the comparison, a dict for each table.
         not_checked: what the proof does not cover.
-        warnings: of the backup's record, of PostgreSQL's programs that ended well, and which tablespaces WAL creates.
+        warnings: of the backup's record, of PostgreSQL's programs that ended well, which tablespaces WAL creates, and
+            of a restore as a user is told to make it.
         phases: seconds of fence, extract, combine, verify, fetch, targets, start, replay, count, compare and check.
         rto_seconds: from the first byte fetched to a server that answers at the cut; 0 when there was none.
         expectations: summary of the Great Expectations suites, when they ran.

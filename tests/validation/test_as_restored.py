@@ -15,6 +15,7 @@ from pgproof.backups.record import BackupRecord
 from pgproof.restore.running import read_running
 from pgproof.validation import as_restored, memory
 from pgproof.validation.as_restored import AsRestored, in_short, restore_as_user
+from pgproof.validation.drill import make_proof
 from pgproof.validation.fences.fence import Fence
 from tests.drills.damage import answer
 from tests.servers.background import processes
@@ -145,6 +146,25 @@ def test_a_drill_measures_the_restore_of_a_user(debian: Source) -> None:
     ]
     code, out, _ = answer(debian, "objectives", "main", "--json")
     assert json.loads(out)["rto"]["forecast"]["seconds"] is not None
+
+
+def test_what_the_restore_warns_of_is_in_the_proof(debian: Source) -> None:
+    """It was dropped, and whoever restored heard it first in the night."""
+    record, fence = debian.backup(), fence_of(debian)
+    place = debian.repository_path / debian.archive.layout.restores
+    place.mkdir(exist_ok=True)
+    place.chmod(0o555)
+    try:
+        found = tried(debian, record, fence)
+    finally:
+        place.chmod(0o755)
+    (warning,) = found.warnings
+    assert warning.startswith("the repository takes no note of this restore")
+    assert found.findings == ()
+    proof = make_proof(
+        debian.archive, fence, record.label, now, as_restored=replace(found, warnings=(warning,) * 2)
+    )
+    assert proof.warnings == (warning,)
 
 
 BROKEN = [
