@@ -329,6 +329,17 @@ class Archive:
         names = [info.key.removeprefix(prefix) for info in self.store.list(prefix)]
         return sorted(n.removesuffix(".json") for n in names if n.endswith(".json") and "/" not in n)
 
+    def ask_to_write(self) -> None:
+        """Write an object and remove it, before work that ends with one.
+
+        Raises:
+            RepositoryReadOnly, NoRoom, StoreUnavailable: nothing can be stored now.
+        """
+        key = f"{self.layout.root}/probe-{uuid.uuid4().hex[:8]}"
+        self.store.put(key, b"probe", create=True)
+        with contextlib.suppress(PgproofError):  # who may not remove anything may drill all the same
+            self.store.delete(key)
+
     def write_json(self, key: str, content: Any, *, create: bool = True) -> None:
         """Store a record as plain JSON, readable without any program of ours, with its seal."""
         self.store.put(key, sealed(content), create=create)

@@ -67,6 +67,10 @@ def refused(source: Source, tmp_path: Path) -> str:
 def test_the_key_is_asked_for_before_the_first_write(locked: Locked, tmp_path: Path) -> None:
     locked.use(locked.key, locked.other)
     assert "cannot be decrypted with the configured age identity" in refused(locked.source, tmp_path)
+    code, _, err = answer(locked.source, "drill", "main")
+    assert (code, "cannot be decrypted with the configured age identity" in err) == (2, True), err
+    assert not list((locked.source.root / "scratch").glob("*"))
+    assert not locked.source.archive.record_names(locked.source.archive.layout.proofs)
     (locked.source.root / "identities").unlink()
     assert f'cannot read secret file "{locked.source.root}/identities"' in refused(locked.source, tmp_path)
     locked.use(locked.key, locked.key)

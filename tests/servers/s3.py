@@ -63,6 +63,11 @@ class S3Server:
     pid: int = 0
     grpc_ports: tuple[int, ...] = field(default=(), repr=False)
 
+    @property
+    def reader(self) -> tuple[str, str]:
+        """Key and secret of an identity that may only read and list."""
+        return "pgproof-reads", f"reads-{self.endpoint.rpartition(':')[2]}"
+
     @cached_property
     def client(self) -> Any:
         """A boto3 client: what another program sees."""
@@ -133,8 +138,10 @@ def _start(program: Path, place: Path) -> tuple[subprocess.Popen[bytes], S3Serve
         "credentials": [key],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
+    reads = {"accessKey": "pgproof-reads", "secretKey": f"reads-{s3_port}"}
+    reader = {"name": "reader", "credentials": [reads], "actions": ["Read", "List"]}
     config = place / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    config.write_text(json.dumps({"identities": [identity, reader]}))
     (place / "data").mkdir()
     sockets = (f"-filer.localSocket={place / 'filer.sock'}", f"-s3.localSocket={place / 's3.sock'}")
     with open(place / "log", "wb") as log:

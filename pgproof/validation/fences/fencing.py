@@ -65,6 +65,7 @@ def take_fence(
 
     Raises:
         ServerNotReady: the source is a standby, where no fence can be made.
+        RepositoryReadOnly: what is found could not be stored.
         WalNotArchived: the fence's WAL did not reach the archive in time.
     """
     with connect(cluster) as connection:
@@ -74,6 +75,7 @@ def take_fence(
         check_system(
             archive.system_identifier, facts.system_identifier, f'server of cluster "{cluster.name}"'
         )
+        archive.ask_to_write()  # now, and not when everything was counted
         pin_settings(connection, cluster.drill.statement_timeout)
         # the commit that ends a fence must not wait for a synchronous standby that is away
         connection.execute("SET synchronous_commit = local")
