@@ -10,7 +10,8 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from pgproof.config import RepositoryConfig
-from pgproof.repository.repository import Archive, impatient
+from pgproof.repository.opening import impatient
+from pgproof.repository.repository import Archive
 from pgproof.visible import continued
 from pgproof.wal.receiving.events import ReceiveEvent, Report
 from pgproof.wal.receiving.receive import Receiver, ReceiveRequest, ReceiveResult

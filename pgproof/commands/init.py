@@ -33,16 +33,12 @@ from pgproof.postgres.wal_commands import archive_command
 from pgproof.readiness.candidate import Candidate, database_of, look_at_candidate
 from pgproof.readiness.configuration import SUBJECT, ask_configuration
 from pgproof.readiness.mend import hba_mend, peer_mend, restart
-from pgproof.repository.repository import Repository, check_system, create_repository, open_store
+from pgproof.repository.opening import open_store
+from pgproof.repository.repository import Repository, check_system, create_repository
 
 _SECRETS = ("password", "sslpassword")
-_OF_THE_SESSION = (
-    "password",
-    "passfile",
-    "options",
-    "application_name",
-    "client_encoding",
-)  # not the server's place
+# not the server's place
+_OF_THE_SESSION = ("password", "passfile", "options", "application_name", "client_encoding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from pgproof.postgres.names import json_bytes
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import create_slot, drop_slot
 from pgproof.quantity import parse_duration
-from pgproof.repository.repository import Archive, impatient, open_repository
+from pgproof.repository.opening import impatient
+from pgproof.repository.repository import Archive, open_repository
 from pgproof.visible import continued, visible
 from pgproof.wal.receiving.events import ReceiveEvent
 from pgproof.wal.receiving.receive import OpenArchive, Receiver, ReceiveRequest, ReceiveResult

@@ -12,7 +12,8 @@ from pgproof.readiness import archiving, configuration, host, proofs, receiving,
 from pgproof.readiness.check import Check, Subject
 from pgproof.readiness.source import look_at_source
 from pgproof.repository.credentials import Credentials
-from pgproof.repository.repository import impatient, open_repository
+from pgproof.repository.opening import impatient
+from pgproof.repository.repository import open_repository
 
 __all__ = ["QUESTIONS", "Check", "examine", "stopped"]
 

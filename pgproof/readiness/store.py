@@ -10,7 +10,8 @@ from typing import Any
 
 from pgproof.errors import ObjectExists, ObjectMissing, PermanentError, PgproofError, RepositoryMissing
 from pgproof.readiness.check import Answer, Question, Subject, answer_of
-from pgproof.repository.repository import impatient, open_repository
+from pgproof.repository.opening import impatient
+from pgproof.repository.repository import open_repository
 from pgproof.repository.seal import strict_json
 from pgproof.repository.store import read
 

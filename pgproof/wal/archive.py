@@ -95,8 +95,8 @@ class WalListing:
 
     def end_of(self, timeline: int) -> LSN:
         """Up to where a timeline is archived, received parts included; 0 when nothing is."""
-        newest, part = self.newest(timeline), self.received.get(timeline)
-        return max(newest.end if newest else LSN(0), part.end if part else LSN(0))
+        ends = (self.newest(timeline), self.received.get(timeline))
+        return max((found.end for found in ends if found), default=LSN(0))
 
     def count(self) -> int:
         return sum(len(numbers) for numbers in self.numbers.values())

@@ -15,8 +15,9 @@ from pgproof.backups.record import BackupRecord
 from pgproof.backups.state import ProofAge
 from pgproof.config import RepositoryConfig
 from pgproof.errors import StoreUnavailable
+from pgproof.repository.opening import open_store
 from pgproof.repository.posix import PosixStore
-from pgproof.repository.repository import StoredObject, open_store
+from pgproof.repository.repository import StoredObject
 from pgproof.repository.usage import Usage, measure_usage
 from pgproof.timelines.lsn import LSN
 from tasks.proof_events import FRESH, STALE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgproof.config import RepositoryConfig
-from pgproof.repository.repository import open_store
+from pgproof.repository.opening import open_store
 from pgproof.repository.store import Store
 from tests.servers.s3 import S3Server
 

@@ -16,7 +16,7 @@ from pgproof.config import RepositoryConfig
 from pgproof.errors import ObjectExists, PgproofError, RepositoryMissing, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.lease import Lease
-from pgproof.repository.repository import open_store
+from pgproof.repository.opening import open_store
 from pgproof.repository.store import Store, read
 from tests.contracts.broken_s3 import answering, fault
 from tests.servers.proxy import AFTER, BEFORE, HANG, KINDS, LOST, SLOW, TRUNCATE, Proxy, faulty

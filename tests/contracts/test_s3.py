@@ -28,7 +28,8 @@ from pgproof.errors import (
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.lease import Lease
 from pgproof.repository.objects import ObjectStore, retry_settings
-from pgproof.repository.repository import create_repository, open_repository, open_store
+from pgproof.repository.opening import open_store
+from pgproof.repository.repository import create_repository, open_repository
 from pgproof.repository.store import Store, read
 from tests.contracts.broken_s3 import BrokenS3, answer, answering, fault
 from tests.servers.s3 import S3Server, free_ports, running_seaweedfs

@@ -14,7 +14,7 @@ import pytest
 from pgproof.config import RepositoryConfig
 from pgproof.errors import ConfigError, ObjectMissing, RepositoryReadOnly, StoreUnavailable
 from pgproof.repository.credentials import Credentials, store_settings
-from pgproof.repository.repository import open_store
+from pgproof.repository.opening import open_store
 from pgproof.repository.store import read
 from tests.contracts.broken_s3 import answering, fault
 from tests.servers.s3 import S3Server, free_ports

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from pgproof.errors import ObjectDamaged
-from pgproof.repository.repository import open_store
+from pgproof.repository.opening import open_store
 from pgproof.repository.store import read
 from tests.drills.damage import answer
 from tests.drills.kept import Flip, Kept, bit_flipped, choose, flipped, kept_repository

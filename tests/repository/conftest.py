@@ -10,7 +10,8 @@ import pyrage
 import pytest
 
 from pgproof.config import RepositoryConfig
-from pgproof.repository.repository import Archive, create_repository, open_store
+from pgproof.repository.opening import open_store
+from pgproof.repository.repository import Archive, create_repository
 from pgproof.repository.store import Store
 
 SYSTEM = 7412345678901234567

@@ -14,8 +14,9 @@ from pgproof.config import RepositoryConfig
 from pgproof.errors import ConfigError, RepositoryFormat, RepositoryMissing, RepositoryReadOnly, WrongSystem
 from pgproof.repository.credentials import Credentials
 from pgproof.repository.objects import ObjectStore
+from pgproof.repository.opening import open_store
 from pgproof.repository.posix import PosixStore
-from pgproof.repository.repository import check_system, create_repository, open_repository, open_store
+from pgproof.repository.repository import check_system, create_repository, open_repository
 from pgproof.repository.seal import unsealed
 from pgproof.repository.store import Store, read
 from tests.repository.conftest import recipient_of
