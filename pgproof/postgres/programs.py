@@ -67,8 +67,10 @@ def _major_of(directory: Path) -> int | None:
     if not os.access(program, os.X_OK):
         return None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
-        if match := re.search(r"(\d+)", text):
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=10, env=environment()
+        )
+        if match := re.search(r"(\d+)", done.stdout):
             return int(match[1])
     return None
 

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import zstandard
 
 from pgproof.errors import ObjectDamaged, ProgramMissing
-from pgproof.postgres.programs import ending_with_us
+from pgproof.postgres.programs import ending_with_us, environment
 
 SUFFIXES = ("", ".gz", ".zst", ".lz4", ".bz2", ".xz")
 _FAULTS = (EOFError, gzip.BadGzipFile, lzma.LZMAError, tarfile.TarError, zlib.error, zstandard.ZstdError)
@@ -81,6 +81,7 @@ def _through_lz4(path: Path, mode: str) -> Iterator[IO[bytes]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            env=environment(),
         )
     except FileNotFoundError as error:
         raise ProgramMissing('program "lz4" is not installed here', hint="apt-get install lz4") from error
