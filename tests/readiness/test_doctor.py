@@ -6,8 +6,8 @@ import io
 import pickle
 
 import pytest
-from rich.console import Console
 
+from pgproof.commands.console import Console
 from pgproof.commands.doctor import as_dict, doctor, exit_code, render, rows, summary
 from pgproof.config import Config
 from pgproof.errors import ConfigError
@@ -43,7 +43,7 @@ def test_exit_code_and_summary(checks: list[Check], code: int, line: str) -> Non
 
 
 def test_the_page() -> None:
-    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console = Console(file=io.StringIO(), width=80)
     render(console, [GOOD, ADVICE, BAD])
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "they are [off]" in text
@@ -55,7 +55,7 @@ def test_the_page() -> None:
 
 
 def test_what_one_cause_hides_is_said_once() -> None:
-    console = Console(file=io.StringIO(), width=80, highlight=False)
+    console = Console(file=io.StringIO(), width=80)
     away = "could not look: there is no connection to the server"
     render(
         console,

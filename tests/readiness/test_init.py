@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pgproof.backups.base_backup import take_backup
 from pgproof.commands import init
+from pgproof.commands.console import Console
 from pgproof.commands.init import InitResult, initialise, render, script
 from pgproof.config import RepositoryConfig
 from pgproof.errors import (
@@ -394,7 +394,7 @@ def test_the_page(make_site: MakeSite) -> None:
 
 
 def page(result: InitResult) -> str:
-    console = Console(file=io.StringIO(), width=200, highlight=False)
+    console = Console(file=io.StringIO(), width=200)
     render(console, result)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import psycopg
 import pytest
-from rich.console import Console
 
+from pgproof.commands.console import Console
 from pgproof.commands.drill import show
 from pgproof.validation import recount
 from pgproof.validation.comparison import most_telling
