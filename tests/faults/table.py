@@ -43,11 +43,11 @@ def table(found: list[dict[str, str]], part: str) -> list[str]:
     return [*lines, f"| all | {' | '.join(total)} | {len(chosen)} faults |"]
 
 
-def main(path: str) -> None:
-    found = rows(Path(path))
+def main(*paths: str) -> None:
+    found = [row for path in paths for row in rows(Path(path))]
     for part in sorted({row["part"] for row in found}):
         sys.stdout.write(f"## {part}\n\n" + "\n".join(table(found, part)) + "\n\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -209,7 +209,7 @@ def mounted() -> Iterator[Site]:
     with site_in_directory() as site:
         place: Path = site.source.repository_path
         saved = place.with_name("saved")
-        shutil.copytree(place, saved)
+        subprocess.run(["cp", "-a", str(place), str(saved)], check=True)
         options = f"size=300m,mode=0750,uid={owner.pw_uid},gid={owner.pw_gid}"
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=True)
         try:
