@@ -46,7 +46,7 @@ INSERT INTO "we ird"."Tab ""le" SELECT g, g % 100, CASE g % 50 WHEN 0 THEN 'NaN'
  CASE g % 10 WHEN 0 THEN '()' ELSE cube(ARRAY[g, 2, 3], ARRAY[g + 1, 2, 5]) END,
  (ARRAY['a','b','c'])[1 + g % 3]::mood, ROW(g, NULL)::pair, decode(md5(g::text), 'hex'), 'name' || g, g % 2 = 0,
   CASE g % 30 WHEN 3 THEN point(g, '-Infinity') ELSE point(g * 1e-7, g % 50) END
-FROM generate_series(1, 1200) g;
+FROM generate_series(1, 600) g;
 -- NULLs in every column
 INSERT INTO "we ird"."Tab ""le" (id) SELECT g FROM generate_series(5000, 5100) g;
 UPDATE "we ird"."Tab ""le" SET t = NULL, i = NULL, r = NULL, p = NULL, ia = NULL, j = NULL,
