@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,19 @@ import pytest
 from pgproof.commands import drill as command
 from pgproof.errors import DestinationRefused
 from pgproof.validation.checks import amcheck
+from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.checks.page_checksums import OFF
 from pgproof.validation.comparing import compare_restored
 from pgproof.validation.drill import Restored
+from pgproof.validation.expectations import suites as expectations
 from pgproof.validation.proof import Proof, read_proof
 from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
 from tests.validation.drilling import fence_of, restored_copy
 
-pytestmark = pytest.mark.usefixtures("plain")
-
-Damage = Callable[[Path], None]
+Damage = Callable[[Restored], None]
 PAGE = 8192
+ALL = ("log", "checksums", "amcheck", "indexes", "dump")
 
 
 @pytest.fixture(scope="module", params=[15, 17, 18])
@@ -35,37 +36,26 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     if reason := installed(request.param):
         pytest.skip(reason)
     with running_source(request.param) as made:
-        made.sql(
-            "CREATE TABLE orders AS SELECT g AS id, 'order-' || g AS note FROM generate_series(1, 1000) g"
-        )
-        made.sql(
-            "CREATE UNIQUE INDEX orders_id ON orders (id); CREATE INDEX orders_brin ON orders USING brin (id)"
-        )
+        for name in ("orders", "swapped", "moved"):
+            made.sql(
+                f"CREATE TABLE {name} AS SELECT g AS id, 'order-' || g AS note FROM generate_series(1, 1000) g"
+            )
+            made.sql(f"CREATE UNIQUE INDEX {name}_id ON {name} (id)")
+            made.sql(f"CREATE INDEX {name}_brin ON {name} USING brin (id)")
         made.sql("VACUUM FREEZE")
         made.sql("CHECKPOINT")
         made.backup()
         yield made
 
 
-def configure(source: Source, *checks: str, extra: str = "") -> None:
+def configure(source: Source, *checks: str, more: str = "", extra: str = "") -> None:
     """These checks, and no recovery target, which starts another server and has tests of its own."""
-    source.write_config(cluster=f"drill.checks = {json.dumps(checks)}\ndrill.targets = 0", extra=extra)
+    source.write_config(f"drill.checks = {json.dumps(checks)}\ndrill.targets = 0\n{more}", extra=extra)
 
 
-def drill(
-    source: Source, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Restored], None] | None = None
-) -> Proof:
+def drill(source: Source, *damages: Damage) -> Proof:
     """The proof of a drill whose copy is damaged before it is recovered."""
-    restore = command.restore_scratch
-
-    def damaged(*words: Any) -> Restored:
-        restored = restore(*words)
-        if damage is not None:
-            damage(restored)
-        return restored
-
-    monkeypatch.setattr(command, "restore_scratch", damaged)
-    code, out, err = answer(source, "drill", "main", "--json")
+    code, out, err = show(source, "--json", damages=damages)
     assert err == ""
     proof = read_proof(source.archive, json.loads(out)["identifier"])
     assert code == (0 if proof.proven else 1)
@@ -73,8 +63,34 @@ def drill(
     return proof
 
 
+def show(source: Source, *words: str, damages: Iterable[Damage] = ()) -> tuple[int, str, str]:
+    """What the command answers, as a host without Great Expectations makes a drill."""
+    restore = command.restore_scratch
+
+    def damaged(*words: Any) -> Restored:
+        restored = restore(*words)
+        for damage in damages:
+            damage(restored)
+        return restored
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expectations, "available", lambda: False)
+        patch.setattr(command, "restore_scratch", damaged)
+        return answer(source, "drill", "main", *words)
+
+
 def results(proof: Proof) -> dict[str, Any]:
     return {check["name"]: check["ok"] for check in proof.checks if check["database"] != "template1"}
+
+
+def findings(proof: Proof, name: str) -> list[str]:
+    """Of one check, in the database or in every one."""
+    (found,) = (
+        check["findings"]
+        for check in proof.checks
+        if check["name"] == name and check["database"] in ("postgres", EVERY_DATABASE)
+    )
+    return found
 
 
 def not_checked(proof: Proof) -> dict[str, str]:
@@ -85,7 +101,7 @@ def file_of(source: Source, relation: str) -> str:
     return str(source.sql(f"SELECT pg_relation_filepath('{relation}')")[0][0])
 
 
-def on(source: Source, relation: str, change: Callable[[bytearray], None]) -> Callable[[Restored], None]:
+def on(source: Source, relation: str, change: Callable[[bytearray], None]) -> Damage:
     """Damage to a relation's first file in the copy."""
 
     def damage(restored: Restored) -> None:
@@ -119,42 +135,87 @@ def flip_in_hole(page: bytearray) -> None:
     page[start + lower + 40] ^= 0x01
 
 
+def move_range(index: bytearray) -> None:
+    """The first range of a BRIN index is said to begin and end elsewhere (BrinTuple): amcheck has no check for that."""
+    start = 2 * PAGE
+    at = int.from_bytes(index[start + 24 : start + 26], "little") & 0x7FFF
+    length = int.from_bytes(index[start + 26 : start + 28], "little") >> 1
+    index[start + at + length - 8 : start + at + length] = bytes([9, 0, 0, 0, 10, 0, 0, 0])
+
+
 # ---- nothing is done
 
 
-def test_all_checks_of_a_sound_copy(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+CANNOT = {
+    "slow": (
+        "postgres",
+        "SELECT pg_sleep(60)",
+        "canceling statement due to statement timeout; its statement_timeout is 1 s",
+    ),
+    "lost": ("absent", "SELECT 1", "its database was not fenced"),
+    "typo": (
+        "postgres",
+        "SELECT nothing FROM orders",
+        'it could not run: column "nothing" does not exist',
+    ),
+    "write": (
+        "postgres",
+        "DELETE FROM orders",
+        "it could not run: cannot execute DELETE in a read-only transaction",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(source: Source) -> Proof:
+    """All checks of a sound copy, one of one's own and some that cannot run among them."""
     own = '[[clusters.main.checks]]\nname = "a thousand"\ndatabase = "postgres"\n'
     own += 'sql = "SELECT count(*) FROM orders"\nexpect = 1000\n'
-    configure(source, "log", "checksums", "amcheck", "indexes", "dump", extra=own)
-    proof = drill(source, monkeypatch)
-    rows = sum(item["source"] for item in proof.objects)
-    equal = f"1 table with 1,000 rows are equal, and {rows:,} rows of system catalogs"
-    assert (proof.verdict, proof.summary) == ("proven", equal)
+    for name, (database, query, _) in CANNOT.items():
+        own += f'[[clusters.main.checks]]\nname = "{name}"\ndatabase = "{database}"\nsql = "{query}"\n'
+        own += "statement_timeout = 1\n"
+    configure(source, *ALL, extra=own)
+    return drill(source)
+
+
+def test_all_checks_of_a_sound_copy(source: Source, sound: Proof) -> None:
+    rows = sum(item["source"] for item in sound.objects)
+    equal = f"3 tables with 3,000 rows are equal, and {rows:,} rows of system catalogs"
+    assert (sound.verdict, sound.summary) == ("proven", equal)
     checksums = True if source.major >= 18 else None
-    assert results(proof) == {
+    assert results(sound) == {
         "log": True,
         "checksums": checksums,
         "amcheck": True,
         "indexes": True,
         "dump": True,
         "a thousand": True,
+        **dict.fromkeys(CANNOT),
     }
     missing = {} if checksums else {"check checksums": OFF}
-    told = not_checked(proof)
+    told = not_checked(sound)
     assert told.items() >= missing.items()
     assert "public.orders_brin" not in told
-    assert proof.phases["check"] > 0
+    assert sound.phases["check"] > 0
 
 
-def test_no_checks(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checks_of_ones_own_that_say_nothing_and_of_no_database(sound: Proof) -> None:
+    """A check that cannot run accuses no backup."""
+    assert sound.verdict == "proven"
+    assert (
+        not_checked(sound).items() >= {f"check {name}": why for name, (_, _, why) in CANNOT.items()}.items()
+    )
+
+
+def test_no_checks_and_an_index_that_is_called_proven_without_them(source: Source) -> None:
     configure(source)
-    proof = drill(source, monkeypatch)
+    proof = drill(source, on(source, "orders_id", lose_entry))
     assert (proof.verdict, proof.checks, proof.phases["check"]) == ("proven", (), 0)
 
 
-def test_parent_check(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    source.write_config(cluster='drill.checks = ["amcheck"]\ndrill.parent_check = true')
-    proof = drill(source, monkeypatch)
+def test_parent_check(source: Source) -> None:
+    configure(source, "amcheck", more="drill.parent_check = true")
+    proof = drill(source)
     assert (proof.verdict, results(proof)) == ("proven", {"amcheck": True})
     checked = "b-trees and GIN indexes" if source.major >= 18 else "b-trees"
     assert not_checked(proof)["public.orders_brin"] == f"a brin index: amcheck checks {checked}"
@@ -163,7 +224,7 @@ def test_parent_check(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_machine_without_amcheck(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(amcheck, "_create_extension", lambda connection, extension: "not installed here")
     configure(source, "amcheck")
-    proof = drill(source, monkeypatch)
+    proof = drill(source)
     assert (proof.verdict, results(proof)) == ("proven", {"amcheck": None})
     assert not_checked(proof)["check amcheck"] == "not installed here"
 
@@ -171,57 +232,58 @@ def test_a_machine_without_amcheck(source: Source, monkeypatch: pytest.MonkeyPat
 # ---- damage
 
 
+@pytest.fixture(scope="module")
+def damaged(source: Source) -> Proof:
+    """Each damage in a table of its own, and a file of a transaction that never was, as botched copies leave them."""
+
+    def add_transaction(restored: Restored) -> None:
+        digits = 16 if source.major >= 17 else 8
+        path = restored.scratch.data / "pg_twophase" / f"{0x7FFFFF00:0{digits}X}"
+        path.write_bytes(bytes(100))
+        path.chmod(0o600)
+
+    configure(source, "log", "amcheck", "indexes")
+    changes = {"orders_id": lose_entry, "swapped_id": swap_entries, "moved_brin": move_range}
+    proof = drill(source, add_transaction, *(on(source, name, change) for name, change in changes.items()))
+    assert proof.verdict == "not sound"
+    assert all(table["equal"] for table in proof.tables)
+    assert [len(findings(proof, name)) for name in ("amcheck", "indexes")] == [2, 1]
+    return proof
+
+
 @pytest.mark.parametrize(
-    ("change", "finding"),
+    ("index", "finding"),
     [
-        (lose_entry, 'lacks matching index tuple within index "orders_id"'),
-        (swap_entries, 'item order invariant violated for index "orders_id"'),
+        ("orders_id", 'lacks matching index tuple within index "orders_id"'),
+        ("swapped_id", 'item order invariant violated for index "swapped_id"'),
     ],
 )
-def test_an_index_that_answers_wrongly(
-    source: Source, monkeypatch: pytest.MonkeyPatch, change: Damage, finding: str
-) -> None:
-    configure(source, "amcheck")
+def test_an_index_that_answers_wrongly(source: Source, damaged: Proof, index: str, finding: str) -> None:
     if source.major >= 18:
         finding = "invalid page in block 1 of relation"  # its checksum tells first
-    proof = drill(source, monkeypatch, on(source, "orders_id", change))
-    assert proof.verdict == "not sound"
-    assert proof.summary.startswith("amcheck of postgres: public.orders_id: ")
-    assert finding in proof.summary
-    assert all(table["equal"] for table in proof.tables)
+    (found,) = (text for text in findings(damaged, "amcheck") if text.startswith(f"public.{index}: "))
+    assert finding in found
 
 
-def test_a_brin_index_that_misses_rows(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first range is said to begin and end elsewhere (BrinTuple): amcheck has no check for that."""
-
-    def move(index: bytearray) -> None:
-        start = 2 * PAGE
-        at = int.from_bytes(index[start + 24 : start + 26], "little") & 0x7FFF
-        length = int.from_bytes(index[start + 26 : start + 28], "little") >> 1
-        index[start + at + length - 8 : start + at + length] = bytes([9, 0, 0, 0, 10, 0, 0, 0])
-
-    configure(source, "amcheck", "indexes")
-    proof = drill(source, monkeypatch, on(source, "orders_brin", move))
-    assert proof.verdict == "not sound"
+def test_a_brin_index_that_misses_rows(source: Source, damaged: Proof) -> None:
+    (found,) = findings(damaged, "indexes")
     if source.major >= 18:
-        assert "it cannot be read: invalid page in block 2" in proof.summary  # its checksum tells first
+        assert "it cannot be read: invalid page in block 2" in found  # its checksum tells first
     else:
-        start = r"indexes of postgres: public.orders_brin: row \(\d,\d+\) is not found by its own value"
-        assert re.match(start, proof.summary)
-    assert all(table["equal"] for table in proof.tables)
+        assert re.match(r"public.moved_brin: row \(\d,\d+\) is not found by its own value", found)
 
 
-def test_without_checks_such_an_index_is_called_proven(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configure(source)
-    assert drill(source, monkeypatch, on(source, "orders_id", lose_entry)).verdict == "proven"
+def test_a_recovery_that_complains(damaged: Proof) -> None:
+    # 17 and 18 then miss the file, as its name has an epoch that they do not expect
+    found = "startup: WARNING: removing future two-phase state file for transaction 2147483392"
+    assert findings(damaged, "log")[0].startswith(found)
+    assert damaged.summary.startswith(f"log of every database: {found}")
 
 
-def test_a_bit_where_nothing_is_stored(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bit_where_nothing_is_stored(source: Source) -> None:
     """Only page checksums can see it; without them nobody does, and nothing is lost by it."""
     configure(source, "log", "checksums")
-    proof = drill(source, monkeypatch, on(source, "orders_id", flip_in_hole))
+    proof = drill(source, on(source, "orders_id", flip_in_hole))
     if source.major < 18:
         assert (proof.verdict, results(proof)) == ("proven", {"log": True, "checksums": None})
         return
@@ -230,24 +292,6 @@ def test_a_bit_where_nothing_is_stored(source: Source, monkeypatch: pytest.Monke
     start = f'checksums of every database: postgres: public.orders_id, file "{name}", block '
     assert proof.summary.startswith(start)
     assert "calculated checksum " in proof.summary
-
-
-def test_a_recovery_that_complains(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a transaction that never was, as a botched copy of a data directory leaves it."""
-
-    def damage(restored: Restored) -> None:
-        digits = 16 if source.major >= 17 else 8
-        path = restored.scratch.data / "pg_twophase" / f"{0x7FFFFF00:0{digits}X}"
-        path.write_bytes(bytes(100))
-        path.chmod(0o600)
-
-    configure(source, "log")
-    proof = drill(source, monkeypatch, damage)
-    assert proof.verdict == "not sound"
-    # 17 and 18 then miss the file, as its name has an epoch that they do not expect
-    assert proof.summary.startswith(
-        "log of every database: startup: WARNING: removing future two-phase state file for transaction 2147483392"
-    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
@@ -263,8 +307,8 @@ def test_a_relation_whose_check_ends_the_server(
         check(inspection, connection, relation)
 
     monkeypatch.setattr(amcheck, "_check_one", crash)
-    source.write_config(cluster='drill.checks = ["amcheck"]\ndrill.workers = 1')
-    proof = drill(source, monkeypatch)
+    configure(source, "amcheck", more="drill.workers = 1")
+    proof = drill(source)
     if number == signal.SIGKILL:
         assert (proof.verdict, proof.summary) == (
             "not exact",
@@ -297,52 +341,36 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize(("query", "expect", "finding"), OWN, ids=range(len(OWN)))
-def test_a_check_of_ones_own(
-    source: Source, monkeypatch: pytest.MonkeyPatch, query: str, expect: str, finding: str
-) -> None:
-    own = f'[[clusters.main.checks]]\nname = "mine"\ndatabase = "postgres"\nsql = "{query}"\nexpect = {expect}\n'
-    configure(source, extra=own)
-    proof = drill(source, monkeypatch)
-    assert results(proof) == {"mine": not finding}
-    if finding:
-        assert (proof.verdict, proof.summary) == ("not sound", f"mine of postgres: {finding}")
+@pytest.fixture(scope="module")
+def own(source: Source) -> tuple[str, Proof]:
+    """All of them in one drill: what the command shows, and the proof."""
+    checks = ""
+    for number, (query, expect, _) in enumerate(OWN):
+        checks += f'[[clusters.main.checks]]\nname = "mine {number}"\ndatabase = "postgres"\n'
+        checks += f'sql = "{query}"\nexpect = {expect}\n'
+    configure(source, "log", extra=checks)
+    code, out, err = show(source)
+    assert (code, err) == (1, "")
+    assert os.listdir(source.root / "scratch") == []
+    (key,) = re.findall(r"proof:(\S+)\.json", "".join(out.split()))
+    return out, read_proof(source.archive, Path(key).name)
 
 
-CANNOT = {
-    "slow": (
-        "postgres",
-        "SELECT pg_sleep(60)",
-        "canceling statement due to statement timeout; its statement_timeout is 1 s",
-    ),
-    "lost": ("absent", "SELECT 1", "its database was not fenced"),
-    "typo": (
-        "postgres",
-        "SELECT nothing FROM orders",
-        'it could not run: column "nothing" does not exist',
-    ),
-    "write": (
-        "postgres",
-        "DELETE FROM orders",
-        "it could not run: cannot execute DELETE in a read-only transaction",
-    ),
-}
+@pytest.mark.parametrize("number", range(len(OWN)))
+def test_a_check_of_ones_own(own: tuple[str, Proof], number: int) -> None:
+    proof, (_, _, finding) = own[1], OWN[number]
+    assert results(proof)[f"mine {number}"] == (not finding)
+    assert findings(proof, f"mine {number}") == ([finding] if finding else [])
+    assert proof.verdict == "not sound"
 
 
-def test_checks_of_ones_own_that_say_nothing_and_of_no_database(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A check that cannot run accuses no backup."""
-    own = ""
-    for name, (database, query, _) in CANNOT.items():
-        own += f'[[clusters.main.checks]]\nname = "{name}"\ndatabase = "{database}"\nsql = "{query}"\n'
-        own += "statement_timeout = 1\n"
-    configure(source, extra=own)
-    proof = drill(source, monkeypatch)
-    assert (proof.verdict, results(proof)) == ("proven", dict.fromkeys(CANNOT))
-    assert (
-        not_checked(proof).items() >= {f"check {name}": why for name, (_, _, why) in CANNOT.items()}.items()
-    )
+def test_a_finding_is_shown(own: tuple[str, Proof]) -> None:
+    out, proof = own
+    assert proof.summary == "mine 0 of postgres: it expects rows, and there are none (and 3 more findings)"
+    assert f"NOT SOUND: {proof.summary}" in " ".join(out.split())
+    assert "  check mine 2 of postgres: 1 found, 1 checked in" in out
+    assert "    it expects 999, and gets 1000\n" in out
+    assert "  check log of every database: ok, " in out
 
 
 def test_a_copy_that_was_opened_is_not_compared_again(source: Source) -> None:
@@ -357,15 +385,3 @@ def test_a_copy_that_was_opened_is_not_compared_again(source: Source) -> None:
         f'the copy in "{restored.scratch.root}" was opened for writing already\n'
         "DETAIL: It is not at its cut any more.\nHINT: run the drill again"
     )
-
-
-def test_a_finding_is_shown(source: Source) -> None:
-    own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "postgres"\nsql = "SELECT 1"\nexpect = 2\n'
-    configure(source, "log", extra=own)
-    code, out, err = answer(source, "drill", "main")
-    assert (code, err) == (1, "")
-    assert "NOT SOUND: mine of postgres: it expects 2, and gets 1" in out
-    assert "  check mine of postgres: 1 found, 1 checked in" in out
-    assert "    it expects 2, and gets 1\n" in out
-    assert "  check log of every database: ok, " in out
-    assert os.listdir(source.root / "scratch") == []
