@@ -8,14 +8,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from pgproof.validation.checks.check import EVERY_DATABASE
 from pgproof.validation.comparing import OnDatabase, compare_restored
 from pgproof.validation.comparison import Comparison
 from pgproof.validation.drill import Restored, make_proof, restore_scratch
 from pgproof.validation.evidence import store_evidence
-from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, write_fence
+from pgproof.validation.fences.fence import NEVER_CHECKED, Fence, NotChecked, write_fence
 from pgproof.validation.fences.fencing import _Fencer, take_fence
 from pgproof.validation.proof import Proof
+from pgproof.validation.targets.attempt import WHAT
 from tests.servers.postgres import Source, now
+
+_NO_TARGETS = NotChecked(EVERY_DATABASE, WHAT, "drill.targets is 0")
 
 
 @dataclass
@@ -34,8 +38,9 @@ class Drill:
 
     @property
     def not_checked(self) -> dict[str, str]:
-        """What is not compared, to the reason; without what no drill looks at, and without the checks."""
-        apart = {NEVER_CHECKED} | {item for check in self.comparison.checks for item in check.not_checked}
+        """What is not compared, to the reason; without what no drill looks at, checks, and targets that none wanted."""
+        apart = {NEVER_CHECKED, _NO_TARGETS}
+        apart |= {item for check in self.comparison.checks for item in check.not_checked}
         items = [item for item in self.proof.not_checked if item not in apart]
         return {short(item.what): item.reason for item in items}
 
@@ -64,11 +69,25 @@ def nothing(database: str, dsn: str) -> None:
     """What a drill does on each database unless told."""
 
 
-def drill(source: Source, fence: Fence | None = None, on_database: OnDatabase = nothing) -> Drill:
-    """Prove the newest backup."""
+def drill(
+    source: Source,
+    fence: Fence | None = None,
+    on_database: OnDatabase = nothing,
+    *,
+    checked: bool = True,
+) -> Drill:
+    """Prove the newest backup.
+
+    Args:
+        checked: with the configured checks and recovery targets; both have tests of their own.
+    """
     fence = fence or fence_of(source)
+    cluster = source.cluster
+    if not checked:
+        less = cluster.drill.model_copy(update={"checks": (), "targets": 0})
+        cluster = cluster.model_copy(update={"drill": less})
     with restored_copy(source, fence) as restored:
-        comparison = compare_restored(source.cluster, fence, restored, on_database)
+        comparison = compare_restored(cluster, fence, restored, on_database)
     proof = make_proof(source.archive, fence, restored.label, now, restored=restored, comparison=comparison)
     store_evidence(source.archive, proof, None)
     return Drill(fence, restored, comparison, proof)
