@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from tests.conftest import MAJORS
+from tests.drills.damage import answer
 from tests.servers.postgres import Source, installed, running_source
-from tests.validation.drilling import drill
+from tests.validation.drilling import Drill, drill
 
 # What the owner of a database may do: functions and operators that stand before PostgreSQL's own. As the role of the
 # source they raise; as the superuser that reads the copy they would leave a mark.
@@ -66,9 +67,9 @@ ALTER ROLE postgres SET standard_conforming_strings = off;
 """
 
 
-@pytest.fixture(params=MAJORS, ids=lambda major: f"pg{major}")
-def harmful(request: pytest.FixtureRequest) -> Iterator[Source]:
-    """A source whose databases search a schema of their owners first."""
+@pytest.fixture(scope="module", params=MAJORS, ids=lambda major: f"pg{major}")
+def harmful(request: pytest.FixtureRequest) -> Iterator[tuple[Source, Drill]]:
+    """A source whose databases search a schema of their owners first, and its drill, with a check of one's own."""
     if reason := installed(request.param):
         pytest.skip(reason)
     with running_source(request.param) as source:
@@ -77,22 +78,22 @@ def harmful(request: pytest.FixtureRequest) -> Iterator[Source]:
             source.sql(EVIL.format(marker=source.root / "marker"), database=database)
             source.sql(f"ALTER DATABASE {database} SET search_path = evil, pg_catalog")
         source.backup()
-        yield source
+        own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "mine"\nsql = "SELECT g FROM public.t"\n'
+        source.write_config(extra=own)
+        yield source, drill(source)
 
 
-def test_functions_of_users_never_run_in_the_sessions_of_a_drill(harmful: Source) -> None:
-    found = drill(harmful)
-    assert not (harmful.root / "marker").exists()
+def test_functions_of_users_never_run_in_the_sessions_of_a_drill(harmful: tuple[Source, Drill]) -> None:
+    source, found = harmful
+    assert not (source.root / "marker").exists()
     assert found.proof.proven, found.proof.summary
-    assert harmful.run("doctor", "main").returncode == 0
+    assert answer(source, "doctor", "main")[0] == 0
 
 
-def test_a_check_with_qualified_names_runs_no_function_of_users(harmful: Source) -> None:
-    own = '[[clusters.main.checks]]\nname = "mine"\ndatabase = "mine"\nsql = "SELECT g FROM public.t"\n'
-    harmful.write_config(extra=own)
-    found = drill(harmful)
+def test_a_check_with_qualified_names_runs_no_function_of_users(harmful: tuple[Source, Drill]) -> None:
+    source, found = harmful
     assert [check.ok for check in found.comparison.checks if check.name == "mine"] == [True]
-    assert not (harmful.root / "marker").exists()
+    assert not (source.root / "marker").exists()
 
 
 def test_settings_of_roles_change_nothing(any_source: Source) -> None:
@@ -168,6 +169,6 @@ def test_a_trigger_on_login_that_refuses_is_told(source: Source) -> None:
         "CREATE OR REPLACE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS"
         " $$ BEGIN IF session_user = 'pgproof' THEN RAISE EXCEPTION 'closed at night'; END IF; END $$"
     )
-    done = source.run("drill", "main")
-    assert done.returncode > 1
-    assert "closed at night" in done.stderr
+    code, _, err = answer(source, "drill", "main")
+    assert code > 1
+    assert "closed at night" in err
