@@ -17,7 +17,7 @@ from pgproof.backups.source import check_archiving
 from pgproof.errors import LeaseHeld, ServerNotReady
 from pgproof.postgres.connection import connect
 from pgproof.postgres.facts import read_facts
-from tests.drills.damage import assert_refused, flip_bit
+from tests.drills.damage import answer, assert_refused, flip_bit
 from tests.servers.background import end_background
 from tests.servers.postgres import PGPROOF, PROJECT, Source, installed, now, running_source
 
@@ -72,7 +72,7 @@ def test_second_backup_at_once_and_a_killed_one(source: Source, running: subproc
     running.kill()
     running.wait()
     source.write_config()
-    listed = json.loads(source.run("list", "main", "--json").stdout)
+    listed = json.loads(answer(source, "list", "main", "--json")[1])
     assert listed["backups"] == []
     assert len(listed["torn"]) == 1
     torn = listed["torn"][0]
@@ -82,12 +82,12 @@ def test_second_backup_at_once_and_a_killed_one(source: Source, running: subproc
     assert [entry.label for entry in catalog.entries] == [record.label]
     assert catalog.torn == (torn,)
 
-    done = source.run("expire", "main", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["torn"] == [torn]
+    code, out, err = answer(source, "expire", "main", "--json")
+    assert code == 0, err
+    assert json.loads(out)["torn"] == [torn]
     assert read_catalog(source.archive).torn == ()
     assert list(source.archive.store.list(source.archive.layout.backup(torn))) == []
-    assert source.run("verify", "main").returncode == 0
+    assert answer(source, "verify", "main")[0] == 0
 
 
 @pytest.mark.parametrize("how", ["server", "walsender"])
@@ -113,9 +113,9 @@ def test_invariant_2_no_record_without_its_wal(source: Source) -> None:
     switch.unlink()
     end_background(source.root)
     before = now()
-    done = source.run("backup", "main")
-    assert done.returncode == 79
-    lines = done.stderr.splitlines()
+    code, _, err = answer(source, "backup", "main")
+    assert code == 79
+    lines = err.splitlines()
     segment = lines[0].split('"')[1]
     label = lines[0].split('"')[3]
     assert f"{before:%Y%m%dT%H%M%SZ}-full" <= label <= f"{now():%Y%m%dT%H%M%SZ}-full"
@@ -141,14 +141,14 @@ def test_corrupt_page_of_the_source() -> None:
         source.sql("CHECKPOINT")
         path = source.data / source.sql("SELECT pg_relation_filepath('t')")[0][0]
         flip_bit(path, 3 * 8192 + 5000)
-        done = source.run("backup", "main")
-        assert re.sub("[0-9A-F]{1,4} but expected [0-9A-F]{1,4}", "A but expected B", done.stderr) == (
+        code, out, err = answer(source, "backup", "main")
+        assert re.sub("[0-9A-F]{1,4} but expected [0-9A-F]{1,4}", "A but expected B", err) == (
             'pgproof: cluster "main" has damaged pages\n'
             f'DETAIL: checksum verification failed in file "./{path.relative_to(source.data)}" '
             "(public.t of database postgres), block 3: calculated A but expected B.\n"
             "HINT: no backup was taken; keep older ones with pgproof hold: docs/runbooks/backup-fails.md, step 4\n"
         )
-        assert (done.returncode, done.stdout) == (40, "")
+        assert (code, out) == (40, "")
         assert backup_objects(source) == []
 
 
@@ -165,16 +165,16 @@ def test_archive_command_that_points_elsewhere(elsewhere: Source, command: str) 
     (elsewhere.root / "elsewhere").mkdir(exist_ok=True)
     elsewhere.set(archive_command=command)
     started = time.monotonic()
-    done = elsewhere.run("backup", "main")
+    code, _, err = answer(elsewhere, "backup", "main")
     assert time.monotonic() - started < 15  # the archiver says that it is done: there is nothing to wait for
     segment = elsewhere.sql("SELECT last_archived_wal FROM pg_stat_archiver")[0][0]
-    assert done.stderr == (
+    assert err == (
         f'pgproof: WAL of cluster "main" does not arrive in the repository "file://{elsewhere.repository_path}"\n'
         f'DETAIL: The archiver says: it last archived {segment}. archive_command is "{command}".\n'
         "HINT: run the archive_command by hand as the server's account, and look in the server's log; "
         "it must be: pgproof --config /path/pgproof.toml wal push %p\n"
     )
-    assert done.returncode == 22
+    assert code == 22
     assert os.listdir(elsewhere.repository_path) == ["pgproof.json"]
 
 
@@ -218,5 +218,5 @@ def test_archive_command_that_was_changed_after_the_last_segment(source: Source)
     source.archive_now()
     source.set(archive_command="true")
     source.write_config(cluster='backup.archive_timeout = "1s"')
-    assert source.run("backup", "main").returncode == 79
+    assert answer(source, "backup", "main")[0] == 79
     assert backup_objects(source) == []

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.drills.damage import assert_command_refused, assert_refused, tree
+from tests.drills.damage import answer, assert_refused, tree
 from tests.drills.shop import Shop
 
 
@@ -101,13 +101,13 @@ def outside(
 def test_target_time_before_the_first_backup(shop: Shop) -> None:
     time = shop.record.started_at - timedelta(days=1)
     message = outside(shop, f"time {time.isoformat(sep=' ')}", "")
-    assert_command_refused(shop.source, shop.restore("--target-time", time.isoformat()), 42, message)
+    assert_refused(shop.source, shop.restore("--target-time", time.isoformat()), 42, message)
 
 
 def test_target_time_after_the_newest_wal(shop: Shop) -> None:
     # archive_now commits once more after the insert: the one that the message names
-    done = shop.source.run("wal", "check", "main", "--json")
-    commit = datetime.fromisoformat(json.loads(done.stdout)["newest_commit"])
+    _, out, _ = answer(shop.source, "wal", "check", "main", "--json")
+    commit = datetime.fromisoformat(json.loads(out)["newest_commit"])
     assert commit > shop.newest_commit
     assert_refused(
         shop.source,
@@ -144,9 +144,9 @@ def test_target_that_no_wal_holds(shop: Shop, option: str, value: str) -> None:
 
 def test_xid_from_before_the_first_backup(shop: Shop) -> None:
     xid = str(shop.source.sql("SELECT xmin FROM pg_class WHERE relname = 't'")[0][0])
-    done = shop.source.run(*shop.restore("--target-xid", xid))
-    assert done.returncode == 42, done.stderr
-    assert done.stderr.startswith(f"pgproof: recovery target xid {xid} is outside the recovery window\n")
+    code, _, err = answer(shop.source, *shop.restore("--target-xid", xid))
+    assert code == 42, err
+    assert err.startswith(f"pgproof: recovery target xid {xid} is outside the recovery window\n")
 
 
 def test_destination_not_empty(shop: Shop) -> None:
@@ -155,7 +155,7 @@ def test_destination_not_empty(shop: Shop) -> None:
     (data / "precious").write_text("do not touch")
     try:
         before = tree(shop.source.root / "restored")
-        assert_command_refused(
+        assert_refused(
             shop.source,
             shop.restore(),
             43,

@@ -31,7 +31,6 @@ def source(request: pytest.FixtureRequest) -> Iterator[Source]:
         give_to_server(made.root / "wal")
         made.set(archive_command=f"cp %p {made.root}/wal/%f && {made.archive_command.removeprefix('exec ')}")
         made.write_config(
-            "drill.targets = 3",
             extra=f'[clusters.main.directory]\nbackups = "{made.root}/backups"\nwal = "{made.root}/wal"\n',
         )
         program = [made.bin / "pg_basebackup", "-D", made.root / "backups" / "monday", "-d", made.dsn()]
@@ -94,8 +93,8 @@ def test_a_drill_keeps_to_itself(source: Source, words: tuple[str, ...], without
 def test_a_restored_cluster_keeps_to_itself(source: Source, target: tuple[str, ...]) -> None:
     before = files(source)
     data = source.root / f"restored-{len(target)}"
-    done = source.run("restore", "main", "--to", str(data), "--target-action", "promote", *target)
-    assert done.returncode == 0, done.stderr
+    done = answer(source, "restore", "main", "--to", str(data), "--target-action", "promote", *target)
+    assert done[0] == 0, done
     with source.copy(data) as connection:
         assert connection.execute("SELECT count(*) FROM orders").fetchone() == (ROWS,)
         link = data / "pg_tblspc" / str(oid(source))
@@ -111,8 +110,8 @@ def test_a_restored_cluster_keeps_to_itself(source: Source, target: tuple[str, .
 def test_nothing_is_made_for_what_comes_after_the_target(source: Source) -> None:
     data = source.root / "restored-before"
     words = ("--target-name", "before", "--target-action", "promote")
-    done = source.run("restore", "main", "--to", str(data), *words)
-    assert done.returncode == 0, done.stderr
+    done = answer(source, "restore", "main", "--to", str(data), *words)
+    assert done[0] == 0, done
     with source.copy(data) as connection:
         found = connection.execute("SELECT spcname FROM pg_tablespace WHERE oid >= 16384").fetchall()
     assert found == []
@@ -149,8 +148,8 @@ def test_the_plan_names_them_and_puts_them_where_it_is_told(source: Source) -> N
     assert f"Recovery creates: {source.root}/space." in err
     assert (code, data.exists()) == (43, False)
     before = files(source)
-    done = source.run(*words, "--tablespace", f"{source.root}/space={place}")
-    assert done.returncode == 0, done.stderr
+    done = answer(source, *words, "--tablespace", f"{source.root}/space={place}")
+    assert done[0] == 0, done
     with source.copy(data) as connection:
         assert connection.execute("SELECT count(*) FROM orders").fetchone() == (ROWS,)
         assert (data / "pg_tblspc" / str(number)).resolve() == place
@@ -162,8 +161,8 @@ def test_the_plan_names_them_and_puts_them_where_it_is_told(source: Source) -> N
 
 def test_the_path_need_not_exist_on_this_machine(source: Source) -> None:
     space, data = source.root / "space", source.root / "restored-away"
-    done = source.run("restore", "main", "--to", str(data))
-    assert done.returncode == 0, done.stderr
+    done = answer(source, "restore", "main", "--to", str(data))
+    assert done[0] == 0, done
     with source.away():
         space.rename(source.root / "aside")
         try:

@@ -147,12 +147,12 @@ def test_damaged_segment_is_kept_aside(site: Site) -> None:
     content, path = site.content(site.victim), site.stored(site.victim)
     flip_bit(path)
     damaged = path.read_bytes()
-    done = site.source.run("wal", "check", "main", "--content", "--repair")
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    code, out, err = answer(site.source, "wal", "check", "main", "--content", "--repair")
+    assert err == ""
+    lines = out.splitlines()
     assert lines[0] == f"repaired: {site.victim} was damaged, now from {site.name}"
     assert lines[1] == "no gap: 1 recovery window from 1 backup"
-    assert done.returncode == 0
+    assert code == 0
     assert site.content(site.victim) == content
     (aside,) = (site.source.repository_path / site.archive.layout.damaged).iterdir()
     assert aside.name.endswith(f"Z-{site.victim}.zst")

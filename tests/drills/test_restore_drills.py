@@ -12,7 +12,7 @@ import pytest
 from pgproof.backups.record import BackupRecord
 from pgproof.repository.repository import StoredObject
 from pgproof.repository.seal import sealed
-from tests.drills.damage import answer, assert_command_refused, assert_refused, flip_bit, truncate
+from tests.drills.damage import answer, assert_refused, flip_bit, truncate
 from tests.servers.postgres import Source, now, running_source
 
 HINT = "HINT: this backup cannot be restored whole; choose another with pgproof list"
@@ -199,7 +199,7 @@ def test_two_backups_one_of_them_out_of_use(source: Source, tmp_path: Path) -> N
     assert code == 1  # nothing may expire by guess
     assert err.startswith(f'pgproof: record "{archive.layout.backup_record(first.label)}" is damaged\n')
     reason = listed["damaged"][first.label]
-    assert_command_refused(
+    assert_refused(
         source,
         [*restore[:-1], "--backup", first.label],
         41,

@@ -73,7 +73,7 @@ def test_libraries_of_extensions(source: Source, poor: Path) -> None:
     assert reasons[REFUSED].startswith("timezone_abbreviations = Australia: ")
     assert reasons[REFUSED].endswith("; a function that reads one answers otherwise here")
     assert reasons["check dump"].startswith("this machine lacks library")
-    assert json.loads(source.run("list", "main", "--json").stdout)["backups"][0]["state"] == "proven"
+    assert json.loads(answer(source, "list", "main", "--json")[1])["backups"][0]["state"] == "proven"
 
 
 def test_a_locale(monkeypatch: pytest.MonkeyPatch) -> None:

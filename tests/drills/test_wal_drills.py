@@ -15,7 +15,7 @@ import pytest
 
 from pgproof.backups.record import BackupRecord
 from pgproof.timelines.segment import WalSegment
-from tests.drills.damage import answer, assert_command_refused, assert_refused, flip_bit, tree, truncate
+from tests.drills.damage import answer, assert_refused, flip_bit, tree, truncate
 from tests.servers.postgres import PGPROOF, PROJECT, Source, running_source
 
 OTHER = 7412345678901234567
@@ -119,17 +119,17 @@ def test_segment_removed(archive: Archive) -> None:
             "unusable": "",
         }
     ]
-    done = source.run("wal", "check", "main")
-    assert done.returncode == 1
-    assert f"gap: {archive.victim} missing, LSN {segment.start} to {segment.end}\n" in done.stdout
-    assert "no gap" not in done.stdout
+    code, out, _ = answer(source, "wal", "check", "main")
+    assert code == 1
+    assert f"gap: {archive.victim} missing, LSN {segment.start} to {segment.end}" in " ".join(out.split())
+    assert "no gap" not in out
 
     assert archive.fetch(archive.victim, 97) == (
         f'pgproof: WAL file "{archive.victim}" is not in the archive "file://{source.repository_path}"\n'
     )
-    assert source.run("verify", "main").returncode == 0  # the backup's own WAL is there
+    assert answer(source, "verify", "main")[0] == 0  # the backup's own WAL is there
     data = source.root / "restored"
-    assert_command_refused(
+    assert_refused(
         source,
         ["restore", "main", "--to", str(data)],
         1,
@@ -215,9 +215,9 @@ def test_segment_of_the_backup_itself(archive: Archive) -> None:
     """Verify reads it, and a plan knows it by its name."""
     source, name = archive.source, archive.record.first_segment.name
     flip_bit(source.stored(name))
-    done = source.run("verify", "main", "--json")
-    (result,) = json.loads(done.stdout)["backups"]
-    assert (done.returncode, result["ok"], result["error"]) == (1, False, "ObjectDamaged")
+    code, out, _ = answer(source, "verify", "main", "--json")
+    (result,) = json.loads(out)["backups"]
+    assert (code, result["ok"], result["error"]) == (1, False, "ObjectDamaged")
     assert result["fact"] == f'WAL segment "{name}" is damaged'
     source.stored(name).unlink()
     code, out, _ = answer(source, "verify", "main")
