@@ -51,7 +51,7 @@ def test_a_limit_that_is_over_before_counting_leaves_out_every_table(
     meanwhile(monkeypatch, lambda: time.sleep(1.1))
     shared.write_config('drill.hold_limit = "1s"\n')
     try:
-        found = drill(shared)
+        found = drill(shared, checked=False)
     finally:
         shared.write_config()
     assert found.proof.verdict == "not exact"
@@ -66,7 +66,7 @@ def test_a_table_may_be_sampled_or_read_whole_whatever_its_size(shared: Source) 
         'drill.sample_tables = { "postgres.public.t" = 100, "postgres.public.big" = 20 }\n'
     )
     try:
-        found = drill(shared)
+        found = drill(shared, checked=False)
     finally:
         shared.write_config()
         shared.sql("DROP TABLE big")

@@ -57,7 +57,7 @@ def test_a_sequence_after_a_crash_of_the_source_stands_where_wal_says() -> None:
         made.server.start()
         made.server.wait_ready()
         assert made.sql("SELECT last_value FROM s")[0][0] == 42 + LOGGED_AHEAD
-        found = drill(made)
+        found = drill(made, checked=False)
         assert found.proof.proven
         assert found.not_checked == {}
 
@@ -72,7 +72,7 @@ def test_sequences_that_are_altered_while_fenced_are_named(monkeypatch: pytest.M
             made.sql("SELECT setval('back', 3); ALTER SEQUENCE again RESTART; DROP SEQUENCE gone")
 
         meanwhile(monkeypatch, change)
-        found = drill(made)
+        found = drill(made, checked=False)
         altered = "it was altered, restarted or dropped while the source was fenced"
         assert found.not_checked == {
             "position of sequence public.back": "it was set back while the source was fenced",
@@ -97,7 +97,7 @@ def test_sequences_that_never_stop_are_equal(major: int) -> None:
         made.backup()
         drawn = ["SELECT nextval('up'), nextval('down'), nextval('wheel')", "INSERT INTO t VALUES (1)"]
         with repeated(made, [drawn] * 2, pause=0):
-            found = drill(made)
+            found = drill(made, checked=False)
         assert [str(d) for kind in found.comparison.objects for d in kind.differences] == []
         cycles = "it cycles: any of its values can follow any other"
         assert found.not_checked == {"position of sequence public.wheel": cycles}
