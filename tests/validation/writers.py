@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+import pytest
 
+from pgproof.validation.fences.fencing import _Fencer
 from tests.servers.postgres import Source
 
 Connection = psycopg.Connection[Any]
@@ -38,12 +40,19 @@ class Load:
 
     @contextmanager
     def at_full_speed(self) -> Iterator[None]:
-        """For the time of a block nobody pauses: around a fence, where it matters what is in flight."""
-        self.free.set()
-        try:
+        """Nobody pauses while a fence of the block takes its snapshots, where it matters what is in flight."""
+        burst = _Fencer._burst
+
+        def busy(fencer: _Fencer, *words: Any) -> Any:
+            self.free.set()
+            try:
+                return burst(fencer, *words)
+            finally:
+                self.free.clear()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Fencer, "_burst", busy)
             yield
-        finally:
-            self.free.clear()
 
     @property
     def rate(self) -> float:
