@@ -13,6 +13,7 @@ from pgproof.validation.evidence import store_evidence
 from pgproof.validation.fences.fence import write_fence
 from pgproof.validation.fences.fencing import take_fence
 from tests.servers.postgres import Source, now
+from tests.validation.writers import TABLES, writers
 
 TYPES = """
 CREATE TYPE mood AS ENUM ('glad', 'sad');
@@ -35,13 +36,14 @@ SELECT lo_from_bytea(0, 'large');
 def test_backup_drill_and_restore(any_source: Source) -> None:
     source = any_source
     source.write_config(cluster="drill.as_restored = 1")
-    source.sql(TYPES)
+    source.sql(TYPES + TABLES)
     source.sql("CREATE DATABASE second")
     source.sql("CREATE TABLE other AS SELECT g FROM generate_series(1, 100) g", database="second")
-    with source.writer():
+    with writers(source, connections=2) as load:
         record = source.backup()
         archive = source.archive
-        fence = take_fence(source.cluster, lambda system: archive, now)
+        with load.at_full_speed():
+            fence = take_fence(source.cluster, lambda system: archive, now)
         write_fence(archive, fence)
         tried = restore_as_user(source.config, source.cluster, archive, fence, record.label, now)
         restored = restore_scratch(source.cluster, archive, fence)
@@ -59,7 +61,9 @@ def test_backup_drill_and_restore(any_source: Source) -> None:
         ("postgres", "public.parted_low"),
         ("postgres", "public.parted_high"),
         ("postgres", "public.sums"),
-        ("postgres", "public.busy"),
+        ("postgres", "public.accounts"),
+        ("postgres", "public.history"),
+        ("postgres", "public.queue"),
         ("postgres", "(large objects)"),
         ("second", "public.other"),
     }
