@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,19 @@ drill.checks = []
 """
 
 
+def local(source: Source) -> Path:
+    return source.root / "etc/conf.d/local.conf"
+
+
+@pytest.fixture(autouse=True)
+def quick(without_expectations: None) -> None:
+    """Great Expectations is no subject here."""
+
+
 @contextmanager
 def configured(source: Source, text: str) -> Iterator[Path]:
     """A file of conf.d that the running server never reads."""
-    path = source.root / "etc/conf.d/local.conf"
+    path = local(source)
     path.write_text(text)
     give_to_server(path)
     try:
@@ -97,17 +106,53 @@ def configured(source: Source, text: str) -> Iterator[Path]:
         path.unlink()
 
 
-def tried(source: Source, record: BackupRecord, fence: Fence | None = None) -> AsRestored:
-    found = restore_as_user(
-        source.config, source.cluster, source.archive, fence or fence_of(source), record.label, now
-    )
+BROKEN = [
+    ("work_mem = 4kitten\n", 'invalid value for parameter "work_mem": "4kitten"'),
+    ("no such line\n", 'syntax error in file "{file}" line 1, near token "line"'),
+    ("wrok_mem = '4MB'\n", 'unrecognized configuration parameter "wrok_mem" in file "{file}" line 1'),
+    ("include 'gone.conf'\n", 'could not open configuration file "{directory}/gone.conf": No such file'),
+    (
+        "include '/nowhere/gone.conf'\n",
+        'could not open configuration file "/nowhere/gone.conf": No such file',
+    ),
+    ("wal_level = minimal\nmax_wal_senders = 9\n", "WAL streaming"),
+    ("superuser_reserved_connections = 5000\n", "superuser_reserved_connections"),
+]
+LACKING = [
+    ("lc_monetary = 'xx_XX.UTF-8'\n", 'invalid value for parameter "lc_monetary": "xx_XX.UTF-8"'),
+    ("timezone = 'Mars/Olympus'\n", 'invalid value for parameter "TimeZone": "Mars/Olympus"'),
+]
+HANGS, PLAIN = "pre_auth_delay = 60\n", "# nothing\n"
+
+
+@dataclass
+class Taken:
+    """A backup with each of the configurations above, and one fence after all of them."""
+
+    records: dict[str, BackupRecord]
+    fence: Fence
+
+
+@pytest.fixture(scope="module")
+def taken(debian: Source) -> Taken:
+    records = {}
+    for text in (*(text for text, _ in BROKEN + LACKING), HANGS, PLAIN):
+        with configured(debian, text):
+            records[text] = debian.backup()
+    return Taken(records, fence_of(debian))
+
+
+def tried(source: Source, record: BackupRecord, fence: Fence) -> AsRestored:
+    found = restore_as_user(source.config, source.cluster, source.archive, fence, record.label, now)
     assert read_running(source.archive) == ()
     assert not list((source.root / "scratch").glob("main-*"))
     assert not processes(source.root / "scratch")
     return found
 
 
-def test_expire_leaves_alone_what_recovery_reads(debian: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expire_leaves_alone_what_recovery_reads(
+    debian: Source, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launch, noted = as_restored.launch, list[str]()
 
     def looked(*words: Any, **more: Any) -> Any:
@@ -115,8 +160,8 @@ def test_expire_leaves_alone_what_recovery_reads(debian: Source, monkeypatch: py
         return launch(*words, **more)
 
     monkeypatch.setattr(as_restored, "launch", looked)
-    record = debian.backup()
-    assert tried(debian, record).findings == ()
+    record = taken.records[PLAIN]
+    assert tried(debian, record, taken.fence).findings == ()
     assert noted == [record.label]
 
 
@@ -167,25 +212,10 @@ def test_what_the_restore_warns_of_is_in_the_proof(debian: Source) -> None:
     assert proof.warnings == (warning,)
 
 
-BROKEN = [
-    ("work_mem = 4kitten\n", 'invalid value for parameter "work_mem": "4kitten"'),
-    ("no such line\n", 'syntax error in file "{file}" line 1, near token "line"'),
-    ("wrok_mem = '4MB'\n", 'unrecognized configuration parameter "wrok_mem" in file "{file}" line 1'),
-    ("include 'gone.conf'\n", 'could not open configuration file "{directory}/gone.conf": No such file'),
-    (
-        "include '/nowhere/gone.conf'\n",
-        'could not open configuration file "/nowhere/gone.conf": No such file',
-    ),
-    ("wal_level = minimal\nmax_wal_senders = 9\n", "WAL streaming"),
-    ("superuser_reserved_connections = 5000\n", "superuser_reserved_connections"),
-]
-
-
 @pytest.mark.parametrize(("text", "finding"), BROKEN, ids=[text.split("\n")[0] for text, _ in BROKEN])
-def test_what_keeps_it_from_starting_is_named(debian: Source, text: str, finding: str) -> None:
-    with configured(debian, text) as path:
-        record = debian.backup()
-    found = tried(debian, record)
+def test_what_keeps_it_from_starting_is_named(debian: Source, taken: Taken, text: str, finding: str) -> None:
+    path = local(debian)
+    found = tried(debian, taken.records[text], taken.fence)
     (said,) = found.findings
     assert said.startswith("the server ended: ")
     assert finding.format(file=path, directory=path.parent) in said
@@ -206,12 +236,10 @@ def test_a_proven_backup_that_does_not_start_for_a_user_is_no_success(debian: So
     assert json.loads(out)["backups"][-1]["state"] == "proven"  # the data is good, and retention follows it
 
 
-def test_one_that_hangs_is_given_up_and_told(debian: Source) -> None:
+def test_one_that_hangs_is_given_up_and_told(debian: Source, taken: Taken) -> None:
     debian.write_config(cluster=LINES.format(every=1).replace("15s", "3s"))
     try:
-        with configured(debian, "pre_auth_delay = 60\n"):
-            record = debian.backup()
-        (said,) = tried(debian, record).findings
+        (said,) = tried(debian, taken.records[HANGS], taken.fence).findings
         assert said.startswith(
             "the server has not recovered within 3 s: It does not answer yet. Its configuration sets pre_auth_delay."
         )
@@ -219,26 +247,16 @@ def test_one_that_hangs_is_given_up_and_told(debian: Source) -> None:
         debian.write_config(cluster=LINES.format(every=1))
 
 
-def test_it_is_started_from_its_own_data_whatever_the_file_names(debian: Source) -> None:
+def test_it_is_started_from_its_own_data_whatever_the_file_names(debian: Source, taken: Taken) -> None:
     """The live server's directory is named, and the live server runs in it."""
     before = debian.sql("SELECT pg_postmaster_start_time()")
-    record = debian.backup()
-    assert tried(debian, record).measured
+    assert tried(debian, taken.records[PLAIN], taken.fence).measured
     assert debian.sql("SELECT pg_postmaster_start_time()") == before
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("lc_monetary = 'xx_XX.UTF-8'\n", 'invalid value for parameter "lc_monetary": "xx_XX.UTF-8"'),
-        ("timezone = 'Mars/Olympus'\n", 'invalid value for parameter "TimeZone": "Mars/Olympus"'),
-    ],
-    ids=["locale", "time zone"],
-)
-def test_what_this_machine_lacks_is_not_checked(debian: Source, text: str, reason: str) -> None:
-    with configured(debian, text):
-        record = debian.backup()
-    found = tried(debian, record)
+@pytest.mark.parametrize(("text", "reason"), LACKING, ids=["locale", "time zone"])
+def test_what_this_machine_lacks_is_not_checked(debian: Source, taken: Taken, text: str, reason: str) -> None:
+    found = tried(debian, taken.records[text], taken.fence)
     assert (found.findings, found.measured) == ((), False)
     (said,) = found.not_checked
     assert said.startswith("this machine, or its PostgreSQL, does not know a value of the source: ")
@@ -258,9 +276,10 @@ def test_one_drill_in_so_many(debian: Source) -> None:
     assert other["as_restored"]["skipped"].startswith("one drill in 2 does, as drill.as_restored says: ")
 
 
-def test_a_repository_that_nobody_else_can_read_is_not_checked(debian: Source, tmp_path: Path) -> None:
-    fence = fence_of(debian)
-    label = debian.backup().label
+def test_a_repository_that_nobody_else_can_read_is_not_checked(
+    debian: Source, taken: Taken, tmp_path: Path
+) -> None:
+    fence, label = taken.fence, taken.records[PLAIN].label
     config = debian.config.model_copy(update={"path": tmp_path / "none.toml"})
     found = restore_as_user(config, debian.cluster, debian.archive, fence, label, now)
     assert found.not_checked == (f'"{tmp_path}/none.toml" is no file that restore_command could read',)
@@ -293,9 +312,8 @@ def test_a_log_in_short() -> None:
     assert in_short(late, data) == "FATAL:  no the data directory/a | HINT:  make it"
 
 
-def test_several_cuts_stop_at_the_first(debian: Source) -> None:
-    record = debian.backup()
-    fence = fence_of(debian)
-    (database,) = [d for d in fence.databases if d.cut is not None][:1]
+def test_several_cuts_stop_at_the_first(debian: Source, taken: Taken) -> None:
+    (database,) = [d for d in taken.fence.databases if d.cut is not None][:1]
     assert database.cut is not None
-    assert tried(debian, record, replace(fence, databases=(database,))).measured
+    fence = replace(taken.fence, databases=(database,))
+    assert tried(debian, taken.records[PLAIN], fence).measured
