@@ -26,7 +26,7 @@ from pgproof.restore.locate import WalReader
 from pgproof.restore.plan import RestoreRequest, plan_restore
 from pgproof.restore.visibility import STEP
 from pgproof.wal.archive import list_wal
-from tests.drills.damage import answer, assert_command_refused, assert_refused
+from tests.drills.damage import answer, assert_refused
 from tests.retention.archives import entry, store_proof
 from tests.servers.place import give_to_server
 from tests.servers.postgres import Source, installed, now, running_source
@@ -67,9 +67,11 @@ def test_chain(summarizing: Source) -> None:
     expected = rows(source)
 
     data = source.root / "restored"
-    done = source.run("restore", "main", "--to", str(data), "--tablespace", f"{old}={new}", "--json")
-    assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
+    code, out, err = answer(
+        source, "restore", "main", "--to", str(data), "--tablespace", f"{old}={new}", "--json"
+    )
+    assert code == 0, err
+    plan = json.loads(out)
     assert plan["backup"] == chain[2].label
     assert "combine 3 backups with pg_combinebackup" in plan["steps"]
     raw = [record.raw_size + sum(volume.raw_size for volume in record.volumes) for record in chain]
@@ -87,7 +89,7 @@ def test_chain(summarizing: Source) -> None:
     (source.repository_path / archive.layout.backup_record(chain[1].label)).unlink()
     data = source.root / "again"
     options = ["restore", "main", "--to", str(data), "--tablespace", f"{old}={source.root}/again-shelf"]
-    assert_command_refused(
+    assert_refused(
         source,
         [*options, "--backup", chain[2].label],
         41,
@@ -206,7 +208,7 @@ def test_chain_across_enabled_checksums(unchecked: Source) -> None:
     code, out, _ = answer(source, "verify", "main", "--json")
     assert (code, [backup["ok"] for backup in json.loads(out)["backups"]]) == (1, [True, False])
     data = source.root / "restored"
-    assert_command_refused(
+    assert_refused(
         source,
         ["restore", "main", "--to", str(data), "--backup", broken.label],
         41,

@@ -9,6 +9,7 @@ import pytest
 from pgproof.postgres.replication import ReplicationConnection
 from pgproof.postgres.streaming import WalStream
 from pgproof.readiness.checks import Check, examine
+from tests.drills import damage
 from tests.servers.postgres import Source
 from tests.wal.receiving import switch, unarchived_source
 
@@ -40,7 +41,7 @@ def test_from_no_slot_to_a_lost_one(source: Source) -> None:
         'there is no slot "pgproof": no WAL is received',
         "pgproof wal receive main",
     )
-    assert source.run("wal", "receive", "main", "--create-slot").returncode == 0
+    assert damage.answer(source, "wal", "receive", "main", "--create-slot")[0] == 0
     ok, _, fact, mend = answer(source)
     assert ok is False
     assert fact.startswith('nobody receives from slot "pgproof", and it keeps ')

@@ -164,9 +164,9 @@ def test_no_commits_are_named_at_the_end_and_as_soon_as_consistent(life: Life, t
 def test_pause_is_the_default(life: Life, tmp_path: Path) -> None:
     """A look before it counts: read-only at the target, and the next steps are told."""
     data = tmp_path / "restored"
-    done = life.source.run("restore", "main", "--to", str(data), *life.target("xid:2"))
-    assert done.returncode == 0, done.stderr
-    assert f"\n  pgproof start {data}\n  pgproof accept {data}  # " in done.stdout
+    code, out, err = answer(life.source, "restore", "main", "--to", str(data), *life.target("xid:2"))
+    assert code == 0, err
+    assert f"\n  pgproof start {data}\n  pgproof accept {data}  # " in out
     with life.source.copy(data, open_for_writing=False) as connection:
         assert connection.execute("SELECT array_agg(g ORDER BY g) FROM t").fetchone() == ([0, 1, 2, 3],)
 

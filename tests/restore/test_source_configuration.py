@@ -101,9 +101,9 @@ def restored_at(data: Path) -> Iterator[None]:
 
 
 def start(source: Source, data: Path, *options: str) -> dict[str, Any]:
-    done = source.run("start", str(data), "--json", "--timeout", "60s", *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    done = answer(source, "start", str(data), "--json", "--timeout", "60s", *options)
+    assert done[0] == 0, done
+    found: dict[str, Any] = json.loads(done[1])
     return found
 
 
@@ -130,11 +130,11 @@ def test_a_restored_cluster_starts_with_it_and_keeps_it_when_it_is_accepted(debi
         settings = ("work_mem", "maintenance_work_mem", "temp_buffers", "data_directory")
         assert show(data, *settings) == ["11MB", "77MB", "9MB", str(data)]
         assert (data / DIRECTORY / TREE).stat().st_mode & 0o777 == 0o700
-        plan = json.loads(debian.run("accept", str(data), "--dry-run", "--json").stdout)
+        plan = json.loads(answer(debian, "accept", str(data), "--dry-run", "--json")[1])
         assert any(f"keep the source's configuration in {data / ACCEPTED}" in s for s in plan["steps"])
         assert not any("data_directory" in caution for caution in plan["cautions"])
-        done = debian.run("accept", str(data), "--yes")
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = answer(debian, "accept", str(data), "--yes")
+        assert done[0] == 0, done
         assert not (data / DIRECTORY).exists()
         assert show(data, *settings) == ["11MB", "77MB", "9MB", str(data)]
         assert show(data, "hba_file") == [f"{data / ACCEPTED}{debian.root}/etc/main/pg_hba.conf"]

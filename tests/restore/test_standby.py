@@ -74,9 +74,9 @@ def test_standby_follows_is_backed_up_and_takes_over(source: Source) -> None:
         source.write_config(dsn=f"host={standby.socket} user=pgproof dbname=postgres")
         # a primary that finishes a segment now and then, as its writers or archive_timeout would
         with repeated(source, [["SELECT pg_current_xact_id()", "SELECT pg_switch_wal()"]], pause=0.15):
-            done = source.run("backup", "main", "--json")
-        assert done.returncode == 0, done.stderr
-        record = json.loads(done.stdout)
+            code, out, err = answer(source, "backup", "main", "--json")
+        assert code == 0, err
+        record = json.loads(out)
         assert (record["from_standby"], record["timeline"]) == (True, 1)
         assert record["label"] != first.label
         # commits that it replayed carry the primary's time; its own clock may be another
@@ -94,8 +94,8 @@ def test_standby_follows_is_backed_up_and_takes_over(source: Source) -> None:
     source.sql("INSERT INTO t VALUES (3)")
     source.archive_now()
     data = source.root / "restored"
-    done = source.run("restore", "main", "--to", str(data), "--backup", record["label"])
-    assert done.returncode == 0, done.stderr
+    code, _, err = answer(source, "restore", "main", "--to", str(data), "--backup", record["label"])
+    assert code == 0, err
     # the backup holds the standby's own standby.signal, with which it would never open
     assert not (data / "standby.signal").exists()
     with source.copy(data) as connection:

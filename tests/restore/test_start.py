@@ -85,10 +85,16 @@ def restored(source: Source, *options: str) -> Iterator[Path]:
 
 
 def start(source: Source, data: Path, *options: str, code: int = 0) -> dict[str, Any]:
-    done = source.run("start", str(data), "--json", "--timeout", "60s", *options)
-    assert done.returncode == code, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    done = answer(source, "start", str(data), "--json", "--timeout", "60s", *options)
+    assert done[0] == code, done
+    found: dict[str, Any] = json.loads(done[1])
     return found
+
+
+def stop(source: Source, data: Path) -> str:
+    code, out, err = answer(source, "stop", str(data))
+    assert code == 0, err
+    return out
 
 
 def ask(data: Path, query: str) -> Any:
@@ -105,7 +111,9 @@ ROWS = "SELECT max(g) FROM t"
 
 def test_it_is_the_restored_cluster_whatever_its_files_say(source: Source) -> None:
     with restored(source, "--target-name", "eleven") as data:
-        found = start(source, data)
+        done = source.run("start", str(data), "--json")  # the server stays when this process ends
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = json.loads(done.stdout)
         assert (found["findings"], found["state"]) == ([], "paused")
         assert found["plan"]["last"].startswith("transaction ")
         assert ask(data, "SHOW data_directory") == str(data)
@@ -114,7 +122,7 @@ def test_it_is_the_restored_cluster_whatever_its_files_say(source: Source) -> No
         assert server is not None
         assert not named.exists() or str(server.pid) not in named.read_text()
         assert start(source, data)["state"] == "paused"  # it runs already
-        assert source.run("stop", str(data)).returncode == 0
+        stop(source, data)
         assert running_in(data) is None
 
         # as Debian has it: the configuration lies elsewhere
@@ -122,7 +130,7 @@ def test_it_is_the_restored_cluster_whatever_its_files_say(source: Source) -> No
         start(source, data, "--config-file", str(source.root / "etc" / "postgresql.conf"))
         assert (ask(data, "SHOW data_directory"), ask(data, ROWS)) == (str(data), 11)
         assert source.sql(ROWS) == [(12,)]
-        assert source.run("stop", str(data)).stdout == f"stopped {data}\n"
+        assert stop(source, data) == f"stopped {data}\n"
 
         # or nowhere
         (data / "pg_hba.conf").unlink()
@@ -148,7 +156,7 @@ def test_the_line_without_pgproof_does_the_same(source: Source) -> None:
         assert (ask(data, "SHOW data_directory"), ask(data, "SHOW archive_mode")) == (str(data), "off")
         assert start(source, data)["state"] == "paused"
     finally:
-        source.run("stop", str(data))
+        answer(source, "stop", str(data))
         shutil.rmtree(data)
 
 
@@ -168,8 +176,8 @@ def test_accepted_it_is_a_cluster_as_any_other(source: Source) -> None:
     """No recovery setting is left, which would keep a standby that pg_basebackup makes from following."""
     with restored(source, "--target-name", "eleven") as data:
         start(source, data)
-        refused = source.run("accept", str(data), "--yes")
-        assert (refused.returncode, refused.stderr) == (
+        code, _, err = answer(source, "accept", str(data), "--yes")
+        assert (code, err) == (
             49,
             f'pgproof: cannot accept "{data}": the old server runs\n'
             f"DETAIL: Process {source.server.pid} serves the same cluster in {source.data}.\n"
@@ -192,7 +200,7 @@ def prewarms(data: Path) -> bool:
 
 def accepted(source: Source, data: Path) -> None:
     before = (data / "postgresql.auto.conf").read_text()
-    planned = json.loads(source.run("accept", str(data), "--dry-run", "--json").stdout)
+    planned = json.loads(answer(source, "accept", str(data), "--dry-run", "--json")[1])
     assert (data / "postgresql.auto.conf").read_text() == before
     assert planned["begins"] == [
         "its socket has port 6000",
@@ -204,9 +212,9 @@ def accepted(source: Source, data: Path) -> None:
     ]
     assert len(planned["cautions"]) == 2, planned["cautions"]
     assert not prewarms(data)
-    unsaid = source.run("accept", str(data))
-    assert (unsaid.returncode, running_in(data) is None) == (48, False)
-    done = source.run("accept", str(data), "--yes")
+    unsaid = answer(source, "accept", str(data))
+    assert (unsaid[0], running_in(data) is None) == (48, False)
+    done = source.run("accept", str(data), "--yes")  # the server stays when this process ends
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (data / DIRECTORY).exists()
     assert ask(data, "SHOW data_directory") == str(data)
@@ -218,7 +226,7 @@ def accepted(source: Source, data: Path) -> None:
     written = (data / "postgresql.auto.conf").read_text()
     assert not [name for name in (*LEAKING, "max_connections") if name in written]
     assert "archive_timeout = '10min'" in written
-    assert source.run("start", str(data)).returncode == 43
+    assert answer(source, "start", str(data))[0] == 43
     follow(source, data)
 
 
@@ -373,7 +381,7 @@ def test_one_that_somebody_let_act_says_so(source: Source) -> None:
     with restored(source, "--target-name", "eleven") as data:
         assert start(source, data)["not_isolated"] == {}
         ask(data, "ALTER SYSTEM SET archive_mode = 'on'")
-        assert source.run("stop", str(data)).returncode == 0
+        stop(source, data)
         assert start(source, data)["not_isolated"] == {"archive_mode": "on"}
         assert (
             "it is not isolated as it was restored: archive_mode = 'on'"

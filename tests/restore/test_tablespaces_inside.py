@@ -46,8 +46,8 @@ def test_restored_elsewhere(source: Source, kind: str, tmp_path: Path) -> None:
     data = source.root / f"restored-{kind}"
     (label,) = [entry["label"] for entry in backups(source) if entry["kind"] == kind]
     words = ("--backup", label, "--tablespace", f"{source.data}/inside={data}/inner/place")
-    done = source.run("restore", "main", "--to", str(data), *words)
-    assert done.returncode == 0, done.stderr
+    code, _, err = answer(source, "restore", "main", "--to", str(data), *words)
+    assert code == 0, err
     with source.copy(data) as connection:
         for name in ("in_place", "in_inside"):
             assert connection.execute(f"SELECT count(*) FROM {name}".encode()).fetchone() == (ROWS + 10,)

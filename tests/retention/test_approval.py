@@ -15,6 +15,7 @@ from pgproof.config import RetentionConfig
 from pgproof.errors import ApprovalMissing
 from pgproof.retention.approval import Removal, needs_approval, refuse_unapproved
 from pgproof.retention.plan import ExpirePlan, plan_expire
+from tests.drills.damage import answer
 from tests.retention import archives
 from tests.retention.archives import NOON, entry
 from tests.servers.postgres import PGPROOF, PROJECT, Source
@@ -93,19 +94,19 @@ def test_the_command(source: Source) -> None:
         time.sleep(1)  # a label has seconds
     source.write_config(cluster=NEWEST_ONLY.replace("}", ", approve_above = 0.2 }"))
 
-    refused = source.run("expire", "main")
+    code, out, err = answer(source, "expire", "main")
 
     sizes = [entry.record.stored_size for entry in read_catalog(source.archive).entries]
     gone = sum(sizes[:2])
-    assert refused.stderr == (
+    assert err == (
         'pgproof: cannot expire backups of cluster "main" without an approval\n'
         f"DETAIL: The plan removes 2 of 4 backups, {gone:,} of their {sum(sizes):,} bytes, the WAL after 2 of 4 "
         f"backups: {gone / sum(sizes):.0%}, and above 20% somebody must agree (retention.approve_above). "
         "Nothing was removed.\n"
         "HINT: pgproof expire main --dry-run shows the plan; pgproof expire main --yes carries it out\n"
     )
-    assert (refused.returncode, refused.stdout) == (48, "")
-    assert source.run("expire", "main", "--dry-run").returncode == 0
+    assert (code, out) == (48, "")
+    assert answer(source, "expire", "main", "--dry-run")[0] == 0
 
     said = at_a_terminal(source, "no")
     assert "Remove them? yes or no:" in said and "without an approval" in said
@@ -114,9 +115,9 @@ def test_the_command(source: Source) -> None:
     assert [e.label for e in read_catalog(source.archive).entries] == labels[2:]
 
     labels.append(source.backup().label)
-    done = source.run("expire", "main", "--yes", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert '"approved_by": "' in done.stdout
+    code, out, err = answer(source, "expire", "main", "--yes", "--json")
+    assert (code, err) == (0, "")
+    assert '"approved_by": "' in out
     assert [e.label for e in read_catalog(source.archive).entries] == labels[3:]
 
 
