@@ -112,9 +112,8 @@ def list_wal(archive: Archive, segment_size: int) -> WalListing:
         archive: of one system identifier.
         segment_size: of its cluster, in bytes.
     """
-    layout, store = archive.layout, archive.store
-    objects = chain(store.list(layout.received), store.list(layout.wal))
-    return listing_of(layout, objects, segment_size, lambda key: read_history(archive, key))
+    objects = chain(*(archive.store.list(part) for part in (archive.layout.received, archive.layout.wal)))
+    return listing_of(archive.layout, objects, segment_size, lambda key: read_history(archive, key))
 
 
 def list_for_recovery(archive: Archive, segment_size: int) -> WalListing:
