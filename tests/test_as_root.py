@@ -19,7 +19,7 @@ from tests.servers.postgres import Source
 pytestmark = pytest.mark.as_root
 
 
-def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Source) -> None:
+def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Source, tmp_path: Path) -> None:
     owner = account(None)
     assert owner is not None
     assert owner.pw_uid != 0
@@ -27,6 +27,13 @@ def test_drill_and_restore_run_the_server_as_an_unprivileged_account(source: Sou
 
     done = source.run("backup", "main", "--json")
     assert done.returncode == 0, done.stderr
+    done = source.run("drill", "main", "--json")
+    assert done.returncode == 10, (
+        "root's pages are not written where another account could exchange their directory"
+    )
+    assert f'DETAIL: {source.root} belongs to account "{owner.pw_name}".' in done.stderr
+    config = source.config_path.read_text()
+    source.config_path.write_text(config.replace(f'"{source.root}/state"', f'"{tmp_path}/state"'))
     done = source.run("drill", "main", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     proof = json.loads(done.stdout)
