@@ -243,13 +243,14 @@ def running_plant(source: Source | Fleet, **server_settings: str) -> Iterator[Pl
 
 
 def shows_sleep(shop: Source) -> bool:
-    """Whether a scratch server sleeps: its socket's directory is linked from the scratch directory."""
-    for link in (shop.root / "scratch").glob("*/socket"):
+    """Whether a scratch server sleeps; where its socket is, is in its lock file."""
+    for lock in (shop.root / "scratch").glob("*/data/postmaster.pid"):
         try:
-            with psycopg.connect(f"host={os.readlink(link)} user=postgres dbname=postgres") as connection:
+            socket = lock.read_text().split("\n")[4]
+            with psycopg.connect(f"host={socket} user=postgres dbname=postgres") as connection:
                 query = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
                 return bool(connection.execute(query).fetchall())
-        except (OSError, psycopg.OperationalError):
+        except (OSError, IndexError, psycopg.OperationalError):
             continue
     return False
 

@@ -183,7 +183,7 @@ def create(page: Page) -> None:
 def test_a_cluster_is_filled_in_and_deployed(up: Up, page: Page, tmp_path: Path) -> None:
     """Kept in blocks, whose forms are saved as they open."""
     left(page)
-    source, server = up.source, {"PREFECT_API_URL": up.api}
+    source, server = up.source, {"PREFECT_API_URL": up.api, "PREFECT_API_AUTH_STRING": up.login}
     done = run_pgproof("deploy", "--blocks", environment=server)
     assert done.returncode == 0, done.stderr
     create_repository(source.config.repositories["main"])
