@@ -91,7 +91,7 @@ def test_wal_of_another_clone_is_not_taken(
         # a record more or less, such as of a checkpoint in time, and the links do not fit either
         assert "another server's WAL of the same timeline" in said or "incorrect prev-link" in said
         found = repaired(source, two, one)
-        assert [(got["name"], got["place"][:7]) for got in found["repaired"]] == [(name, "standby")]
+        assert [(got["name"], got["place"][:7]) for got in found["repaired"]] == [(name, "standby")], found
         assert b"".join(source.archive.open(find_key(source.archive, name)))
     finally:
         path.write_bytes(content)
