@@ -164,8 +164,8 @@ def store_beside(kept: Kept) -> None:
     """What the chain above does not make: a hold, a received part, checked WAL."""
     source, archive = kept.source, kept.archive
     assert answer(source, "hold", "main", kept.full.label, "--reason", "audit of 2026")[0] == 0
-    (name,) = source.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")[0]
-    wal = (source.data / "pg_wal" / name).read_bytes()[: SEGMENT // 2].ljust(SEGMENT, b"\0")
-    archive.write(archive.layout.received_part(name, SEGMENT // 2), [wal])
+    ((name, length),) = source.sql("SELECT * FROM pg_walfile_name_offset(pg_current_wal_flush_lsn())")
+    wal = (source.data / "pg_wal" / name).read_bytes()[:length].ljust(SEGMENT, b"\0")
+    archive.write(archive.layout.received_part(name, length), [wal])
     code, out, err = answer(source, "wal", "check", "main", "--content")
     assert (code, err) == (0, ""), out
