@@ -190,6 +190,9 @@ class Catalog:
             NoBackup: there is none yet.
         """
         if not self.entries:
+            if self.damaged:
+                said = " ".join(f"{label}: {fault}" for label, fault in self.damaged[:3])
+                raise NoBackup("no record of a backup can be used", said, "pgproof list NAME names each")
             raise NoBackup("there is no backup yet", hint="pgproof backup NAME")
         return self.entries[-1]
 

@@ -57,10 +57,13 @@ def rewrite(source: Source, record: BackupRecord, **changes: object) -> None:
     path.write_bytes(sealed({**record.as_dict(), **changes}))
 
 
-@pytest.mark.parametrize("by", [-SEGMENT, -8, 8, SEGMENT])
-@pytest.mark.parametrize("name", ["start_lsn", "stop_lsn"])
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [(name, by) for name in ("start_lsn", "stop_lsn") for by in (-8, 8)]
+    + [("start_lsn", -SEGMENT), ("stop_lsn", SEGMENT)],
+)
 def test_a_record_that_says_another_lsn(source: Source, record: BackupRecord, name: str, by: int) -> None:
-    """By a byte or by a segment, so that start and stop change their order too."""
+    """By a byte or by a segment."""
     right = getattr(record, name)
     wrong = LSN(right + by)
     rewrite(source, record, **{name: str(wrong)})
@@ -81,6 +84,25 @@ def test_a_record_that_says_another_lsn(source: Source, record: BackupRecord, na
     )
     (entry,) = read_catalog(source.archive).entries
     assert (entry.state, entry.failed) == ("failed", proof.summary)
+    assert list((source.root / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "by"), [("start_lsn", SEGMENT), ("stop_lsn", -SEGMENT)])
+def test_a_record_that_ends_before_it_starts(
+    source: Source, record: BackupRecord, name: str, by: int
+) -> None:
+    rewrite(source, record, **{name: str(LSN(getattr(record, name) + by))})
+    said = "ValueError('start_lsn cannot be')"
+
+    code, out, err = answer(source, "verify", "main", "--json")
+    (result,) = json.loads(out)["backups"]
+    assert (code, err, result["ok"]) == (1, "", False)
+    assert said in result["detail"]
+
+    code, _, err = answer(source, "drill", "main")
+    assert code == 41
+    assert err.startswith(f"pgproof: no record of a backup can be used\nDETAIL: {record.label}: ")
+    assert said in err
     assert list((source.root / "scratch").iterdir()) == []
 
 
