@@ -40,9 +40,10 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
         WalGap: a segment of its WAL is missing (invariant 2).
     """
     manifest = record.manifest
-    others = [stored for stored in record.objects if stored != record.manifest]
-    list(pool.map(lambda stored: _verify_object(archive, stored), others))
-    content = archive.repository.codec.decode(manifest.key, _checked_bytes(archive, manifest))
+    others = [stored for stored in record.objects if stored != manifest]
+    for _ in pool.map(lambda stored: _verify_object(archive, stored), [manifest, *others]):
+        pass
+    content = archive.repository.codec.decode(manifest.key, archive.store.get(manifest.key))
     check_manifest(record, bounded(manifest.key, content, LARGEST))  # before its LSNs are believed
     segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))

@@ -40,7 +40,7 @@ def test_a_new_file(path: Path) -> None:
 def test_what_is_commented_out_is_the_default(path: Path) -> None:
     add(path, SHOP)
     text = re.sub(r"(?m)^# (\[clusters|[a-z_]+ = )", r"\1", path.read_text())
-    text = re.sub(r"(?m)^(age_|password).*\n", "", text)  # examples
+    text = re.sub(r"(?m)^(age_|password|scratch_directory).*\n", "", text)  # examples
     tree = tomllib.loads(text)["clusters"]["shop"]
     shop = parse(tomllib.loads(text), path).cluster("shop")
     assert shop.retention == RetentionConfig()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pgproof.errors import ObjectDamaged
 from pgproof.timelines.history import Fork, TimelineHistory, history_of, leaves
 from pgproof.timelines.lsn import LSN
+from pgproof.visible import visible
 
 THIRD = TimelineHistory(3, (Fork(1, LSN(1000)), Fork(2, LSN(2000))))
 # As PostgreSQL 17.10 writes it: recovery along timeline 2 stopped before 2 forked from 1, and was promoted.
@@ -78,7 +79,9 @@ def test_history(timeline: int, text: str, forks: list[tuple[int, str, str]]) ->
 def test_history_bad(text: str, line: str) -> None:
     with pytest.raises(ObjectDamaged) as caught:
         TimelineHistory.parse(9, text)
-    assert str(caught.value) == f'history of timeline 9 cannot be read\nDETAIL: The line is "{line}".'
+    assert str(caught.value) == visible(
+        f'history of timeline 9 cannot be read\nDETAIL: The line is "{line}".'
+    )
 
 
 @pytest.mark.parametrize("last", [3, 4, 100])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pgproof.errors import InvalidTarget
 from pgproof.timelines.lsn import LSN
+from pgproof.visible import visible
 
 positions = st.integers(0, (1 << 64) - 1)
 
@@ -63,7 +64,7 @@ def test_lsn_bad(text: str) -> None:
     with pytest.raises(InvalidTarget) as caught:
         LSN.parse(text)
     assert str(caught.value) == (
-        f'invalid LSN "{text}"\n'
+        f'invalid LSN "{visible(text)}"\n'
         "DETAIL: An LSN is two hexadecimal numbers of up to 8 digits with a slash between.\n"
         "HINT: such as 16/B374D848; SELECT pg_current_wal_lsn() shows one"
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pgproof.errors import ObjectDamaged, PermanentError
 from pgproof.timelines.lsn import LSN
 from pgproof.timelines.segment import SegmentHeader, WalSegment, check_segment, is_archivable
+from pgproof.visible import continued
 
 MB, GB = 1 << 20, 1 << 30
 SIZES = [1 << power for power in range(20, 31)]
@@ -70,9 +71,8 @@ def test_names(name: str, size: int, timeline: int, start: str) -> None:
 def test_names_bad(name: str) -> None:
     with pytest.raises(PermanentError) as caught:
         WalSegment.parse(name, 16 * MB)
-    assert str(caught.value) == (
-        f'"{name}" is not a WAL segment name\nDETAIL: A segment name has 24 hexadecimal digits.'
-    )
+    fact = continued(f'"{name}" is not a WAL segment name')
+    assert str(caught.value) == f"{fact}\nDETAIL: A segment name has 24 hexadecimal digits."
 
 
 @pytest.mark.parametrize(
