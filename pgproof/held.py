@@ -72,9 +72,8 @@ def make_held(place: Path, prefix: str = _NEW) -> Held:
     """
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-        with contextlib.suppress(
-            BlockingIOError, FileNotFoundError
-        ):  # taken for a leftover before it had its lock
+        # it may be taken for a leftover before it has its lock
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
             return Held(path, take(path, make=True))
 
 

@@ -360,9 +360,8 @@ def wait_for_wal(cluster: ClusterConfig, archive: Archive, record: BackupRecord)
 
 
 def _remove_torn(archive: Archive, prefix: str) -> None:
-    store = within(
-        archive.store, 0
-    )  # it was tried for long enough; what stays is torn, and expire removes it
+    # it was tried for long enough; what stays is torn, and expire removes it
+    store = within(archive.store, 0)
     with contextlib.suppress(PgproofError):
         store.delete(f"{prefix}backup.json")  # first: a record must never outlive its data
         for info in list(store.list(prefix)):

@@ -41,10 +41,10 @@ def verify_backup(archive: Archive, record: BackupRecord, pool: Executor) -> Ver
     """
     manifest = record.manifest
     others = [stored for stored in record.objects if stored != manifest]
-    for _ in pool.map(lambda stored: _verify_object(archive, stored), [manifest, *others]):
-        pass
-    content = archive.repository.codec.decode(manifest.key, archive.store.get(manifest.key))
+    _require_there(archive, manifest)
+    content = archive.open_checked(manifest)
     check_manifest(record, bounded(manifest.key, content, LARGEST))  # before its LSNs are believed
+    list(pool.map(lambda stored: _verify_object(archive, stored), others))
     segments = [*own_segments(record)]
     list(pool.map(lambda item: _require_segment(archive, item), segments))
     directory = None
@@ -78,19 +78,18 @@ def check_present(archive: Archive, record: BackupRecord) -> None:
 
 
 def _verify_object(archive: Archive, stored: StoredObject) -> None:
-    for _ in _checked_bytes(archive, stored):
+    _require_there(archive, stored)
+    measured = Measured(archive.store.get(stored.key))
+    for _ in measured:
         pass
+    check_bytes(stored, measured)
 
 
-def _checked_bytes(archive: Archive, stored: StoredObject) -> Iterator[bytes]:
-    """The bytes of an object as they are stored, checked at the end."""
+def _require_there(archive: Archive, stored: StoredObject) -> None:
     try:
         archive.store.head(stored.key)
     except ObjectMissing as error:
         raise _missing(stored) from error
-    measured = Measured(archive.store.get(stored.key))
-    yield from measured
-    check_bytes(stored, measured)
 
 
 def _missing(stored: StoredObject) -> ObjectDamaged:

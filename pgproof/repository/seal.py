@@ -104,9 +104,8 @@ def unsealed(data: bytes) -> Any:
         return tree
     name, said = next(reversed(tree.items()))
     if FIELD not in tree:
-        if isinstance(said, str) and _HASH.fullmatch(
-            said
-        ):  # no record ends so: the name of the field was altered
+        # no record ends so: the name of the field was altered
+        if isinstance(said, str) and _HASH.fullmatch(said):
             raise ValueError(f'Its last field is "{name}" and was "{FIELD}"')
         return tree
     head, _, _ = data.rpartition(_LINE)

@@ -30,14 +30,8 @@ _LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "local_pr
 SETTINGS = (
     *_TLS,
     *_LIBRARIES,
-    *(
-        "ssl",
-        "ssl_passphrase_command",
-        "dynamic_library_path",
-        "archive_mode",
-        "archive_command",
-        "archive_library",
-    ),
+    *("ssl", "ssl_passphrase_command", "dynamic_library_path"),
+    *("archive_mode", "archive_command", "archive_library"),
     *("hba_file", "ident_file", "krb_server_keyfile", "logging_collector", "log_directory", "huge_pages"),
     *("listen_addresses", "port", "unix_socket_directories", "unix_socket_group"),
 )

@@ -51,9 +51,8 @@ def _make_place(place: Path, owner: pwd.struct_passwd | None) -> None:
     for directory in (*reversed(place.parents), place):
         if not directory.exists():
             directory.mkdir(exist_ok=True)
-            directory.chmod(
-                0o700 if owner is None else 0o711
-            )  # whatever umask we have: the account passes through
+            # whatever umask we have: the account passes through
+            directory.chmod(0o700 if owner is None else 0o711)
 
 
 def _require_ours(place: Path) -> None:
